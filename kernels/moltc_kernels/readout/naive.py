@@ -1,0 +1,48 @@
+"""Mean pooling and LayerNorm of a ragged batch, said plainly in torch; differentiable."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moltc_kernels.contracts import ShapeError
+
+
+def readout(
+    h: Tensor, molecule_offsets: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Put each molecule's mean in front of its atoms and normalise every row.
+
+    Args:
+        h: Atom states, ``[V, dim]``.
+        molecule_offsets: Where each molecule's atoms begin, ``[B + 1]`` integers.
+        weight: LayerNorm gain, ``[dim]``.
+        bias: LayerNorm shift, ``[dim]``.
+        eps: Added to the variance.
+
+    Returns:
+        Tokens ``[V + B, dim]`` in ``h``'s dtype (normalised in at least float32) and where each
+        molecule's tokens begin, ``[B + 1]`` int64. A molecule's first token is its mean.
+
+    Raises:
+        ShapeError: If ``dim`` differs between the arguments.
+
+    Source: MolCA / MolTC: the pooled graph vector is token 0, ``ln_graph`` over all tokens.
+    """
+    if weight.shape != h.shape[1:] or bias.shape != h.shape[1:]:
+        raise ShapeError.of("weight", weight.shape, f"[{h.shape[1]}]")
+    offsets = molecule_offsets.long()
+    sizes = offsets.diff()
+    batch, (atoms, dim) = sizes.shape[0], h.shape
+    wide = h if h.dtype.itemsize >= 4 else h.float()
+    owner = torch.repeat_interleave(
+        torch.arange(batch, device=h.device), sizes, output_size=atoms
+    )
+    mean = wide.new_zeros(batch, dim).index_add(0, owner, wide) / sizes[:, None]  # B x d
+    token_offsets = offsets + torch.arange(batch + 1, device=h.device)
+    row_of_atom = torch.arange(atoms, device=h.device) + owner + 1
+    tokens = wide.new_zeros(atoms + batch, dim)
+    tokens = tokens.index_put((row_of_atom,), wide).index_put((token_offsets[:-1],), mean)
+    normal = F.layer_norm(tokens, (dim,), weight.to(wide.dtype), bias.to(wide.dtype), eps)
+    return normal.to(h.dtype), token_offsets

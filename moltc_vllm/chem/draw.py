@@ -1,0 +1,22 @@
+"""Pictures of molecules."""
+
+from __future__ import annotations
+
+from rdkit.Chem.Draw import rdMolDraw2D
+
+from moltc_vllm.chem.parse import parse_smiles
+
+
+def draw_svg(smiles: str, width: int = 180, height: int = 120) -> str:
+    """Draw a molecule as an ``<svg>`` element without XML header, sizes in pixels.
+
+    Raises:
+        MoleculeError: If the SMILES cannot be read.
+    """
+    drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
+    drawer.drawOptions().clearBackground = False
+    drawer.drawOptions().padding = 0.08
+    rdMolDraw2D.PrepareAndDrawMolecule(drawer, parse_smiles(smiles))
+    drawer.FinishDrawing()
+    text: str = drawer.GetDrawingText()
+    return text[text.index("<svg") :].replace("\n", " ")

@@ -1,0 +1,111 @@
+"""The canonical key of a molecule, and the graph that belongs to it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from rdkit import Chem
+
+from moltc_vllm.chem.errors import MoleculeError
+from moltc_vllm.chem.featurize import featurize
+from moltc_vllm.chem.graph import MAX_ATOMS, MolGraph
+from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
+from moltc_vllm.chem.parse import clean_smiles, parse_molblock, parse_smiles
+from moltc_vllm.chem.rdkit_log import captured_log
+
+_KEYS_KEPT = 65_536
+_GRAPHS_KEPT = 16_384
+_MAX_ROUNDS = 16
+
+# A key was held to its limits when it was made; which ones, the reader of a key does not know.
+_KEY_LIMITS = MoleculeLimits(max_atoms=MAX_ATOMS, max_characters=1 << 20)
+
+
+def canonical_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
+    """Name a molecule independently of how its SMILES is written.
+
+    The key is RDKit's canonical isomeric SMILES without atom map numbers, which label atoms for
+    reactions and do not change the molecule. It is a fixed point, ``canonical_key(key) == key``,
+    and `graph_of` can encode it: a server that has a key has a good molecule.
+
+    Results are cached; errors are not.
+
+    Args:
+        text: A SMILES.
+        limits: How large it may be, as given and in its canonical form.
+
+    Returns:
+        The key. It depends on the RDKit release.
+
+    Raises:
+        MoleculeError: If the molecule cannot be read or encoded.
+    """
+    # Before the cache: what is not a string may not be hashable, and long text must not be kept.
+    return _key(clean_smiles(text, limits), limits)
+
+
+def graph_of(key: str) -> MolGraph:
+    """Look up or build the graph of a key.
+
+    Chirality tags and bond directions depend on the order of a SMILES' atoms, so the molecule is
+    read again from the key and not from what the user wrote.
+
+    Args:
+        key: From `canonical_key`. Other SMILES are encoded as they are written.
+
+    Returns:
+        The graph, shared by all callers and read-only.
+
+    Raises:
+        MoleculeError: If ``key`` is not a key.
+    """
+    return _canonicalise(clean_smiles(key, _KEY_LIMITS))[1]
+
+
+def molblock_to_smiles(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
+    """Convert a V2000 or V3000 molblock to a canonical isomeric SMILES.
+
+    Stereo groups ("or", "and"), coordinates and data fields have no place in a SMILES and are
+    lost. The result is not checked for what the encoder supports; `canonical_key` does that.
+
+    Raises:
+        MoleculeError: If it is not a molblock of one molecule within the limits.
+    """
+    return _write(parse_molblock(block, limits))
+
+
+@lru_cache(maxsize=_KEYS_KEPT)
+def _key(smiles: str, limits: MoleculeLimits) -> str:
+    mol = parse_smiles(smiles, limits)
+    featurize(mol, smiles)  # an error should speak of the user's atoms, not of the key's
+    key = _fixed_point(_write(mol))
+    if len(key) > limits.max_characters:
+        reason = f"{len(key)} characters in canonical form, at most {limits.max_characters}"
+        raise MoleculeError(smiles, "too_long", reason)
+    return key
+
+
+def _fixed_point(smiles: str) -> str:
+    """Canonicalise until nothing changes; of texts that turn into one another, take the least."""
+    seen = [smiles]
+    for _ in range(_MAX_ROUNDS):
+        following = _canonicalise(seen[-1])[0]
+        if following in seen:
+            return min(seen[seen.index(following) :])
+        seen.append(following)
+    raise MoleculeError(smiles, "unsupported", "RDKit finds no canonical form")
+
+
+@lru_cache(maxsize=_GRAPHS_KEPT)
+def _canonicalise(smiles: str) -> tuple[str, MolGraph]:
+    """Read a SMILES once, for both its graph and its canonical form."""
+    mol = parse_smiles(smiles, _KEY_LIMITS)
+    graph = featurize(mol, smiles)
+    return _write(mol), graph
+
+
+def _write(mol: Chem.Mol) -> str:
+    for atom in mol.GetAtoms():
+        atom.SetAtomMapNum(0)
+    with captured_log():
+        return Chem.MolToSmiles(mol)

@@ -1,0 +1,141 @@
+"""Text to an RDKit molecule, or a `MoleculeError` that says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rdkit import Chem
+
+from moltc_vllm.chem.errors import MoleculeError
+from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
+from moltc_vllm.chem.rdkit_log import captured_log, first_reason
+
+_MOLBLOCK_END = "M  END"
+
+
+def parse_smiles(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.Mol:
+    """Read one SMILES with RDKit's default sanitisation.
+
+    All fragments stay, hydrogens become implicit where RDKit makes them so. White space around the
+    text is ignored. RDKit itself reads ``"CCO foo"`` as ethanol with a name, and ``""`` as a
+    molecule without atoms; here both are errors, and so are CXSMILES extensions.
+
+    Args:
+        text: A SMILES.
+        limits: How large it may be.
+
+    Returns:
+        The sanitised molecule, with at least one atom.
+
+    Raises:
+        MoleculeError: If it is not one molecule within the limits. Kind ``valence`` stands for
+            everything that sanitisation refuses.
+    """
+    smiles = clean_smiles(text, limits)
+    return _checked(_read(smiles, _smiles_reader), smiles, limits)
+
+
+def clean_smiles(text: str, limits: MoleculeLimits) -> str:
+    """Check everything about a SMILES that needs no chemistry, and strip it.
+
+    Raises:
+        MoleculeError: If it is not text, empty, too long, or has characters no SMILES has.
+    """
+    smiles = _stripped(text)
+    _check_length(smiles, limits.max_characters)
+    wrong = _first_outside(smiles, lambda c: c.isascii() and c.isprintable() and c != " ")
+    if wrong is not None:
+        raise MoleculeError(
+            smiles, "syntax", f"character {smiles[wrong]!a} at position {wrong + 1}"
+        )
+    return smiles
+
+
+def parse_molblock(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.Mol:
+    """Read one V2000 or V3000 molblock with RDKit's default sanitisation.
+
+    What follows ``M  END`` (an SDF record's data) is ignored, unless it is another molecule.
+
+    Args:
+        block: A molblock, with its three header lines.
+        limits: How large it may be.
+
+    Returns:
+        The sanitised molecule, hydrogens implicit, with at least one atom.
+
+    Raises:
+        MoleculeError: As `parse_smiles`; also for query atoms and bonds, which RDKit would turn
+            into their first alternative.
+    """
+    stripped = _stripped(block)  # for messages; in the block itself, leading blank lines count
+    _check_length(block, limits.max_molblock_characters)
+    wrong = _first_outside(block, lambda c: c in "\t\r\n" or (c.isascii() and c.isprintable()))
+    if wrong is not None:
+        raise MoleculeError(
+            stripped, "syntax", f"character {block[wrong]!a} at position {wrong + 1}"
+        )
+    if block.count(_MOLBLOCK_END) > 1:
+        raise MoleculeError(stripped, "syntax", "more than one molecule")
+    mol = _checked(_read(block, _molblock_reader), stripped, limits)
+    for part in (*mol.GetAtoms(), *mol.GetBonds()):
+        if part.HasQuery():
+            name = "atom" if isinstance(part, Chem.Atom) else "bond"
+            raise MoleculeError(stripped, "unsupported", f"{name} {part.GetIdx()} is a query")
+    return mol
+
+
+def _stripped(text: str) -> str:
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        raise MoleculeError(f"<{kind}>", "type", f"a molecule is a string, not {kind}")
+    stripped = text.strip()
+    if not stripped:
+        raise MoleculeError(stripped, "empty", "no text")
+    return stripped
+
+
+def _check_length(text: str, bound: int) -> None:
+    if len(text) > bound:
+        raise MoleculeError(text, "too_long", f"{len(text)} characters, at most {bound}")
+
+
+def _first_outside(text: str, allowed: Callable[[str], bool]) -> int | None:
+    return next((place for place, c in enumerate(text) if not allowed(c)), None)
+
+
+def _checked(mol: Chem.Mol, text: str, limits: MoleculeLimits) -> Chem.Mol:
+    atoms = mol.GetNumAtoms()
+    if atoms == 0:
+        raise MoleculeError(text, "empty", "no atoms")
+    if atoms > limits.max_atoms:
+        raise MoleculeError(text, "too_many_atoms", f"{atoms} atoms, at most {limits.max_atoms}")
+    return mol
+
+
+def _smiles_reader(text: str, sanitize: bool) -> Chem.Mol | None:
+    # Built for each call: boost objects with mutable fields are better not shared by threads.
+    params = Chem.SmilesParserParams()
+    params.sanitize = params.removeHs = sanitize
+    params.allowCXSMILES = params.parseName = False
+    return Chem.MolFromSmiles(text, params)
+
+
+def _molblock_reader(text: str, sanitize: bool) -> Chem.Mol | None:
+    return Chem.MolFromMolBlock(text, sanitize=sanitize, removeHs=sanitize)
+
+
+def _read(text: str, reader: Callable[[str, bool], Chem.Mol | None]) -> Chem.Mol:
+    """Read with sanitisation; if that fails, find out whether text or structure is at fault."""
+    with captured_log() as log:
+        try:
+            mol = reader(text, True)
+            if mol is not None:
+                return mol
+            draft = reader(text, False)
+            if draft is not None:
+                Chem.SanitizeMol(draft)
+        except Chem.MolSanitizeException as error:
+            raise MoleculeError(text.strip(), "valence", first_reason(str(error))) from None
+        except (ValueError, RuntimeError) as error:  # a broken invariant inside RDKit
+            raise MoleculeError(text.strip(), "syntax", first_reason(str(error))) from None
+    raise MoleculeError(text.strip(), "syntax", first_reason(log.messages))

@@ -1,0 +1,44 @@
+"""RDKit's log: kept off stderr, and read for the reason of a failure."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rdkit import rdBase
+
+# The log is one per process. With two threads in `BlockLogs`, the first to leave would switch it
+# on under the second, and a capture would hear both. RDKit's parsers hold the GIL anyway, so that
+# taking turns costs nothing.
+_LOG_LOCK = threading.RLock()
+
+_TIMESTAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] ")
+_PREFIX = re.compile(r"^SMILES Parse Error: ")
+_ECHO = re.compile(r" (?:while parsing: |for input: ').*$")
+_POSITION = re.compile(r"check for mistakes around position (\d+)")
+
+
+@contextmanager
+def captured_log() -> Iterator[Any]:
+    """Keep RDKit silent and collect its errors, in ``messages`` of what is yielded.
+
+    Which of RDKit's logs are on is afterwards as it was before.
+    """
+    # Blocking is for warnings ("not removing hydrogen atom without neighbors"); errors are
+    # captured even so.
+    with _LOG_LOCK, rdBase.BlockLogs(), rdBase.CaptureErrorLog() as capture:
+        yield capture
+
+
+def first_reason(messages: str) -> str:
+    """Reduce RDKit's messages to one line, without time stamps and the molecule's text."""
+    lines = [_PREFIX.sub("", _TIMESTAMP.sub("", line)) for line in messages.splitlines()]
+    reasons = (_ECHO.sub("", line).strip() for line in lines)
+    reason = next((line for line in reasons if line.strip("*")), "RDKit gives no reason")
+    position = _POSITION.search(messages)
+    if position and not _POSITION.search(reason):
+        reason += f" around position {position[1]}"
+    return reason

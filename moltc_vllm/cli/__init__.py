@@ -1,0 +1,40 @@
+"""The command ``moltc``: one module per subcommand, heavy imports inside the commands."""
+
+from __future__ import annotations
+
+import typer
+
+from moltc_vllm import __version__
+from moltc_vllm.cli import demo, doctor, init, predict, serve
+
+app = typer.Typer(
+    name="moltc",
+    help="A language model for pairs of molecules, served by vLLM.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("init")(init.init)
+app.command("predict")(predict.predict)
+# Everything after the folder belongs to vLLM: unknown options are passed on.
+app.command(
+    "serve",
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": ["--help-moltc"],
+    },
+)(serve.serve)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point of ``moltc``."""
+    app()

@@ -1,0 +1,49 @@
+"""``moltc init``: a new checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moltc_vllm.cli.messages import fail
+
+
+def init(
+    preset: Annotated[
+        str, typer.Argument(help="tiny, tiny-llama, mini, galactica-125m, -1.3b, -6.7b, -30b.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="Checkpoint folder to write.")],
+    language_model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a pretrained causal language model, e.g. Galactica's."),
+    ] = None,
+    projectors: Annotated[
+        str, typer.Option(help="shared, role (one per place) or task_role (per task and place).")
+    ] = "shared",
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+) -> None:
+    """Write a new, untrained checkpoint folder."""
+    from moltc_vllm.models.checkpoint import CheckpointError
+    from moltc_vllm.models.language_model import LanguageModelError
+    from moltc_vllm.models.presets import create_checkpoint
+
+    if language_model is not None and not language_model.is_dir():
+        fail(f"{language_model} is not a folder")
+    try:
+        config = create_checkpoint(
+            preset,
+            folder,
+            language_model=language_model,
+            projector_sharing=projectors,
+            seed=seed,
+        )
+    except (CheckpointError, LanguageModelError) as error:
+        fail(str(error))
+    size = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    typer.echo(
+        f"{folder}: {preset}, {config.text_config.model_type} of width "
+        f"{config.text_config.hidden_size}, {len(config.tasks)} tasks, {size / 1e6:.1f} MB. "
+        "Untrained: its answers are noise."
+    )

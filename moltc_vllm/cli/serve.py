@@ -1,0 +1,26 @@
+"""``moltc serve``: vLLM's OpenAI-compatible server with molecules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moltc_vllm.cli.messages import fail
+
+
+def serve(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+) -> None:
+    """Serve a checkpoint; any flag of ``vllm serve`` may follow."""
+    from moltc_vllm.models.checkpoint import CheckpointError, load_config
+
+    try:
+        load_config(folder)
+    except CheckpointError as error:
+        fail(str(error))
+    from moltc_vllm.plugin import launcher
+
+    launcher.serve([str(folder), *context.args])

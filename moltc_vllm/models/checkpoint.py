@@ -1,0 +1,235 @@
+"""The checkpoint folder: written here, read strictly here.
+
+``config.json``, ``model*.safetensors``, tokenizer files, ``generation_config.json`` and
+``card.json``. Anything that does not fit exactly is an error that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.initialization import no_init_weights
+
+from moltc_vllm import __version__
+from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.moltc import MoltcModel
+from moltc_vllm.models.tokenizer import MoltcTokenizer
+
+INDEX_FILE = "model.safetensors.index.json"
+CARD_FILE = "card.json"
+SHARD_BYTES = 5 * 2**30
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder that is not complete, or does not fit its configuration."""
+
+
+def load_config(folder: Path) -> MoltcConfig:
+    """Read ``config.json``.
+
+    Raises:
+        CheckpointError: If the folder or file is missing, or is another model's.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a checkpoint folder: it has no config.json")
+    try:
+        raw = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if raw.get("model_type") != MoltcConfig.model_type:
+        raise CheckpointError(
+            f"{path} has model_type {raw.get('model_type')!r}, expected {MoltcConfig.model_type!r}"
+        )
+    return MoltcConfig.from_dict(raw)
+
+
+def load_tokenizer(folder: Path) -> MoltcTokenizer:
+    """Read the tokenizer files."""
+    return MoltcTokenizer.from_pretrained(folder)
+
+
+def load_model(
+    folder: Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> MoltcModel:
+    """Read a whole model, strictly.
+
+    Args:
+        folder: Checkpoint folder.
+        dtype: Convert weights to this; default: as they are stored.
+        device: Where to put them.
+
+    Raises:
+        CheckpointError: If a weight is missing, superfluous or of another shape.
+    """
+    config = load_config(folder)
+    with no_init_weights():  # nothing is drawn only to be overwritten
+        model = MoltcModel(config)
+    expected = model.state_dict()
+    tied = _tied_keys(model)
+    weights = dict(read_weights(folder))
+    problems = [f"superfluous weight {key}" for key in sorted(weights.keys() - expected.keys())]
+    problems += [
+        f"missing weight {key}" for key in sorted(expected.keys() - weights.keys() - tied)
+    ]
+    problems += [
+        f"{key} has shape {list(weights[key].shape)}, expected {list(expected[key].shape)}"
+        for key in sorted(weights.keys() & expected.keys())
+        if weights[key].shape != expected[key].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(f"{folder} does not fit its configuration: {shown}{more}")
+    model.load_state_dict(weights, strict=False, assign=True)  # checked above; tied are absent
+    model.language_model.tie_weights()
+    model.to(device)
+    if dtype is not None:
+        model.to(dtype)
+    return model.eval()
+
+
+def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Stream the tensors of all ``model*.safetensors`` files.
+
+    Raises:
+        CheckpointError: If there is none, or one named by the index is missing.
+    """
+    index = folder / INDEX_FILE
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        names = sorted(path.name for path in folder.glob("model*.safetensors"))
+    if not names:
+        raise CheckpointError(f"{folder} has no model*.safetensors")
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{folder}: {name} is missing")
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 (not a mapping)
+                    yield key, file.get_tensor(key)
+        except Exception as error:  # safetensors has one error class for all defects
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def state_of(model: MoltcModel) -> dict[str, Tensor]:
+    """The weights to store: the state dict without copies of tied weights."""
+    tied = _tied_keys(model)
+    return {key: t.contiguous() for key, t in model.state_dict().items() if key not in tied}
+
+
+def write_checkpoint(
+    folder: Path,
+    config: MoltcConfig,
+    tokenizer: MoltcTokenizer,
+    weights: Iterable[tuple[str, Tensor]],
+    card: Mapping[str, Any],
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a checkpoint folder; it appears under its name only when it is complete.
+
+    Args:
+        folder: Must not exist, or be empty.
+        config: The model's configuration.
+        tokenizer: Its tokenizer.
+        weights: Tensors by name; may be a stream, only one shard is held in memory.
+        card: What the model was trained and measured on; checksums and version are added.
+        shard_bytes: Largest weight file.
+
+    Raises:
+        CheckpointError: If the folder is in use.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists and is not empty")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        config.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        text = config.text_config
+        GenerationConfig(
+            bos_token_id=text.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ).save_pretrained(partial)
+        _write_shards(partial, weights, shard_bytes)
+        checksums = {path.name: _sha256(path) for path in sorted(partial.glob("model*"))}
+        content = {"moltc_vllm": __version__, **card, "sha256": checksums}
+        (partial / CARD_FILE).write_text(json.dumps(content, indent=2) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def save_model(
+    folder: Path, model: MoltcModel, tokenizer: MoltcTokenizer, card: Mapping[str, Any]
+) -> None:
+    """Write a model that is in memory as a checkpoint folder."""
+    write_checkpoint(folder, model.config, tokenizer, state_of(model).items(), card)
+
+
+def _write_shards(
+    folder: Path, weights: Iterable[tuple[str, Tensor]], shard_bytes: int
+) -> None:
+    shard: dict[str, Tensor] = {}
+    shard_size = total = 0
+    weight_map: dict[str, int] = {}
+    paths: list[Path] = []
+
+    def flush() -> None:
+        nonlocal shard, shard_size
+        path = folder / f"part-{len(paths)}.safetensors"
+        save_file(shard, path, metadata={"format": "pt"})
+        paths.append(path)
+        shard, shard_size = {}, 0
+
+    for key, tensor in weights:
+        size = tensor.nbytes
+        if shard and shard_size + size > shard_bytes:
+            flush()
+        shard[key] = tensor
+        shard_size += size
+        total += size
+        weight_map[key] = len(paths)
+    flush()
+    if len(paths) == 1:
+        paths[0].rename(folder / "model.safetensors")
+        return
+    names = [f"model-{i + 1:05}-of-{len(paths):05}.safetensors" for i in range(len(paths))]
+    for path, name in zip(paths, names, strict=True):
+        path.rename(folder / name)
+    index = {
+        "metadata": {"total_size": total},
+        "weight_map": {key: names[number] for key, number in weight_map.items()},
+    }
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _tied_keys(model: MoltcModel) -> set[str]:
+    """State-dict keys that are another key's tensor."""
+    if not model.config.text_config.tie_word_embeddings:
+        return set()
+    return {"language_model.lm_head.weight"} & set(model.state_dict())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

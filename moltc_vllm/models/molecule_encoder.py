@@ -1,0 +1,38 @@
+"""Graphs in, molecule tokens out: the part of the model that is the same for every task."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from moltc_vllm.models.batch import BatchMolGraph
+from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.graph_encoder import GraphEncoder
+from moltc_vllm.models.qformer import QFormer
+
+
+class MoleculeEncoder(nn.Module):
+    """Graph encoder and Q-Former; knows nothing of roles, tasks or language models."""
+
+    def __init__(self, config: MoltcConfig) -> None:
+        super().__init__()
+        self.graph_encoder = GraphEncoder(config.graph_encoder_config)
+        self.qformer = QFormer(config.qformer_config, config.graph_encoder_config.hidden_size)
+
+    def forward(self, batch: BatchMolGraph) -> Tensor:
+        """Read each molecule of the batch into ``[B, num_queries, hidden]``."""
+        return self.qformer(*self.graph_encoder(batch))
+
+
+def initialise_molecule_weights(module: nn.Module, std: float = 0.02) -> None:
+    """Initial weights of one submodule (apply to a whole model).
+
+    Linear layers and queries are normal with ``std`` (BERT's), the graph encoder's embeddings
+    Xavier-uniform (Hu et al.'s), norms the identity.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=std)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.xavier_uniform_(module.weight)
+    elif isinstance(module, QFormer):
+        nn.init.normal_(module.queries, std=std)

@@ -1,0 +1,246 @@
+"""`moltc init`: new checkpoint folders of known sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, OPTConfig, PretrainedConfig
+
+from moltc_vllm.models.checkpoint import CheckpointError, write_checkpoint
+from moltc_vllm.models.config import GraphEncoderConfig, MoltcConfig, QFormerConfig
+from moltc_vllm.models.language_model import language_model_weights, load_language_tokenizer
+from moltc_vllm.models.moltc import MoltcModel
+from moltc_vllm.models.molecule_encoder import MoleculeEncoder, initialise_molecule_weights
+from moltc_vllm.models.projector import ProjectorBank
+from moltc_vllm.models.tokenizer import MoltcTokenizer, train_tokenizer
+from moltc_vllm.tasks import TASKS, molecule_markup
+
+RANDOM_PARAMETER_LIMIT = 3_000_000_000
+"""Above this size, random language-model weights are refused: they would be of no use."""
+
+_PUBLISHED_ENCODER: dict[str, Any] = {
+    "graph": {"hidden_size": 300, "num_layers": 5},
+    "qformer": {"hidden_size": 768, "num_layers": 12, "num_attention_heads": 12},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Sizes of a new model."""
+
+    name: str
+    summary: str
+    graph: dict[str, Any]
+    qformer: dict[str, Any]
+    text: dict[str, Any]
+    vocab_size: int = 50_000
+    text_type: str = "opt"
+
+
+def _galactica(
+    name: str, layers: int, hidden: int, heads: int, **encoder: dict[str, Any]
+) -> Preset:
+    return Preset(
+        name=f"galactica-{name}",
+        summary=f"the published encoder on Galactica {name}",
+        **(encoder or _PUBLISHED_ENCODER),
+        text={
+            "hidden_size": hidden,
+            "word_embed_proj_dim": hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "ffn_dim": 4 * hidden,
+            "vocab_size": 50_001,  # Galactica's 50,000 and the placeholder
+        },
+    )
+
+
+_TINY_ENCODER: dict[str, Any] = {
+    "graph": {"hidden_size": 64, "num_layers": 3},
+    "qformer": {
+        "hidden_size": 64,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+    },
+}
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="tiny",
+            summary="for tests: starts in seconds, answers noise",
+            **_TINY_ENCODER,
+            text={
+                "hidden_size": 128,
+                "word_embed_proj_dim": 128,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "ffn_dim": 256,
+                "init_std": 0.2,  # flat logits of a small random model would hide differences
+            },
+            vocab_size=1024,
+        ),
+        Preset(
+            name="tiny-llama",
+            summary="for tests: as tiny, on a Llama-style language model",
+            **_TINY_ENCODER,
+            text={
+                "hidden_size": 128,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "intermediate_size": 256,
+                "max_position_embeddings": 2048,
+                "initializer_range": 0.2,
+            },
+            vocab_size=1024,
+            text_type="llama",
+        ),
+        Preset(
+            name="mini",
+            summary="a few million parameters, to be trained on a laptop",
+            graph={"hidden_size": 128, "num_layers": 5},
+            qformer={
+                "hidden_size": 192,
+                "num_layers": 4,
+                "num_attention_heads": 6,
+                "intermediate_size": 768,
+            },
+            text={
+                "hidden_size": 256,
+                "word_embed_proj_dim": 256,
+                "num_hidden_layers": 6,
+                "num_attention_heads": 8,
+                "ffn_dim": 1024,
+            },
+            vocab_size=2048,
+        ),
+        _galactica("125m", layers=12, hidden=768, heads=12),
+        _galactica("1.3b", layers=24, hidden=2048, heads=32),
+        _galactica("6.7b", layers=32, hidden=4096, heads=32),
+        _galactica("30b", layers=48, hidden=7168, heads=56),
+    )
+}
+
+
+def create_checkpoint(
+    preset_name: str,
+    folder: Path,
+    *,
+    language_model: Path | None = None,
+    projector_sharing: str = "shared",
+    seed: int = 0,
+) -> MoltcConfig:
+    """Write a new, untrained checkpoint folder.
+
+    Args:
+        preset_name: A key of `PRESETS`.
+        folder: Where to write; must not exist or be empty.
+        language_model: Folder of a pretrained causal language model whose weights, sizes and
+            tokenizer are taken; without it the language model is random, too.
+        projector_sharing: ``shared``, ``role`` or ``task_role``.
+        seed: Of the random weights.
+
+    Raises:
+        CheckpointError: If the preset is unknown, the folder in use, or the preset too large for
+            random weights.
+    """
+    preset = PRESETS.get(preset_name)
+    if preset is None:
+        raise CheckpointError(f"unknown preset {preset_name!r}; there are {', '.join(PRESETS)}")
+    tokenizer = (
+        load_language_tokenizer(language_model)
+        if language_model
+        else train_tokenizer(_corpus(), preset.vocab_size + 1)
+    )
+    config = MoltcConfig(
+        graph_encoder_config=GraphEncoderConfig(**preset.graph),
+        qformer_config=QFormerConfig(**preset.qformer),
+        text_config=_text_config(preset, tokenizer, language_model),
+        projector_sharing=projector_sharing,  # type: ignore[arg-type]  # checked by the class
+        tasks=list(TASKS),
+        molecule_token=tokenizer.convert_ids_to_tokens(len(tokenizer) - 1),
+        molecule_token_id=len(tokenizer) - 1,
+    )
+    torch.manual_seed(seed)
+    weights = (
+        _with_language_model(config, language_model) if language_model else _random(config)
+    )
+    card = {
+        "preset": preset_name,
+        "seed": seed,
+        "trained_on": [],
+        "metrics": {},
+        "language_model": language_model.name if language_model else None,
+        "note": "untrained: its answers are noise",
+    }
+    write_checkpoint(folder, config, tokenizer, weights, card)
+    return config
+
+
+def _corpus() -> Iterator[str]:
+    """What a new tokenizer learns words from: the tasks' own questions and answers."""
+    for task in TASKS.values():
+        for _ in range(4):
+            yield from task.examples()
+    yield molecule_markup("CC(=O)Oc1ccccc1C(=O)O")
+
+
+def _text_config(
+    preset: Preset, tokenizer: MoltcTokenizer, language_model: Path | None
+) -> PretrainedConfig:
+    if language_model is not None:
+        config = AutoConfig.from_pretrained(language_model)
+        config.vocab_size = len(tokenizer)
+        return config
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "vocab_size": len(tokenizer),
+    }
+    if preset.text_type != "opt":
+        return AutoConfig.for_model(preset.text_type, **{**ids, **preset.text})
+    # Galactica: no biases, no layer-norm parameters, exact GELU, learned positions.
+    return OPTConfig(
+        **{"max_position_embeddings": 2048, "init_std": 0.02, **ids, **preset.text},
+        activation_function="gelu",
+        enable_bias=False,
+        layer_norm_elementwise_affine=False,
+        do_layer_norm_before=True,
+        architectures=["OPTForCausalLM"],
+    )
+
+
+def _random(config: MoltcConfig) -> Iterator[tuple[str, Tensor]]:
+    with torch.device("meta"):
+        size = sum(p.numel() for p in MoltcModel(config).parameters())
+    if size > RANDOM_PARAMETER_LIMIT:
+        raise CheckpointError(
+            f"{size / 1e9:.1f} billion random weights would be of no use: "
+            "give the pretrained language model (--language-model DIR)"
+        )
+    from moltc_vllm.models.checkpoint import state_of
+
+    model = MoltcModel(config)
+    model.initialise_molecule_side()
+    yield from state_of(model).items()
+
+
+def _with_language_model(config: MoltcConfig, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    for prefix, module in (
+        ("molecule_encoder", MoleculeEncoder(config)),
+        ("projectors", ProjectorBank(config)),
+    ):
+        module.apply(initialise_molecule_weights)
+        for key, tensor in module.state_dict().items():
+            yield f"{prefix}.{key}", tensor
+    for key, tensor in language_model_weights(folder, config.text_config):
+        yield f"language_model.{key}", tensor

@@ -1,0 +1,85 @@
+"""Texts and molecules to tensors, for `MoltcModel` (vLLM has its own way: `plugin.processor`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from moltc_vllm.chem import MoleculeLimits, canonical_key, graph_of
+from moltc_vllm.models.batch import BatchMolGraph
+from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.projector import projector_index
+from moltc_vllm.models.tokenizer import MoltcTokenizer
+
+
+class Prompt(NamedTuple):
+    """A text with one placeholder per molecule, and the molecules in that order."""
+
+    text: str
+    molecules: Sequence[str]
+    task: str | None = None
+
+
+class ModelInputs(NamedTuple):
+    """Arguments of `MoltcModel.forward` and `MoltcModel.generate`."""
+
+    input_ids: Tensor  # [B, T] padded on the left
+    attention_mask: Tensor  # [B, T]
+    molecules: BatchMolGraph | None
+    projector: Tensor | None  # [molecules] int64
+
+
+def limits_of(config: MoltcConfig) -> MoleculeLimits:
+    """The molecule sizes the checkpoint accepts."""
+    return MoleculeLimits(
+        max_atoms=config.max_atoms, max_characters=config.max_smiles_characters
+    )
+
+
+def expand_placeholders(ids: Sequence[int], config: MoltcConfig) -> list[int]:
+    """Repeat every molecule's placeholder once per molecule token."""
+    queries = config.qformer_config.num_queries
+    return [
+        token
+        for token in ids
+        for _ in range(queries if token == config.molecule_token_id else 1)
+    ]
+
+
+def prepare(
+    prompts: Sequence[Prompt],
+    tokenizer: MoltcTokenizer,
+    config: MoltcConfig,
+    device: torch.device | str = "cpu",
+) -> ModelInputs:
+    """Tokenize a batch of prompts and build their molecules' graphs.
+
+    Raises:
+        MoleculeError: If a molecule cannot be read.
+        ProjectorError: If the checkpoint has no projector for a task.
+        ValueError: If a text has more or fewer placeholders than molecules.
+    """
+    limits = limits_of(config)
+    rows, graphs, projector = [], [], []
+    for prompt in prompts:
+        ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+        places = ids.count(config.molecule_token_id)
+        if places != len(prompt.molecules):
+            raise ValueError(f"{places} placeholders for {len(prompt.molecules)} molecules")
+        rows.append(expand_placeholders(ids, config))
+        for role, smiles in enumerate(prompt.molecules):
+            graphs.append(graph_of(canonical_key(smiles, limits)))
+            projector.append(projector_index(config, role, prompt.task))
+    width = max(len(row) for row in rows)
+    pad = tokenizer.pad_token_id
+    return ModelInputs(
+        input_ids=torch.tensor([[pad] * (width - len(r)) + r for r in rows], device=device),
+        attention_mask=torch.tensor(
+            [[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device
+        ),
+        molecules=BatchMolGraph.from_graphs(graphs, device) if graphs else None,
+        projector=torch.tensor(projector, device=device) if graphs else None,
+    )

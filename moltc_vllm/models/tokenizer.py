@@ -1,0 +1,121 @@
+"""Tokenizer in the Galactica manner: SMILES one character at a time, digits alone, byte-level BPE.
+
+Galactica's ``tokenizer.json`` splits on a marker text; whoever tokenizes has to put the marker
+between the characters of a SMILES first. Doing it inside the tokenizer means that nobody else,
+vLLM included, needs to know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from moltc_vllm.tasks import MOLECULE_TOKEN
+
+SPLIT_MARKER = "SPL1T-TH1S-Pl3A5E"
+
+SPECIAL_TOKENS = (
+    *("<s>", "<pad>", "</s>", "<unk>", "[START_REF]", "[END_REF]", "[IMAGE]"),
+    *("<fragments>", "</fragments>", "<work>", "</work>"),
+    *("[START_SUP]", "[END_SUP]", "[START_SUB]", "[END_SUB]", "[START_DNA]", "[END_DNA]"),
+    *("[START_AMINO]", "[END_AMINO]", "[START_SMILES]", "[END_SMILES]"),
+    *("[START_I_SMILES]", "[END_I_SMILES]"),
+)
+"""Galactica's special tokens; a token's id is its place here."""
+
+_SEQUENCE = re.compile(r"(\[START_(DNA|SMILES|I_SMILES|AMINO)])(.*?)(\[END_\2])")
+
+# A user's turn is the question (molecules are marked up before); the answer starts on a line of
+# its own, as in the tasks' prompts, and ends with </s>.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'assistant' -%}{{ message['content'] + eos_token }}"
+    "{%- else -%}{{ message['content'] + '\\n' }}{%- endif -%}"
+    "{%- endfor -%}"
+)
+
+
+def mark_sequences(text: Any) -> Any:
+    """Put the split marker before each character between sequence tags, and before the end tag.
+
+    Strings inside lists and tuples are handled too; anything else is returned as it is.
+    """
+    if isinstance(text, str):
+        return _SEQUENCE.sub(_mark, text) if "[START_" in text else text
+    if isinstance(text, (list, tuple)):
+        return type(text)(mark_sequences(item) for item in text)
+    return text
+
+
+def _mark(match: re.Match[str]) -> str:
+    start, _, content, end = match.groups()
+    return start + "".join(SPLIT_MARKER + character for character in content) + SPLIT_MARKER + end
+
+
+class MoltcTokenizer(PreTrainedTokenizerFast):
+    """A fast tokenizer that puts the split marker in by itself."""
+
+    def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Tokenize; see `transformers.PreTrainedTokenizerBase.__call__`."""
+        return super().__call__(mark_sequences(text), *args, **kwargs)
+
+    def encode(self, text: Any, *args: Any, **kwargs: Any) -> Any:
+        """Token ids; see `transformers.PreTrainedTokenizerBase.encode`."""
+        return super().encode(mark_sequences(text), *args, **kwargs)
+
+
+def _galactica_rules() -> Tokenizer:
+    """An untrained tokenizer with Galactica's splitting rules."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFKC()
+    punctuation = r"""([!"\#\$%\&'\*\+,\-\./:;<=>\?\\\^_`\|\~])\1*"""
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(SPLIT_MARKER, "removed"),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split(Regex(r"[\(\)\[\]\{\}]|" + punctuation), "isolated"),
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> MoltcTokenizer:
+    """Learn a small vocabulary from a corpus; deterministic.
+
+    Args:
+        corpus: Texts, SMILES between their tags included.
+        vocab_size: Upper bound; special tokens and the 256 bytes come first, ``<mol>`` last.
+    """
+    tokenizer = _galactica_rules()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((mark_sequences(text) for text in corpus), trainer)
+    return as_moltc_tokenizer(tokenizer)
+
+
+def as_moltc_tokenizer(tokenizer: Tokenizer) -> MoltcTokenizer:
+    """Dress a Galactica-style tokenizer for MolTC: ``<mol>`` added last, pad, stop, template."""
+    wrapped = MoltcTokenizer(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        padding_side="left",
+        # It rewrites " ." to "." in answers, which would change what a model wrote.
+        clean_up_tokenization_spaces=False,
+    )
+    wrapped.add_tokens([MOLECULE_TOKEN])
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped

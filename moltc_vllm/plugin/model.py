@@ -1,0 +1,152 @@
+"""The model that vLLM runs: our molecule modules in front of vLLM's language model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from vllm.config import VllmConfig
+from vllm.model_executor.models.interfaces import (
+    MultiModalEmbeddings,
+    SupportsLoRA,
+    SupportsMultiModal,
+    SupportsPP,
+)
+from vllm.model_executor.models.module_mapping import MultiModelKeys
+from vllm.model_executor.models.utils import (
+    AutoWeightsLoader,
+    WeightsMapper,
+    init_vllm_registered_model,
+    maybe_prefix,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.sequence import IntermediateTensors
+
+from moltc_vllm.models.batch import BatchMolGraph
+from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.molecule_encoder import MoleculeEncoder
+from moltc_vllm.models.projector import ProjectorBank
+from moltc_vllm.plugin.metrics import ENCODER_RUNS, ENCODER_SECONDS, MOLECULES_ENCODED
+from moltc_vllm.plugin.molecules import MODALITY
+from moltc_vllm.plugin.processor import (
+    MoleculeDummyInputs,
+    MoleculeProcessingInfo,
+    MoleculeProcessor,
+)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    MoleculeProcessor, info=MoleculeProcessingInfo, dummy_inputs=MoleculeDummyInputs
+)
+class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP):
+    """Molecule encoder and projectors from `moltc_vllm.models`, language model from vLLM."""
+
+    # Adapters trained with PEFT on the bare language model lack our prefix.
+    hf_to_vllm_mapper = WeightsMapper(
+        orig_to_new_prefix={"model.": "language_model.model.", "lm_head.": "language_model.lm_head."}
+    )
+    packed_modules_mapping = {  # noqa: RUF012 (vLLM's own spelling)
+        "qkv_proj": ["q_proj", "k_proj", "v_proj"],
+        "gate_up_proj": ["gate_proj", "up_proj"],
+    }
+
+    @classmethod
+    def get_placeholder_str(cls, modality: str, i: int) -> str | None:
+        """The placeholder of one molecule."""
+        if modality == MODALITY:
+            return "<mol>"
+        raise ValueError(f"{modality!r} is not supported, only {MODALITY!r}")
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        config: MoltcConfig = vllm_config.model_config.hf_config
+        self.config = config
+        with self._mark_tower_model(vllm_config, MODALITY):
+            self.molecule_encoder = MoleculeEncoder(config)
+            self.projectors = ProjectorBank(config)
+        with self._mark_language_model(vllm_config):
+            self.language_model = init_vllm_registered_model(
+                vllm_config=vllm_config,
+                hf_config=config.text_config,
+                prefix=maybe_prefix(prefix, "language_model"),
+            )
+        self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
+
+    def embed_multimodal(self, **kwargs: Any) -> MultiModalEmbeddings:
+        """Encode the molecules of one scheduler step as one ragged batch.
+
+        Returns:
+            ``[molecules, num_queries, hidden]``, empty where the step has none.
+        """
+        if kwargs.get("atoms") is None:
+            return []
+        begin = time.perf_counter()
+        graphs = BatchMolGraph.from_packed(
+            kwargs["atoms"],
+            kwargs["degree"],
+            kwargs["source"],
+            kwargs["bond_code"],
+            kwargs["num_atoms"],
+        )
+        tokens = self.projectors(self.molecule_encoder(graphs), kwargs["projector"])
+        ENCODER_RUNS.inc()
+        MOLECULES_ENCODED.inc(graphs.num_molecules)
+        ENCODER_SECONDS.inc(time.perf_counter() - begin)
+        return tokens
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: IntermediateTensors | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: object,
+    ) -> Tensor | IntermediateTensors:
+        """Hidden states of the language model."""
+        if intermediate_tensors is not None:
+            inputs_embeds = None
+        return self.language_model.model(
+            input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds
+        )
+
+    def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
+        """Logits; the placeholder is never an answer."""
+        logits = self.language_model.compute_logits(hidden_states)
+        if logits is not None:
+            logits[..., self.config.molecule_token_id] = float("-inf")
+        return logits
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load a checkpoint folder's weights, strictly.
+
+        Raises:
+            ValueError: If a weight is superfluous, or one of the molecule side is missing (vLLM
+                checks parameters itself, but not batch norm's statistics).
+        """
+        seen: set[str] = set()
+
+        def watched() -> Iterable[tuple[str, Tensor]]:
+            for name, tensor in weights:
+                seen.add(name)
+                yield name, tensor
+
+        loaded = AutoWeightsLoader(self).load_weights(watched())
+        expected = {
+            f"{name}.{key}"
+            for name in ("molecule_encoder", "projectors")
+            for key in getattr(self, name).state_dict()
+        }
+        missing = sorted(expected - seen)
+        if missing:
+            raise ValueError(f"missing weight {', '.join(missing[:5])}")
+        return loaded
+
+    def get_mm_mapping(self) -> MultiModelKeys:
+        """Names of the parts, for LoRA."""
+        return MultiModelKeys.from_string_field(
+            language_model="language_model",
+            connector="projectors",
+            tower_model="molecule_encoder",
+        )

@@ -1,0 +1,189 @@
+"""Where requests become prompts: molecules in chat parts and in plain text.
+
+vLLM's chat parsing knows a closed set of content parts, so molecules are taken out here, before
+it, and handed over as multimodal data. Selected by ``--tokenizer-mode moltc``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vllm.exceptions import VLLMValidationError
+from vllm.renderers.hf import HfRenderer
+
+from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.plugin.molecules import MODALITY, MoleculeSpec
+from moltc_vllm.tasks import MOLECULE_END, MOLECULE_START, MOLECULE_TOKEN, molecule_markup
+
+_TAGGED = re.compile(
+    re.escape(MOLECULE_START) + r"(?P<smiles>.*?)" + re.escape(MOLECULE_END), re.DOTALL
+)
+_RESERVED = (MOLECULE_TOKEN, MOLECULE_START, MOLECULE_END)
+
+
+def take_molecules(text: str, where: str) -> tuple[str, list[MoleculeSpec]]:
+    """Find tagged molecules in a text and put a placeholder behind each.
+
+    Args:
+        text: ``... [START_I_SMILES]CCO[END_I_SMILES] ...``.
+        where: The request's field, for error messages.
+
+    Raises:
+        VLLMValidationError: If the placeholder token is typed, or a tag stands alone.
+    """
+    if not any(token in text for token in _RESERVED):
+        return text, []
+    pieces: list[str] = []
+    molecules: list[MoleculeSpec] = []
+    end = 0
+    for match in _TAGGED.finditer(text):
+        pieces.append(_without_reserved(text[end : match.start()], where))
+        smiles = _without_reserved(match["smiles"], where).strip()
+        molecules.append(MoleculeSpec(smiles))
+        pieces.append(molecule_markup(smiles))
+        end = match.end()
+    pieces.append(_without_reserved(text[end:], where))
+    return "".join(pieces), molecules
+
+
+def _without_reserved(text: str, where: str) -> str:
+    for token in _RESERVED:
+        if token in text:
+            reason = (
+                "is reserved: a molecule is written "
+                f"{MOLECULE_START}SMILES{MOLECULE_END} or sent as a content part"
+                if token == MOLECULE_TOKEN
+                else "has no partner"
+            )
+            raise VLLMValidationError(f"{token} {reason}", parameter=where)
+    return text
+
+
+class MoltcRenderer(HfRenderer):
+    """vLLM's renderer for Hugging Face tokenizers, with molecules."""
+
+    @property
+    def _config(self) -> MoltcConfig:
+        return self.model_config.hf_config
+
+    # Text prompts: completions and `LLM.generate`.
+
+    def render_prompt(self, prompt: Any) -> Any:
+        """Attach the molecules that the text names."""
+        return self._attach(super().render_prompt(prompt))
+
+    async def _render_prompt_async(self, prompt: Any) -> Any:
+        return self._attach(await super()._render_prompt_async(prompt))
+
+    def _attach(self, prompt: Any) -> Any:
+        text = prompt.get("prompt")
+        if text is None or prompt.get("multi_modal_data"):
+            return prompt  # token ids, or molecules given beside the text
+        text, molecules = take_molecules(text, "prompt")
+        if not molecules:
+            return prompt
+        return {**prompt, "prompt": text, "multi_modal_data": {MODALITY: molecules}}
+
+    # Chat.
+
+    def render_messages(self, messages: Any, params: Any) -> Any:
+        """Render a conversation with molecules."""
+        messages, molecules = self._take_from_messages(messages, params)
+        return self._with_molecules(super().render_messages(messages, params), molecules)
+
+    async def render_messages_async(self, messages: Any, params: Any) -> Any:
+        """Render a conversation with molecules."""
+        messages, molecules = self._take_from_messages(messages, params)
+        rendered = await super().render_messages_async(messages, params)
+        return self._with_molecules(rendered, molecules)
+
+    @staticmethod
+    def _with_molecules(rendered: Any, molecules: Sequence[MoleculeSpec]) -> Any:
+        conversation, prompt = rendered
+        if molecules:
+            prompt["multi_modal_data"] = {MODALITY: list(molecules)}
+        return conversation, prompt
+
+    def _take_from_messages(
+        self, messages: Iterable[Any], params: Any
+    ) -> tuple[list[Any], list[MoleculeSpec]]:
+        kwargs = getattr(params, "chat_template_kwargs", None) or {}
+        found: list[MoleculeSpec] = []
+        rewritten = []
+        for number, message in enumerate(messages):
+            where = f"messages[{number}].content"
+            content = message.get("content") if isinstance(message, Mapping) else None
+            task = (message.get("task") if isinstance(message, Mapping) else None) or kwargs.get(
+                "task"
+            )
+            if isinstance(content, str):
+                content, molecules = take_molecules(content, where)
+            elif content is not None:
+                content, molecules = self._take_from_parts(list(content), where)
+            else:
+                rewritten.append(message)
+                continue
+            found += [m if m.task or not task else m._replace(task=task) for m in molecules]
+            rewritten.append({**message, "content": content})
+        return rewritten, found
+
+    def _take_from_parts(
+        self, parts: list[Any], where: str
+    ) -> tuple[str | list[Any], list[MoleculeSpec]]:
+        found: list[MoleculeSpec] = []
+        rewritten: list[Any] = []
+        for number, part in enumerate(parts):
+            here = f"{where}[{number}]"
+            if isinstance(part, Mapping) and part.get("type") == MODALITY:
+                spec = MoleculeSpec.of(part.get(MODALITY), f"{here}.{MODALITY}", self._config)
+                found.append(spec)
+                smiles = _without_reserved(spec.smiles, here)
+                rewritten.append({"type": "text", "text": molecule_markup(smiles)})
+                continue
+            text = part if isinstance(part, str) else part.get("text")
+            if isinstance(text, str):
+                text, molecules = take_molecules(text, here)
+                found += molecules
+                part = {"type": "text", "text": text}
+            rewritten.append(part)
+        if all(part.get("type") == "text" for part in rewritten):
+            # The stock parser would put line ends between the parts.
+            return _join([part["text"] for part in rewritten]), found
+        return rewritten, found
+
+    # All prompts, tokenized: nothing may reach the engine with placeholders and molecules that
+    # do not fit each other (typed in look-alike characters, or sent as token ids).
+
+    def _process_tokens(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
+        self._check_placeholders(prompt)
+        return super()._process_tokens(prompt, skip_mm_cache=skip_mm_cache)
+
+    async def _process_tokens_async(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
+        self._check_placeholders(prompt)
+        return await super()._process_tokens_async(prompt, skip_mm_cache=skip_mm_cache)
+
+    def _check_placeholders(self, prompt: Mapping[str, Any]) -> None:
+        data = (prompt.get("multi_modal_data") or {}).get(MODALITY)
+        if data is None:
+            molecules = 0
+        else:
+            molecules = 1 if isinstance(data, (str, Mapping, MoleculeSpec)) else len(data)
+        placeholders = list(prompt["prompt_token_ids"]).count(self._config.molecule_token_id)
+        if placeholders != molecules:
+            raise VLLMValidationError(
+                f"the prompt has {placeholders} {MOLECULE_TOKEN} placeholders for {molecules} "
+                "molecules",
+                parameter="prompt",
+            )
+
+
+def _join(texts: Sequence[str]) -> str:
+    """Join neighbouring parts with one space where neither brings white space."""
+    joined = ""
+    for text in texts:
+        if joined and text and not joined[-1].isspace() and not text[0].isspace():
+            joined += " "
+        joined += text
+    return joined

@@ -1,0 +1,5 @@
+"""Pairs in, answers out, over any engine."""
+
+from moltc_vllm.screen.http import HttpEngine, ServerError
+
+__all__ = ["HttpEngine", "ServerError"]

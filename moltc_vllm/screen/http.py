@@ -1,0 +1,72 @@
+"""A running server as an `Engine`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+
+import httpx
+
+from moltc_vllm.tasks.engine import Pair
+from moltc_vllm.tasks import Answer
+
+
+class ServerError(RuntimeError):
+    """The server refused a request as a whole; its own message is kept."""
+
+
+class HttpEngine:
+    """Sends batches of pairs to ``/v1/interactions``.
+
+    Args:
+        url: Of the server, with or without ``/v1``.
+        model: Served name; default: the server's only one.
+        batch: Pairs in a request.
+        api_key: Default: the environment's ``OPENAI_API_KEY``, as other clients do.
+        timeout_s: For one batch.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        batch: int = 200,
+        api_key: str | None = None,
+        timeout_s: float = 600.0,
+    ) -> None:
+        key = api_key or os.environ.get("OPENAI_API_KEY")
+        self.model = model
+        self.batch = batch
+        self.client = httpx.Client(
+            base_url=url.rstrip("/").removesuffix("/v1"),
+            timeout=timeout_s,
+            headers={"authorization": f"Bearer {key}"} if key else {},
+        )
+
+    def submit(
+        self, task: str, pairs: Iterable[Pair], question: str | None = None
+    ) -> Iterator[tuple[Pair, Answer]]:
+        """Answer every pair; see `moltc_vllm.tasks.engine.Engine`.
+
+        Raises:
+            ServerError: If the server refuses a batch as a whole (unknown task, model, ...).
+        """
+        source = iter(pairs)
+        while batch := list(itertools.islice(source, self.batch)):
+            body = {"task": task, "pairs": [list(pair.molecules) for pair in batch]}
+            optional = {"model": self.model, "question": question}
+            body |= {name: value for name, value in optional.items() if value is not None}
+            response = self.client.post("/v1/interactions", json=body)
+            if response.is_error:
+                raise ServerError(_message(response))
+            answers = [Answer.model_validate(one) for one in response.json()["data"]]
+            yield from zip(batch, answers, strict=True)
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code}: {response.text[:200]}"

@@ -1,0 +1,29 @@
+"""What everyone who asks needs of an engine, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+from moltc_vllm.tasks.answer import Answer
+
+
+class Pair(NamedTuple):
+    """One row of work; ``row`` finds its answer again."""
+
+    row: int
+    molecules: tuple[str, ...]  # SMILES
+
+
+class Engine(Protocol):
+    """Anything that answers pairs: vLLM in this process, a server, a cluster, plain torch."""
+
+    def submit(
+        self, task: str, pairs: Iterable[Pair], question: str | None = None
+    ) -> Iterator[tuple[Pair, Answer]]:
+        """Answer every pair exactly once, in any order.
+
+        Pairs are drawn only as fast as they are worked off. A pair that cannot be answered gets
+        an `Answer` which says why; no other pair is touched.
+        """
+        ...

@@ -1,0 +1,64 @@
+"""What a text may be, for constrained decoding; the plugin turns it into vLLM's own form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """All texts of an answer: one of several, or all that a regular expression matches."""
+
+    kind: Literal["choice", "regex"]
+    value: str | tuple[str, ...]
+
+
+def literal(text: str) -> str:
+    r"""Escape a text for a regular expression.
+
+    Not ``re.escape``: it also escapes blanks and minus signs, which grammar engines may refuse.
+    """
+    return "".join("\\" + char if char in r".^$*+?{}[]\|()" else char for char in text)
+
+
+def integers(low: int, high: int) -> str:
+    """A regular expression of exactly the integers from ``low`` to ``high``, both not negative.
+
+    Raises:
+        ValueError: If there are none, or ``low`` is negative.
+    """
+    if not 0 <= low <= high:
+        raise ValueError(f"no integers from {low} to {high}")
+    branches = []
+    while len(str(low)) < len(str(high)):
+        last = 10 ** len(str(low)) - 1  # 9, 99, ...: numbers of one length at a time
+        branches.append(_same_length(str(low), str(last)))
+        low = last + 1
+    branches.append(_same_length(str(low), str(high)))
+    return "(?:" + "|".join(branches) + ")"
+
+
+def _same_length(low: str, high: str) -> str:
+    if low == high:
+        return low
+    if len(low) == 1:
+        return f"[{low}-{high}]"
+    if low[0] == high[0]:
+        return low[0] + _same_length(low[1:], high[1:])
+    first, last = int(low[0]), int(high[0])
+    zeros, nines = "0" * (len(low) - 1), "9" * (len(low) - 1)
+    branches = []
+    if low[1:] != zeros:
+        branches.append(low[0] + _same_length(low[1:], nines))
+        first += 1
+    tail = None
+    if high[1:] != nines:
+        tail = high[0] + _same_length(zeros, high[1:])
+        last -= 1
+    if first <= last:
+        head = str(first) if first == last else f"[{first}-{last}]"
+        branches.append(head + "[0-9]" * len(zeros))
+    if tail is not None:
+        branches.append(tail)
+    return branches[0] if len(branches) == 1 else "(?:" + "|".join(branches) + ")"

@@ -1,0 +1,154 @@
+"""The table of tasks: one row each."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from moltc_vllm.tasks.ddi_types import DDI_TYPES
+from moltc_vllm.tasks.kinds import Choice, Label, Terms, Text
+from moltc_vllm.tasks.number import Number
+from moltc_vllm.tasks.task import Task
+
+_DRUGS = ("drug 1", "drug 2")
+_SOLUTION = ("solute", "solvent")  # as in the data's columns; the published order is the other
+_DYE = ("chromophore", "solvent")
+
+_INTERACTS = Choice(
+    (
+        Label(0, "no_interaction", "#Drug1 and #Drug2 do not exhibit drug-drug interaction."),
+        Label(1, "interaction", "#Drug1 and #Drug2 exhibit drug-drug interaction."),
+    )
+)
+
+# Bounds are wider than any measured value; the widths of solvation and of the wavelengths are the
+# published ones. The published width of 10 for every property says nothing of a quantum yield.
+_SOLVATION = Number("solvation Gibbs free energy", "kcal/mol", (-80, 40), 0.5, 2)
+_SOLUBILITY = Number("log solubility", "log10 mol/L", (-20, 10), 0.5, 2)
+_ABSORPTION = Number("Absorption max", "nm", (100, 2000), 10, 1)
+_EMISSION = Number("Emission max", "nm", (100, 2000), 10, 1)
+# Lifetimes span seven decades with a median of 3 ns: equal widths would put nearly all in one.
+_LIFETIME = Number("Lifetime", "ns", (0, 5000), 0.01, 3, scale="1-2-5")
+_QUANTUM_YIELD = Number("Quantum yield", "", (0, 1), 0.1, 3)
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "ddi",
+            "Drug-drug interaction",
+            "Do these two drugs interact?",
+            _DRUGS,
+            _INTERACTS,
+            max_tokens=64,
+            symmetric=True,
+        ),
+        Task(
+            "ddi_type",
+            "Type of drug-drug interaction",
+            "How do these two drugs interact?",
+            _DRUGS,
+            Choice(DDI_TYPES),
+            max_tokens=176,
+        ),
+        Task(
+            "ddi_side_effects",
+            "Side effects of two drugs taken together",
+            "What are the side effects of these two drugs?",
+            _DRUGS,
+            Terms("The side effects of these two drugs are "),
+            max_tokens=512,  # the median pair of TWOSIDES has 53 of them
+            symmetric=True,
+        ),
+        Task(
+            "solvation",
+            "Solvation Gibbs free energy",
+            "What is the solvation Gibbs free energy of this pair of molecules?",
+            _SOLUTION,
+            _SOLVATION,
+            max_tokens=128,
+        ),
+        Task(
+            "solubility",
+            "Solubility",
+            "What is the log solubility of this pair of molecules?",
+            _SOLUTION,
+            _SOLUBILITY,
+            max_tokens=128,
+        ),
+        Task(
+            "absorption",
+            "Absorption maximum",
+            "What is the Absorption max?",
+            _DYE,
+            _ABSORPTION,
+            max_tokens=128,
+        ),
+        Task(
+            "emission",
+            "Emission maximum",
+            "What is the Emission max?",
+            _DYE,
+            _EMISSION,
+            max_tokens=128,
+        ),
+        Task(
+            "lifetime",
+            "Fluorescence lifetime",
+            "What is the Lifetime?",
+            _DYE,
+            _LIFETIME,
+            max_tokens=128,
+        ),
+        Task(
+            "quantum_yield",
+            "Quantum yield",
+            "What is the Quantum yield?",
+            _DYE,
+            _QUANTUM_YIELD,
+            max_tokens=128,
+        ),
+        Task(
+            "properties",
+            "Properties of a molecule",
+            "What are the biochemical properties of this molecule?",
+            ("molecule",),
+            Text(),
+            max_tokens=256,
+        ),
+        Task(
+            "caption",
+            "Description of a molecule",
+            "Describe this molecule.",
+            ("molecule",),
+            Text(),
+            max_tokens=256,
+        ),
+        Task(
+            "ask",
+            "Any question about any molecules",
+            "",
+            ("molecule",),
+            Text(),
+            max_tokens=256,
+            any_molecules=True,
+            takes_question=True,
+        ),
+    )
+}
+
+
+class UnknownTaskError(ValueError):
+    """There is no task of that name."""
+
+
+def get_task(name: str) -> Task:
+    """The task of a name.
+
+    Raises:
+        UnknownTaskError: If there is none; the message lists all and suggests the nearest.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    near = get_close_matches(name.lower().replace("-", "_"), TASKS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UnknownTaskError(f"unknown task {name!r}.{hint} There are {', '.join(TASKS)}.")

@@ -1,0 +1,40 @@
+"""What several rooms' tests share: small checkpoints and one running server."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports vLLM or a hub client.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+from moltc_vllm.plugin.launcher import prepare_environment
+
+prepare_environment()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A random checkpoint on a Galactica-style language model."""
+    return _create(tmp_path_factory, "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory) -> Path:
+    """The same on a Llama-style one, with a projector per task and role."""
+    return _create(tmp_path_factory, "tiny-llama", projector_sharing="task_role")
+
+
+@pytest.fixture(scope="session")
+def tiny_roles(tmp_path_factory) -> Path:
+    """As `tiny`, with a projector per role."""
+    return _create(tmp_path_factory, "tiny", name="tiny-roles", projector_sharing="role")
+
+
+def _create(tmp_path_factory, preset: str, name: str | None = None, **options) -> Path:
+    from moltc_vllm.models import create_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoints") / (name or preset)
+    create_checkpoint(preset, folder, **options)
+    return folder

@@ -1,0 +1,114 @@
+"""The naive operations against the plainest loops, in float64."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from moltc_kernels import BondCsr, ShapeError
+from moltc_kernels.aggregate import aggregate
+from moltc_kernels.cross_attention import cross_attention
+from moltc_kernels.readout import readout
+
+
+def random_bonds(atoms: int, bonds: int, seed: int) -> tuple[BondCsr, list[tuple[int, int, int]]]:
+    generator = torch.Generator().manual_seed(seed)
+    edges = [
+        (
+            int(torch.randint(atoms, (), generator=generator)),
+            int(torch.randint(atoms, (), generator=generator)),
+            int(torch.randint(18, (), generator=generator)),
+        )
+        for _ in range(bonds)
+    ]
+    edges.sort(key=lambda edge: edge[1])
+    degree = torch.bincount(
+        torch.tensor([target for _, target, _ in edges], dtype=torch.long), minlength=atoms
+    )
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int32), degree.cumsum(0).int()])
+    source = torch.tensor([source for source, _, _ in edges], dtype=torch.int32)
+    code = torch.tensor([code for _, _, code in edges], dtype=torch.int32)
+    return BondCsr(offsets, source, code), edges
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 90), st.sampled_from([1, 7, 60, 63]), st.integers(0, 99))
+def test_aggregate_is_the_sum_of_neighbours_bonds_and_self_loop(atoms, bonds, dim, seed):
+    csr, edges = random_bonds(atoms, bonds, seed)
+    torch.manual_seed(seed)
+    h = torch.randn(atoms, dim, dtype=torch.float64)
+    table = torch.randn(18, dim, dtype=torch.float64)
+    expected = h + table[0]
+    for source, target, code in edges:
+        expected[target] += h[source] + table[code]
+    torch.testing.assert_close(aggregate(h, csr, table), expected)
+
+
+def test_aggregate_keeps_half_precision_outside_and_sums_inside_in_float32():
+    csr, _ = random_bonds(30, 200, 0)
+    h = torch.randn(30, 63)
+    table = torch.randn(18, 63)
+    got = aggregate(h.bfloat16(), csr, table.bfloat16())
+    exact = aggregate(h.bfloat16().double(), csr, table.bfloat16().double())
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, exact.float().bfloat16())
+
+
+def test_aggregate_has_gradients_everywhere():
+    csr, _ = random_bonds(9, 30, 1)
+    h = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(18, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a, b: aggregate(a, csr, b), (h, table))
+
+
+def test_wrong_shapes_are_named():
+    csr, _ = random_bonds(4, 6, 0)
+    with pytest.raises(ShapeError, match=r"bond_table has shape \[18, 3\], expected \[codes, 5\]"):
+        aggregate(torch.zeros(4, 5), csr, torch.zeros(18, 3))
+    with pytest.raises(ShapeError, match="h has shape"):
+        aggregate(torch.zeros(3, 5), csr, torch.zeros(18, 5))
+    query = torch.zeros(2, 3, 4, 8)
+    with pytest.raises(ShapeError, match="offsets"):
+        cross_attention(query, torch.zeros(5, 4, 8), torch.zeros(5, 4, 8), torch.tensor([0, 5]))
+    with pytest.raises(ShapeError, match="value"):
+        cross_attention(query, torch.zeros(5, 4, 8), torch.zeros(5, 4, 7), torch.tensor([0, 2, 5]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(0, 99))
+def test_cross_attention_equals_one_molecule_at_a_time(sizes, seed):
+    torch.manual_seed(seed)
+    heads, dim, queries = 3, 5, 8
+    offsets = torch.tensor([0, *torch.tensor(sizes).cumsum(0).tolist()])
+    query = torch.randn(len(sizes), queries, heads, dim, dtype=torch.float64)
+    key = torch.randn(sum(sizes), heads, dim, dtype=torch.float64)
+    value = torch.randn(sum(sizes), heads, dim, dtype=torch.float64)
+    got = cross_attention(query, key, value, offsets)
+    for b in range(len(sizes)):
+        own = slice(int(offsets[b]), int(offsets[b + 1]))
+        for head in range(heads):
+            scores = query[b, :, head] @ key[own, head].T / math.sqrt(dim)
+            torch.testing.assert_close(
+                got[b, :, head], scores.softmax(-1) @ value[own, head]
+            )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(0, 99))
+def test_readout_puts_the_mean_first_and_normalises(sizes, seed):
+    torch.manual_seed(seed)
+    dim = 7
+    h = torch.randn(sum(sizes), dim, dtype=torch.float64)
+    weight, bias = torch.randn(2, dim, dtype=torch.float64)
+    offsets = torch.tensor([0, *torch.tensor(sizes).cumsum(0).tolist()], dtype=torch.int32)
+    tokens, token_offsets = readout(h, offsets, weight, bias, 1e-5)
+    assert token_offsets.tolist() == [int(o) + b for b, o in enumerate(offsets)]
+    for b, size in enumerate(sizes):
+        atoms = h[offsets[b] : offsets[b] + size]
+        rows = torch.cat([atoms.mean(0, keepdim=True), atoms])
+        normal = (rows - rows.mean(1, keepdim=True)) / (
+            rows.var(1, unbiased=False, keepdim=True) + 1e-5
+        ).sqrt()
+        own = tokens[token_offsets[b] : token_offsets[b + 1]]
+        torch.testing.assert_close(own, normal * weight + bias)

@@ -1,0 +1,127 @@
+"""The extension points we use exist in the installed vLLM, with the signatures we rely on."""
+
+import inspect
+from importlib.metadata import entry_points
+
+import pytest
+
+
+def parameters(function) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_entry_points_are_installed_and_load():
+    (general,) = (p for p in entry_points(group="vllm.general_plugins") if p.name == "moltc")
+    (endpoint,) = (p for p in entry_points(group="vllm.endpoint_plugins") if p.name == "moltc_http")
+    from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
+
+    general.load()()
+    assert isinstance(endpoint.load()(), EndpointPlugin)
+
+
+def test_registering_twice_is_registering_once():
+    from vllm import ModelRegistry
+    from vllm.renderers.registry import RENDERER_REGISTRY
+
+    from moltc_vllm.plugin import ARCHITECTURE, RENDERER_MODE, register
+
+    register()
+    before = dict(RENDERER_REGISTRY.renderers)
+    register()
+    assert RENDERER_REGISTRY.renderers == before
+    assert ARCHITECTURE in ModelRegistry.get_supported_archs()
+    assert RENDERER_REGISTRY.load_renderer_cls(RENDERER_MODE).__name__ == "MoltcRenderer"
+
+
+def test_model_interfaces():
+    from vllm.model_executor.models.interfaces import supports_lora, supports_multimodal
+
+    from moltc_vllm.plugin.model import MoltcForConditionalGeneration as Model
+
+    assert supports_multimodal(Model)
+    assert supports_lora(Model)
+    assert Model.get_placeholder_str("molecule", 0) == "<mol>"
+
+
+def overridden():
+    from vllm.multimodal.parse import MultiModalDataParser, ProcessorBatchItems
+    from vllm.multimodal.processing import (
+        BaseDummyInputsBuilder,
+        BaseMultiModalProcessor,
+        BaseProcessingInfo,
+    )
+    from vllm.renderers.base import BaseRenderer
+    from vllm.renderers.hf import HfRenderer
+
+    return [
+        (HfRenderer, "render_messages", ["self", "messages", "params"]),
+        (HfRenderer, "render_messages_async", ["self", "messages", "params"]),
+        (HfRenderer, "_process_tokens", ["self", "prompt", "skip_mm_cache"]),
+        (HfRenderer, "_process_tokens_async", ["self", "prompt", "skip_mm_cache"]),
+        (BaseRenderer, "render_prompt", ["self", "prompt"]),
+        (BaseRenderer, "_render_prompt_async", ["self", "prompt"]),
+        (BaseMultiModalProcessor, "_call_hf_processor", ["self", "hf_data", "hf_kwargs"]),
+        (
+            BaseMultiModalProcessor,
+            "_get_mm_fields_config",
+            ["self", "hf_inputs", "hf_processor_mm_kwargs"],
+        ),
+        (
+            BaseMultiModalProcessor,
+            "_get_prompt_updates",
+            ["self", "mm_items", "hf_processor_mm_kwargs", "out_mm_kwargs"],
+        ),
+        (BaseProcessingInfo, "get_supported_mm_limits", ["self"]),
+        (BaseProcessingInfo, "get_mm_max_tokens_per_item", ["self", "seq_len", "mm_counts"]),
+        (BaseProcessingInfo, "get_data_parser", ["self"]),
+        (BaseDummyInputsBuilder, "get_dummy_text", ["self", "mm_counts"]),
+        (
+            BaseDummyInputsBuilder,
+            "get_dummy_mm_data",
+            ["self", "seq_len", "mm_counts", "mm_options"],
+        ),
+        (MultiModalDataParser, "_get_subparsers", ["self"]),
+        (ProcessorBatchItems, "get_item_for_hash", ["self", "index"]),
+        (ProcessorBatchItems, "get_processor_data", ["self"]),
+    ]
+
+
+def test_overridden_methods_have_the_same_parameters():
+    changed = {
+        f"{owner.__name__}.{name}": parameters(getattr(owner, name))
+        for owner, name, expected in overridden()
+        if parameters(getattr(owner, name)) != expected
+    }
+    assert changed == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("vllm.model_executor.models.utils:init_vllm_registered_model", ["hf_config", "prefix"]),
+        ("vllm.sampling_params:StructuredOutputsParams", ["regex", "choice"]),
+        ("vllm.v1.engine.llm_engine:LLMEngine.add_request", ["request_id", "prompt", "params"]),
+        ("vllm.renderers.base:BaseRenderer.render_cmpl_async", ["prompts", "tok_params"]),
+        ("vllm.renderers.base:BaseRenderer.render_cmpl", ["prompts"]),
+        ("vllm.v1.engine.async_llm:AsyncLLM.generate", ["prompt", "request_id", "lora_request"]),
+    ],
+)
+def test_called_functions_take_our_arguments(path, names):
+    import importlib
+
+    module, _, attribute = path.partition(":")
+    target = importlib.import_module(module)
+    for part in attribute.split("."):
+        target = getattr(target, part)
+    assert set(names) <= set(parameters(target))
+
+
+def test_every_engine_default_is_an_engine_argument():
+    import dataclasses
+
+    from vllm import EngineArgs
+
+    from moltc_vllm.plugin.launcher import engine_defaults
+
+    known = {field.name for field in dataclasses.fields(EngineArgs)}
+    assert engine_defaults().keys() <= known

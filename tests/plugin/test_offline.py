@@ -1,0 +1,124 @@
+"""`vllm.LLM` with molecules: the ways of giving them, and what is refused."""
+
+import pytest
+from prometheus_client import REGISTRY
+from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
+
+from moltc_vllm.tasks import get_task
+from tests.molecules import DRUGS
+
+GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+TASK = get_task("ddi")
+A, B = DRUGS["aspirin"], DRUGS["warfarin"]
+
+
+@pytest.fixture(scope="module")
+def llm(offline, tiny_roles):
+    return offline(tiny_roles)
+
+
+def answer(llm, prompt):
+    (output,) = llm.generate([prompt], GREEDY, use_tqdm=False)
+    return list(output.outputs[0].token_ids)
+
+
+def given(*molecules, prompt=None):
+    return {
+        "prompt": prompt or TASK.prompt([m if isinstance(m, str) else "C" for m in molecules]),
+        "multi_modal_data": {"molecule": list(molecules)},
+    }
+
+
+def encoded() -> float:
+    return REGISTRY.get_sample_value("moltc_molecules_encoded_total") or 0.0
+
+
+def test_tags_in_text_are_molecules(llm):
+    tagged = TASK.prompt([A, B]).replace("<mol>", "")
+    assert answer(llm, tagged) == answer(llm, given(A, B))
+
+
+def test_molecules_as_strings_objects_and_molblocks(llm):
+    from rdkit import Chem
+
+    prompt = TASK.prompt([A, B])
+    expected = answer(llm, given(A, B))
+    block = Chem.MolToMolBlock(Chem.MolFromSmiles(B))
+    assert answer(llm, given({"smiles": A}, {"molblock": block}, prompt=prompt)) == expected
+    roles = given({"smiles": A, "role": 0}, {"smiles": B, "role": 1, "task": "ddi"}, prompt=prompt)
+    assert answer(llm, roles) == expected
+
+
+def test_order_and_repetition_are_heard(llm):
+    prompt = "<mol> <mol> " + TASK.question + "\n"  # only the molecule tokens differ
+    answers = {
+        tuple(answer(llm, given(*pair, prompt=prompt)))
+        for pair in [(A, B), (B, A), (A, A), (B, B)]
+    }
+    assert len(answers) == 4
+
+
+def test_one_molecule_many_molecules_and_one_atom(llm):
+    prompts = [given("O"), given("[Na+]", "[H][H]"), given(*list(DRUGS.values())[:6])]
+    assert len({tuple(answer(llm, prompt)) for prompt in prompts}) == 3
+
+
+def test_warm_and_cold_caches_give_the_same(llm):
+    prompt = given(DRUGS["morphine"], DRUGS["nicotine"])
+    cold = answer(llm, prompt)
+    assert answer(llm, prompt) == cold
+    llm.reset_prefix_cache()
+    llm.reset_mm_cache()
+    assert answer(llm, prompt) == cold
+
+
+def test_spellings_of_one_molecule_are_encoded_once(llm):
+    before = encoded()
+    for smiles in ("CCCCO", "OCCCC", "C(CC)CO", "CCCCO"):
+        answer(llm, given(smiles, prompt="<mol> " + TASK.question))
+    assert encoded() - before == 1
+
+
+def test_roles_with_their_own_projectors_are_cached_apart(llm):
+    before = encoded()
+    prompt = "<mol> <mol> " + TASK.question
+    answer(llm, given("CCCCN", "CCCCN", prompt=prompt))
+    assert encoded() - before == 2
+    answer(llm, given("CCCCN", "NCCCC", prompt=prompt))
+    assert encoded() - before == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        (given("C1CC"), "C1CC"),
+        (given("CN(C)(C)C"), "valence"),
+        (given("*CC"), "unsupported"),
+        (given("C" * 600), "too_many_atoms"),
+        (given("C" * 5000), "too_long"),
+        (given(""), "empty"),
+        (given({"smiles": "C", "rôle": 1}), "no field 'rôle'"),
+        (given({"smiles": "C", "task": "x"}), "unknown task 'x'"),
+        (given({"smiles": "C", "role": -1}), "negative"),
+        (given({"smiles": "C", "role": True}), "integer"),
+        (given({}), "one of 'smiles' and 'molblock'"),
+        (given(3), "not int"),
+        (given(*["C"] * 17), "17 molecules in one prompt, at most 16"),
+        (given("C", prompt="<mol> <mol>"), "2 <mol> placeholders for 1 molecules"),
+        (given("C", "C", prompt="<mol>"), "1 <mol> placeholders for 2 molecules"),
+        ("a <mol> typed", "<mol> is reserved"),
+        ("a ＜mol＞ typed", "1 <mol> placeholders for 0 molecules"),
+        ("[START_I_SMILES]C", "no partner"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(llm, prompt, reason):
+    with pytest.raises(VLLMValidationError, match=reason):
+        llm.generate([prompt], GREEDY, use_tqdm=False)
+    assert len(answer(llm, given("C"))) == 8  # and nothing is broken by it
+
+
+def test_token_ids_with_placeholders_are_refused(llm):
+    mol = llm.get_tokenizer().convert_tokens_to_ids("<mol>")
+    with pytest.raises(VLLMValidationError, match="1 <mol> placeholders for 0 molecules"):
+        llm.generate([{"prompt_token_ids": [5, mol, 6]}], GREEDY, use_tqdm=False)

@@ -1,0 +1,65 @@
+"""vLLM against plain torch: the same tokens, the same probabilities."""
+
+import math
+
+import pytest
+import torch
+from vllm import SamplingParams
+
+from moltc_vllm.models import Prompt, load_model, load_tokenizer, prepare
+from moltc_vllm.tasks import get_task
+from tests.molecules import drug_pairs
+
+PAIRS = 40
+NEW_TOKENS = 24
+TOLERANCE = 2e-3
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_llama", "tiny_roles"])
+def test_greedy_tokens_and_first_logprobs(name, request, offline, record_property):
+    folder = request.getfixturevalue(name)
+    task = get_task("ddi")
+    pairs = drug_pairs(PAIRS)
+    prompts = [task.prompt(pair) for pair in pairs]
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    expected_ids, expected_first = [], []
+    for begin in range(0, PAIRS, 8):
+        batch = [
+            Prompt(prompts[i], pairs[i], task.name)
+            for i in range(begin, min(begin + 8, PAIRS))
+        ]
+        out = model.generate(
+            **prepare(batch, tokenizer, model.config)._asdict(),
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=-1,
+        )
+        expected_ids += out.token_ids
+        expected_first += list(out.first_logprobs)
+
+    llm = offline(folder, max_logprobs=-1)
+    outputs = llm.generate(
+        [
+            {
+                "prompt": prompt,
+                "multi_modal_data": {
+                    "molecule": [{"smiles": smiles, "task": task.name} for smiles in pair]
+                },
+            }
+            for prompt, pair in zip(prompts, pairs, strict=True)
+        ],
+        SamplingParams(temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True, logprobs=-1),
+        use_tqdm=False,
+    )
+    worst = 0.0
+    for output, ids, first in zip(outputs, expected_ids, expected_first, strict=True):
+        assert list(output.outputs[0].token_ids) == ids
+        got = output.outputs[0].logprobs[0]
+        for token, logprob in got.items():
+            if math.isfinite(first[token]) or math.isfinite(logprob.logprob):
+                worst = max(worst, abs(logprob.logprob - float(first[token])))
+    print(f"\n{name}: {PAIRS} of {PAIRS} pairs equal, largest difference {worst:.1e}")
+    record_property("largest_logprob_difference", worst)
+    assert worst < TOLERANCE
+    # Random weights that always said the same would make equality cheap.
+    assert len({tuple(ids) for ids in expected_ids}) > PAIRS // 2
+    assert torch.stack(expected_first).exp().amax(1).mean() > 2 / len(tokenizer)

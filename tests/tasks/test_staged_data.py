@@ -1,0 +1,62 @@
+"""Every staged label can be written, and read back to within its rounding."""
+
+import csv
+import gzip
+from collections.abc import Iterator
+
+import pytest
+
+from moltc_vllm.tasks import DDI_TYPES, TASKS, Number
+from tests.paths import data_dir
+
+
+def rows(name: str) -> Iterator[dict[str, str]]:
+    with gzip.open(data_dir() / f"{name}.csv.gz", "rt", encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def test_the_86_types_are_deepddis() -> None:
+    published = {
+        int(row["label"]): row["template"].replace("Drug 1", "#Drug1").replace("Drug 2", "#Drug2")
+        for row in rows("ddi_drugbank86_types")
+    }
+    assert {label.id: label.text for label in DDI_TYPES} == published
+    assert [label.id for label in DDI_TYPES] == list(range(1, 87))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "column"),
+    [
+        ("solvation", "solv_combisolv_exp", "dg_solv_kcal_mol"),
+        ("solvation", "solv_combisolv_qm", "dg_solv_kcal_mol"),
+        ("solvation", "solv_freesolv", "dg_solv_kcal_mol"),
+        ("solubility", "solv_solubility_logs", "log_s_mol_per_l"),
+        ("absorption", "chromophore_deep4chem", "absorption_nm"),
+        ("emission", "chromophore_deep4chem", "emission_nm"),
+        ("lifetime", "chromophore_deep4chem", "lifetime_ns"),
+        ("quantum_yield", "chromophore_deep4chem", "quantum_yield"),
+    ],
+)
+def test_every_value_is_written_and_read(name: str, file: str, column: str) -> None:
+    task = TASKS[name]
+    assert isinstance(task.kind, Number)
+    rounding = 0.5 * 10**-task.kind.decimals + 1e-9
+    values = {float(row[column]) for row in rows(file) if row[column]}
+    assert len(values) > 100
+    for value in values:
+        fields = task.kind.parse(task.kind.write(value))
+        assert fields.value is not None
+        assert fields.interval is not None
+        assert abs(fields.value - value) <= rounding
+        assert fields.interval[0] <= fields.value < fields.interval[1]
+
+
+def test_every_side_effect_can_be_listed() -> None:
+    names = [row["name"] for row in rows("ddi_twosides_side_effects")]
+    answer = TASKS["ddi_side_effects"].answer(TASKS["ddi_side_effects"].write(names))
+    assert answer.items == tuple(" ".join(name.split()) for name in names)
+
+
+def test_every_caption_is_a_text() -> None:
+    for row in rows("captions"):
+        assert TASKS["caption"].answer(TASKS["caption"].write(row["caption"])).status == "ok"
