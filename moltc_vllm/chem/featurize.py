@@ -46,8 +46,11 @@ def featurize(mol: Chem.Mol, text: str | None = None) -> MolGraph:
 
     Source: the published ``smiles2graph`` (MolCA, MolTC), whose lists raise for the same things.
     """
-    atoms = [(atom.GetAtomicNum() - 1, _CHIRALITY.get(atom.GetChiralTag(), -1))
-             for atom in mol.GetAtoms()]  # fmt: skip
+    # -1 marks what is in no table; a dummy atom (number 0) gets it by itself.
+    atoms = [
+        (atom.GetAtomicNum() - 1, _CHIRALITY.get(atom.GetChiralTag(), -1))
+        for atom in mol.GetAtoms()
+    ]
     bonds = [
         (
             bond.GetBeginAtomIdx(),
@@ -62,11 +65,11 @@ def featurize(mol: Chem.Mol, text: str | None = None) -> MolGraph:
     if not atoms or min(atom_table.min(), bond_table.min(initial=0)) < 0:
         raise _unsupported(mol, text)
     return MolGraph(
-        atomic_number=atom_table[:, 0],
-        chirality=atom_table[:, 1],
-        bond_index=bond_table[:, :2].T,
-        bond_type=bond_table[:, 2],
-        bond_direction=bond_table[:, 3],
+        atomic_number=atom_table[:, 0].astype(np.uint8),
+        chirality=atom_table[:, 1].astype(np.uint8),
+        bond_index=bond_table[:, :2].T.astype(np.uint16),
+        bond_type=bond_table[:, 2].astype(np.uint8),
+        bond_direction=bond_table[:, 3].astype(np.uint8),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from rdkit import Chem
@@ -11,6 +12,8 @@ from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.rdkit_log import captured_log, first_reason
 
 _MOLBLOCK_END = "M  END"
+_NEVER_IN_SMILES = re.compile(r"[^!-~]")  # all but printable ASCII without the space
+_NEVER_IN_MOLBLOCK = re.compile(r"[^ -~\t\r\n]")
 
 
 def parse_smiles(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.Mol:
@@ -43,11 +46,7 @@ def clean_smiles(text: str, limits: MoleculeLimits) -> str:
     """
     smiles = _stripped(text)
     _check_length(smiles, limits.max_characters)
-    wrong = _first_outside(smiles, lambda c: c.isascii() and c.isprintable() and c != " ")
-    if wrong is not None:
-        raise MoleculeError(
-            smiles, "syntax", f"character {smiles[wrong]!a} at position {wrong + 1}"
-        )
+    _check_characters(smiles, _NEVER_IN_SMILES)
     return smiles
 
 
@@ -67,20 +66,16 @@ def parse_molblock(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.
         MoleculeError: As `parse_smiles`; also for query atoms and bonds, which RDKit would turn
             into their first alternative.
     """
-    stripped = _stripped(block)  # for messages; in the block itself, leading blank lines count
+    _stripped(block)  # only to check: in a molblock, leading blank lines count
     _check_length(block, limits.max_molblock_characters)
-    wrong = _first_outside(block, lambda c: c in "\t\r\n" or (c.isascii() and c.isprintable()))
-    if wrong is not None:
-        raise MoleculeError(
-            stripped, "syntax", f"character {block[wrong]!a} at position {wrong + 1}"
-        )
-    if block.count(_MOLBLOCK_END) > 1:
-        raise MoleculeError(stripped, "syntax", "more than one molecule")
-    mol = _checked(_read(block, _molblock_reader), stripped, limits)
-    for part in (*mol.GetAtoms(), *mol.GetBonds()):
-        if part.HasQuery():
-            name = "atom" if isinstance(part, Chem.Atom) else "bond"
-            raise MoleculeError(stripped, "unsupported", f"{name} {part.GetIdx()} is a query")
+    _check_characters(block, _NEVER_IN_MOLBLOCK)
+    if block.count(_MOLBLOCK_END) != 1:
+        raise MoleculeError(block, "syntax", f"not exactly one {_MOLBLOCK_END!r} line")
+    mol = _checked(_read(block, _molblock_reader), block, limits)
+    queries = [f"atom {atom.GetIdx()}" for atom in mol.GetAtoms() if atom.HasQuery()]
+    queries += [f"bond {bond.GetIdx()}" for bond in mol.GetBonds() if bond.HasQuery()]
+    if queries:
+        raise MoleculeError(block, "unsupported", f"{queries[0]} is a query")
     return mol
 
 
@@ -99,8 +94,10 @@ def _check_length(text: str, bound: int) -> None:
         raise MoleculeError(text, "too_long", f"{len(text)} characters, at most {bound}")
 
 
-def _first_outside(text: str, allowed: Callable[[str], bool]) -> int | None:
-    return next((place for place, c in enumerate(text) if not allowed(c)), None)
+def _check_characters(text: str, never: re.Pattern[str]) -> None:
+    if wrong := never.search(text):
+        reason = f"character {wrong[0]!a} at position {wrong.start() + 1}"
+        raise MoleculeError(text, "syntax", reason)
 
 
 def _checked(mol: Chem.Mol, text: str, limits: MoleculeLimits) -> Chem.Mol:
@@ -113,11 +110,8 @@ def _checked(mol: Chem.Mol, text: str, limits: MoleculeLimits) -> Chem.Mol:
 
 
 def _smiles_reader(text: str, sanitize: bool) -> Chem.Mol | None:
-    # Built for each call: boost objects with mutable fields are better not shared by threads.
-    params = Chem.SmilesParserParams()
-    params.sanitize = params.removeHs = sanitize
-    params.allowCXSMILES = params.parseName = False
-    return Chem.MolFromSmiles(text, params)
+    # Names and CXSMILES need a space, so they cannot get here.
+    return Chem.MolFromSmiles(text, sanitize=sanitize)
 
 
 def _molblock_reader(text: str, sanitize: bool) -> Chem.Mol | None:
@@ -135,7 +129,7 @@ def _read(text: str, reader: Callable[[str, bool], Chem.Mol | None]) -> Chem.Mol
             if draft is not None:
                 Chem.SanitizeMol(draft)
         except Chem.MolSanitizeException as error:
-            raise MoleculeError(text.strip(), "valence", first_reason(str(error))) from None
+            raise MoleculeError(text, "valence", first_reason(str(error))) from None
         except (ValueError, RuntimeError) as error:  # a broken invariant inside RDKit
-            raise MoleculeError(text.strip(), "syntax", first_reason(str(error))) from None
-    raise MoleculeError(text.strip(), "syntax", first_reason(log.messages))
+            raise MoleculeError(text, "syntax", first_reason(str(error))) from None
+    raise MoleculeError(text, "syntax", first_reason(log.messages))

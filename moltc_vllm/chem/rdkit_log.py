@@ -18,6 +18,7 @@ _LOG_LOCK = threading.RLock()
 _TIMESTAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] ")
 _PREFIX = re.compile(r"^SMILES Parse Error: ")
 _ECHO = re.compile(r" (?:while parsing: |for input: ').*$")
+_HEADLINE = re.compile(r"^(?:\**|[\w-]+ (?:Violation|Error))$")  # of a broken invariant
 _POSITION = re.compile(r"check for mistakes around position (\d+)")
 
 
@@ -37,7 +38,7 @@ def first_reason(messages: str) -> str:
     """Reduce RDKit's messages to one line, without time stamps and the molecule's text."""
     lines = [_PREFIX.sub("", _TIMESTAMP.sub("", line)) for line in messages.splitlines()]
     reasons = (_ECHO.sub("", line).strip() for line in lines)
-    reason = next((line for line in reasons if line.strip("*")), "RDKit gives no reason")
+    reason = next((r for r in reasons if not _HEADLINE.match(r)), "RDKit gives no reason")
     position = _POSITION.search(messages)
     if position and not _POSITION.search(reason):
         reason += f" around position {position[1]}"

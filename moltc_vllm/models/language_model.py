@@ -18,6 +18,10 @@ from moltc_vllm.models.tokenizer import MoltcTokenizer, as_moltc_tokenizer
 _EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 
 
+RANDOM_PARAMETER_LIMIT = 3_000_000_000
+"""Above this size, random language-model weights are refused: they would be of no use."""
+
+
 class LanguageModelError(ValueError):
     """A language-model folder that is incomplete or not what its configuration says."""
 
@@ -74,6 +78,26 @@ def language_model_weights(
         yield key, tensor.contiguous()
     if left:
         raise LanguageModelError(f"{folder}: missing weight {', '.join(sorted(left)[:5])}")
+
+
+def random_language_model_weights(config: PretrainedConfig) -> Iterator[tuple[str, Tensor]]:
+    """Fresh weights under their Hugging Face names, without a tied output layer.
+
+    Raises:
+        LanguageModelError: If the model is too large for that to make sense.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if size > RANDOM_PARAMETER_LIMIT:
+        raise LanguageModelError(
+            f"{size / 1e9:.1f} billion random weights would be of no use: "
+            "give the pretrained language model (--language-model DIR)"
+        )
+    model = AutoModelForCausalLM.from_config(config)
+    for key, tensor in model.state_dict().items():
+        if key != "lm_head.weight" or not config.tie_word_embeddings:
+            yield key, tensor
 
 
 def _grown(tensor: Tensor, rows: int) -> Tensor:

@@ -24,15 +24,16 @@ class MoleculeEncoder(nn.Module):
 
 
 def initialise_molecule_weights(module: nn.Module, std: float = 0.02) -> None:
-    """Initial weights of one submodule (apply to a whole model).
+    """Draw the initial weights of encoder and projectors, in place.
 
-    Linear layers and queries are normal with ``std`` (BERT's), the graph encoder's embeddings
-    Xavier-uniform (Hu et al.'s), norms the identity.
+    Linear layers and queries are normal with ``std`` (BERT's by default), the graph encoder's
+    embeddings Xavier-uniform (Hu et al.'s), norms the identity.
     """
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=std)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.xavier_uniform_(module.weight)
-    elif isinstance(module, QFormer):
-        nn.init.normal_(module.queries, std=std)
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=std)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Embedding):
+            nn.init.xavier_uniform_(part.weight)
+        elif isinstance(part, QFormer):
+            nn.init.normal_(part.queries, std=std)

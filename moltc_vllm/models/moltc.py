@@ -18,7 +18,7 @@ from transformers import (
 
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import MoltcConfig
-from moltc_vllm.models.molecule_encoder import MoleculeEncoder, initialise_molecule_weights
+from moltc_vllm.models.molecule_encoder import MoleculeEncoder
 from moltc_vllm.models.projector import ProjectorBank
 
 
@@ -48,11 +48,8 @@ class MoltcModel(PreTrainedModel):
         self.molecule_encoder = MoleculeEncoder(config)
         self.projectors = ProjectorBank(config)
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
-
-    def initialise_molecule_side(self) -> None:
-        """Fresh weights for everything but the language model."""
-        self.molecule_encoder.apply(initialise_molecule_weights)
-        self.projectors.apply(initialise_molecule_weights)
+        # `generate` says everything itself; what it leaves open must not come from here.
+        self.language_model.generation_config = GenerationConfig()
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """The language model's token embeddings."""

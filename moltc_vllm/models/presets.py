@@ -13,15 +13,15 @@ from transformers import AutoConfig, OPTConfig, PretrainedConfig
 
 from moltc_vllm.models.checkpoint import CheckpointError, write_checkpoint
 from moltc_vllm.models.config import GraphEncoderConfig, MoltcConfig, QFormerConfig
-from moltc_vllm.models.language_model import language_model_weights, load_language_tokenizer
-from moltc_vllm.models.moltc import MoltcModel
+from moltc_vllm.models.language_model import (
+    language_model_weights,
+    load_language_tokenizer,
+    random_language_model_weights,
+)
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder, initialise_molecule_weights
 from moltc_vllm.models.projector import ProjectorBank
 from moltc_vllm.models.tokenizer import MoltcTokenizer, train_tokenizer
 from moltc_vllm.tasks import TASKS, molecule_markup
-
-RANDOM_PARAMETER_LIMIT = 3_000_000_000
-"""Above this size, random language-model weights are refused: they would be of no use."""
 
 _PUBLISHED_ENCODER: dict[str, Any] = {
     "graph": {"hidden_size": 300, "num_layers": 5},
@@ -40,6 +40,7 @@ class Preset:
     text: dict[str, Any]
     vocab_size: int = 50_000
     text_type: str = "opt"
+    molecule_std: float = 0.02
 
 
 def _galactica(
@@ -83,9 +84,11 @@ PRESETS = {
                 "num_hidden_layers": 2,
                 "num_attention_heads": 4,
                 "ffn_dim": 256,
-                "init_std": 0.2,  # flat logits of a small random model would hide differences
+                # Small random weights would hide every difference between molecules.
+                "init_std": 0.2,
             },
             vocab_size=1024,
+            molecule_std=0.2,
         ),
         Preset(
             name="tiny-llama",
@@ -102,6 +105,7 @@ PRESETS = {
             },
             vocab_size=1024,
             text_type="llama",
+            molecule_std=0.2,
         ),
         Preset(
             name="mini",
@@ -149,8 +153,9 @@ def create_checkpoint(
         seed: Of the random weights.
 
     Raises:
-        CheckpointError: If the preset is unknown, the folder in use, or the preset too large for
-            random weights.
+        CheckpointError: If the preset is unknown, or the folder in use.
+        LanguageModelError: If the language-model folder is not complete, or there is none and
+            the preset is too large for random weights.
     """
     preset = PRESETS.get(preset_name)
     if preset is None:
@@ -170,9 +175,7 @@ def create_checkpoint(
         molecule_token_id=len(tokenizer) - 1,
     )
     torch.manual_seed(seed)
-    weights = (
-        _with_language_model(config, language_model) if language_model else _random(config)
-    )
+    weights = _weights(config, preset.molecule_std, language_model)
     card = {
         "preset": preset_name,
         "seed": seed,
@@ -219,28 +222,20 @@ def _text_config(
     )
 
 
-def _random(config: MoltcConfig) -> Iterator[tuple[str, Tensor]]:
-    with torch.device("meta"):
-        size = sum(p.numel() for p in MoltcModel(config).parameters())
-    if size > RANDOM_PARAMETER_LIMIT:
-        raise CheckpointError(
-            f"{size / 1e9:.1f} billion random weights would be of no use: "
-            "give the pretrained language model (--language-model DIR)"
-        )
-    from moltc_vllm.models.checkpoint import state_of
-
-    model = MoltcModel(config)
-    model.initialise_molecule_side()
-    yield from state_of(model).items()
-
-
-def _with_language_model(config: MoltcConfig, folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _weights(
+    config: MoltcConfig, molecule_std: float, language_model: Path | None
+) -> Iterator[tuple[str, Tensor]]:
     for prefix, module in (
         ("molecule_encoder", MoleculeEncoder(config)),
         ("projectors", ProjectorBank(config)),
     ):
-        module.apply(initialise_molecule_weights)
+        initialise_molecule_weights(module, molecule_std)
         for key, tensor in module.state_dict().items():
             yield f"{prefix}.{key}", tensor
-    for key, tensor in language_model_weights(folder, config.text_config):
+    stream = (
+        language_model_weights(language_model, config.text_config)
+        if language_model
+        else random_language_model_weights(config.text_config)
+    )
+    for key, tensor in stream:
         yield f"language_model.{key}", tensor

@@ -11,7 +11,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.plugin.molecules import MODALITY, BadMoleculeError, MoleculeSpec
-from moltc_vllm.tasks import Answer, Task, TokenLogprob
+from moltc_vllm.tasks import Answer, FailedStatus, Task, TokenLogprob
 
 
 def text_prompt(
@@ -73,6 +73,6 @@ def read_output(task: Task, output: RequestOutput) -> Answer:
 
 def failure(task: Task, error: Exception) -> Answer:
     """The answer of a pair that could not be asked."""
-    status = "bad_molecule" if isinstance(error, BadMoleculeError) else "error"
+    status: FailedStatus = "bad_molecule" if isinstance(error, BadMoleculeError) else "error"
     # The message without vLLM's parameter suffix: it names the molecule already.
     return task.failed(status, str(error.args[0]) if error.args else str(error))

@@ -38,10 +38,8 @@ def encoder():
         ),
     )
     encoder = MoleculeEncoder(config).eval()
-    encoder.apply(initialise_molecule_weights)
-    for module in encoder.modules():  # as after training: no part of the sum is negligible
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    initialise_molecule_weights(encoder, std=0.15)
+    for module in encoder.modules():  # statistics that do something
         if isinstance(module, torch.nn.BatchNorm1d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2.0)
@@ -76,7 +74,7 @@ def test_graph_encoder_is_the_published_computation(encoder, smiles):
     with torch.no_grad():
         got = encoder.graph_encoder.atom_states(BatchMolGraph.from_graphs([graph]))
         expected = reference_atom_states(encoder.graph_encoder, graph)
-    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
+    assert (got - expected).norm() < 1e-6 * expected.norm()
 
 
 def test_a_molecule_does_not_notice_its_neighbours(encoder):

@@ -35,7 +35,8 @@ def test_every_task_is_answered_and_equal_to_plain_torch(engine, tiny, name):
     expected = dict(TorchEngine(tiny).submit(name, pairs))
     for pair, answer in got.items():
         other = expected[pair]
-        assert answer.text == other.text
+        # Random weights stop in the middle of a character; vLLM holds its first bytes back.
+        assert answer.text.rstrip("\ufffd") == other.text.rstrip("\ufffd")
         assert (answer.status, answer.value, answer.label) == (
             other.status,
             other.value,

@@ -1,0 +1,78 @@
+"""`MolGraph` refuses what would read outside the embedding tables."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from moltc_vllm.chem import MAX_ATOMS, MolGraph
+
+FIELDS = ("atomic_number", "chirality", "bond_index", "bond_type", "bond_direction")
+
+
+def arrays(**changes):
+    """A chain of three atoms with two bonds."""
+    good = {
+        "atomic_number": [5, 5, 7],
+        "chirality": [0, 1, 2],
+        "bond_index": [[0, 1], [1, 2]],
+        "bond_type": [0, 3],
+        "bond_direction": [0, 2],
+    }
+    return {name: np.array(value) for name, value in (good | changes).items()}
+
+
+def test_directed_lists_each_bond_forth_and_back():
+    edge_index, edge_attr = MolGraph(**arrays()).directed()
+    assert edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+    assert edge_attr.tolist() == [[0, 0], [0, 0], [3, 2], [3, 2]]
+    assert edge_index.dtype == edge_attr.dtype == np.int64
+
+
+def test_arrays_are_small_own_and_read_only():
+    given = arrays()
+    graph = MolGraph(**given)
+    for name in FIELDS:
+        array = getattr(graph, name)
+        assert array.dtype == (np.uint16 if name == "bond_index" else np.uint8)
+        assert not np.shares_memory(array, given[name])
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+def test_pickle_keeps_values_and_read_only():
+    graph = MolGraph(**arrays())
+    copy = pickle.loads(pickle.dumps(graph))
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(copy, name), getattr(graph, name))
+        assert not getattr(copy, name).flags.writeable
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"atomic_number": [5, 5, 118]},
+        {"atomic_number": [5, 5, -1]},
+        {"atomic_number": [5, 5, 256 + 5]},  # would be carbon after a cast to 8 bits
+        {"chirality": [0, 0, 3]},
+        {"bond_index": [[0, 1], [1, 3]]},
+        {"bond_index": [[0, 1], [1, -1]]},
+        {"bond_type": [0, 4]},
+        {"bond_direction": [0, 3]},
+        {"chirality": [0, 0]},
+        {"bond_index": [[0, 1]]},
+        {"bond_index": [[0, 1], [1, 2], [0, 0]]},
+        {"bond_direction": [0]},
+        {"atomic_number": [], "chirality": []},
+        {"atomic_number": [5] * (MAX_ATOMS + 1), "chirality": [0] * (MAX_ATOMS + 1)},
+    ],
+    ids=str,
+)
+def test_wrong_shape_or_range_is_refused(change):
+    with pytest.raises(ValueError, match="expected"):
+        MolGraph(**arrays(**change))
+
+
+def test_only_integers_are_taken():
+    with pytest.raises(TypeError, match="chirality has dtype float64"):
+        MolGraph(**arrays(chirality=[0.0, 0.5, 1.0]))
