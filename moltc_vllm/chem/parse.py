@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import re
 from collections.abc import Callable
 
 from rdkit import Chem
@@ -12,6 +13,9 @@ from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.rdkit_log import captured_log, first_reason
 
 _MOLBLOCK_END = "M  END"
+
+# RDKit reads larger charges and isotopes modulo 2^8 and 2^16, without a word.
+_TOO_LARGE = re.compile(r"(?<=\[)\d{4,}|[+-]\d{3,}|\+{16,}|-{16,}")
 _NEVER_IN_SMILES = re.compile(r"[^!-~]")  # all but printable ASCII without the space
 _NEVER_IN_MOLBLOCK = re.compile(r"[^ -~\t\r\n]")
 
@@ -47,6 +51,9 @@ def clean_smiles(text: str, limits: MoleculeLimits) -> str:
     smiles = _stripped(text)
     _check_length(smiles, limits.max_characters)
     _check_characters(smiles, _NEVER_IN_SMILES)
+    number = _TOO_LARGE.search(smiles)
+    if number is not None:
+        raise MoleculeError(smiles, "syntax", f"no atom has {number[0]!r}")
     return smiles
 
 

@@ -75,4 +75,5 @@ def failure(task: Task, error: Exception) -> Answer:
     """The answer of a pair that could not be asked."""
     status: FailedStatus = "bad_molecule" if isinstance(error, BadMoleculeError) else "error"
     # The message without vLLM's parameter suffix: it names the molecule already.
-    return task.failed(status, str(error.args[0]) if error.args else str(error))
+    message = str(error.args[0]) if error.args else str(error)
+    return task.failed(status, message or type(error).__name__)

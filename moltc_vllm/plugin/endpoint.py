@@ -15,6 +15,7 @@ from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from vllm.exceptions import VLLMClientError, VLLMNotFoundError, VLLMValidationError
 from vllm.utils import random_uuid
+from vllm.v1.engine.exceptions import EngineGenerateError
 
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.plugin.answering import failure, read_output, sampling_params, text_prompt
@@ -134,15 +135,20 @@ class InteractionsService:
                     answer = await self._ask(
                         task, pair, request.question, params, f"{name}-{number}", adapter, usage
                     )
-                except VLLMClientError as error:
+                except (VLLMClientError, EngineGenerateError) as error:
                     answer = failure(task, error)
             PAIRS_ANSWERED.labels(task=task.name, status=answer.status).inc()
             return answer
 
-        async with asyncio.TaskGroup() as group:
-            jobs = [
-                group.create_task(one(number, pair)) for number, pair in enumerate(request.pairs)
-            ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                jobs = [
+                    group.create_task(one(number, pair))
+                    for number, pair in enumerate(request.pairs)
+                ]
+        except BaseExceptionGroup as failures:
+            # vLLM's handlers know a dead engine, but not in a group.
+            raise failures.exceptions[0] from failures
         usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
         return InteractionsResponse(
             id=name,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import BatchFeature
 from vllm.config.multimodal import MultiModalDummyOptions
@@ -82,7 +83,7 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
         molecules: list[EncoderInput] = hf_data["molecules"]
         packed = [pack(graph_of(molecule.key)) for molecule in molecules]
         columns = {
-            name: torch.from_numpy(np.concatenate(arrays))
+            name: _tensor(np.concatenate(arrays))
             for name, arrays in zip(
                 PackedMolecule._fields, zip(*packed, strict=True), strict=True
             )
@@ -124,3 +125,10 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
                 replacement=[placeholder] * config.qformer_config.num_queries,
             )
         ]
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    # Torch gives numpy's empty arrays a stride of 0, which vLLM's serialiser refuses: a prompt
+    # whose molecules have no bonds at all would fail.
+    tensor = torch.from_numpy(array)
+    return tensor if array.size else torch.empty(tensor.shape, dtype=tensor.dtype)

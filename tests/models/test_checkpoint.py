@@ -142,7 +142,7 @@ def test_a_pretrained_language_model_keeps_its_weights_and_tokenizer(tmp_path):
 
 
 def test_large_random_models_are_refused_and_the_published_sizes_are_right(tmp_path):
-    with pytest.raises(LanguageModelError, match=r"29\.\d billion random weights"):
+    with pytest.raises(LanguageModelError, match=r"30\.\d billion random weights"):
         create_checkpoint("galactica-30b", tmp_path / "c")
     with pytest.raises(LanguageModelError, match=r"6\.\d billion random weights"):
         create_checkpoint("galactica-6.7b", tmp_path / "c")

@@ -1,0 +1,120 @@
+"""``POST /v1/interactions``: typed answers."""
+
+import itertools
+
+import pytest
+
+from moltc_vllm.tasks import TASKS, Answer
+from tests.molecules import DRUGS
+
+A, B = DRUGS["aspirin"], DRUGS["warfarin"]
+
+
+def ask(server, task, pairs, **options):
+    answer = server.http.post(
+        "/v1/interactions", json={"task": task, "pairs": pairs, **options}
+    )
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["task"] == task
+    return [Answer.model_validate(one) for one in body["data"]], body
+
+
+def test_number(server):
+    (answer,), body = ask(server, "solvation", [["CCO", "O"]], model="moltc")
+    assert answer.status == "ok"
+    assert answer.unit == "kcal/mol"
+    assert answer.interval[1] - answer.interval[0] == pytest.approx(0.5)
+    assert 0 < answer.confidence <= 1
+    assert answer.text.startswith("The solvation Gibbs free energy of these two molecules is above")
+    assert body["usage"]["completion_tokens"] > 10
+    assert body["model"] == "moltc"
+
+
+def test_choice_confidence_is_the_labels_probability(server):
+    (answer,), _ = ask(server, "ddi", [[A, B]])
+    assert answer.label in ("interaction", "no_interaction")
+    assert 0 < answer.confidence <= 1
+    (kind,), _ = ask(server, "ddi_type", [[A, B]])
+    assert 1 <= kind.label_id <= 86
+
+
+def test_every_task_answers(server):
+    for task in TASKS.values():
+        pair = list(DRUGS.values())[: len(task.roles)]
+        question = {"question": "Which is an acid?"} if task.takes_question else {}
+        (answer,), _ = ask(server, task.name, [pair], **question)
+        assert answer.status == ("ok" if task.grammar() else answer.status)
+
+
+def test_answers_come_in_order_and_bad_molecules_fail_alone(server):
+    good = list(itertools.permutations(list(DRUGS.values())[:4], 2))
+    alone = {pair: ask(server, "solvation", [list(pair)])[0][0] for pair in good}
+    pairs = [list(pair) for pair in good]
+    bad = {3: ("C1CC", "syntax"), 7: ("CN(C)(C)C", "valence"), 11: ("C" * 600, "too_many_atoms")}
+    for place, (smiles, _) in bad.items():
+        pairs[place] = [smiles, "O"]
+    answers, _ = ask(server, "solvation", pairs)
+    for place, answer in enumerate(answers):
+        if place in bad:
+            assert answer.status == "bad_molecule"
+            assert bad[place][1] in answer.error
+            assert bad[place][0][:20] in answer.error
+            assert answer.value is None
+        else:
+            expected = alone[tuple(pairs[place])]
+            assert (answer.text, answer.value) == (expected.text, expected.value)
+            assert answer.confidence == pytest.approx(expected.confidence, rel=1e-3)
+
+
+def test_atoms_without_bonds_and_pairs_too_long_for_the_model(server):
+    long = "C1" + "C" * 505 + "1"
+    pairs = [["O", "[Na+]"], ["O", "O"], [long, long], ["[H][H]", "[He]"]]
+    answers, _ = ask(server, "solvation", pairs)
+    assert [a.status for a in answers] == ["ok"] * 4
+    padded = "[CH2]" * 400
+    answers, _ = ask(server, "solvation", [["O", "O"], [padded, padded]])
+    assert answers[0].status == "ok"
+    assert answers[1].status == "error"
+    assert "2048 tokens" in answers[1].error
+
+
+def test_order_within_a_pair_matters_and_objects_are_strings(server):
+    answers, _ = ask(
+        server, "solvation", [[A, B], [B, A], [{"smiles": A}, {"smiles": B}]], constrained=False,
+        max_tokens=16,
+    )
+    texts = [answer.text for answer in answers]
+    assert texts[0] == texts[2] != texts[1]
+
+
+def test_unconstrained_noise_is_unparsed_not_invented(server):
+    (answer,), _ = ask(server, "solvation", [[A, B]], constrained=False, max_tokens=10)
+    assert answer.status == "unparsed"
+    assert answer.error
+    assert answer.value is None
+    assert "cut off after 10 tokens" in answer.error
+
+
+def test_a_large_request_is_answered_whole(server):
+    pairs = [list(p) for p in itertools.product(DRUGS.values(), repeat=2)]
+    answers, _ = ask(server, "ddi", pairs)
+    assert len(answers) == len(DRUGS) ** 2
+    assert {answer.status for answer in answers} == {"ok"}
+    again, _ = ask(server, "ddi", pairs)
+    assert [a.label for a in again] == [a.label for a in answers]
+    assert [a.confidence for a in again] == pytest.approx(
+        [a.confidence for a in answers], rel=1e-3
+    )
+
+
+def test_the_http_engine(server):
+    from moltc_vllm.screen import HttpEngine, ServerError
+    from moltc_vllm.tasks.engine import Pair
+
+    pairs = [Pair(i, (A, smiles)) for i, smiles in enumerate(["O", "C1CC", "CCO", "", B])]
+    got = list(HttpEngine(server.url, batch=2).submit("solvation", iter(pairs)))
+    assert [pair for pair, _ in got] == pairs
+    assert [a.status for _, a in got] == ["ok", "bad_molecule", "ok", "bad_molecule", "ok"]
+    with pytest.raises(ServerError, match="unknown task 'solvatoin'.*'solvation'"):
+        list(HttpEngine(server.url).submit("solvatoin", pairs))
