@@ -1,4 +1,4 @@
-"""Imports point one way: vLLM only under plugin/, Ray only under deploy/, light rooms stay light."""
+"""Imports point one way; vLLM stays under plugin/ and Ray under deploy/; light rooms are light."""
 
 import ast
 import subprocess
@@ -100,7 +100,5 @@ def test_kernels_import_torch_and_triton_only():
 )
 def test_importing_a_room_does_not_load(module, forbidden):
     code = f"import {module}, sys; print([m for m in {forbidden!r} if m in sys.modules])"
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rdkit.Chem.Draw import rdMolDraw2D
 
 from moltc_vllm.chem.parse import parse_smiles
@@ -14,8 +16,9 @@ def draw_svg(smiles: str, width: int = 180, height: int = 120) -> str:
         MoleculeError: If the SMILES cannot be read.
     """
     drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
-    drawer.drawOptions().clearBackground = False
-    drawer.drawOptions().padding = 0.08
+    options: Any = drawer.drawOptions()
+    options.clearBackground = False
+    options.padding = 0.08
     rdMolDraw2D.PrepareAndDrawMolecule(drawer, parse_smiles(smiles))
     drawer.FinishDrawing()
     text: str = drawer.GetDrawingText()

@@ -116,8 +116,7 @@ def _screen(url: str, console: Console) -> list[Row]:
     solutes = {**DRUGS, "a typing error": "CC(=O)Oc1ccccc1C(=O"}
     names = list(itertools.product(solutes, SOLVENTS))
     pairs = [
-        Pair(row, (solutes[first], SOLVENTS[second]))
-        for row, (first, second) in enumerate(names)
+        Pair(row, (solutes[first], SOLVENTS[second])) for row, (first, second) in enumerate(names)
     ]
     begin = time.monotonic()
     answered = sorted(HttpEngine(url).submit("solvation", pairs))
@@ -137,7 +136,9 @@ def _screen(url: str, console: Console) -> list[Row]:
             answer.status,
         )
     console.print(table)
-    console.print(f"{len(rows)} pairs in {seconds:.2f} s; the bad molecule: {rows[-1].answer.error}")
+    console.print(
+        f"{len(rows)} pairs in {seconds:.2f} s; the bad molecule: {rows[-1].answer.error}"
+    )
     return rows
 
 

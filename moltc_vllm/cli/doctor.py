@@ -122,7 +122,9 @@ def _pinned(name: str) -> Check:
     requirements = map(Requirement, importlib.metadata.requires("moltc-vllm") or ())
     wanted = next((one for one in requirements if one.name == name), None)
     if found is None:
-        return Check(name, "not installed", f"pip install '{name}{wanted.specifier if wanted else ''}'")
+        return Check(
+            name, "not installed", f"pip install '{name}{wanted.specifier if wanted else ''}'"
+        )
     if wanted is not None and not wanted.specifier.contains(found, prereleases=True):
         return Check(name, found, f"pip install '{name}{wanted.specifier}'")
     return Check(name, f"{found} ({wanted.specifier if wanted else 'any'})")

@@ -25,8 +25,6 @@ def init(
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
 ) -> None:
     """Write a new, untrained checkpoint folder."""
-    from moltc_vllm.models.checkpoint import CheckpointError
-    from moltc_vllm.models.language_model import LanguageModelError
     from moltc_vllm.models.presets import create_checkpoint
 
     if language_model is not None and not language_model.is_dir():
@@ -39,7 +37,7 @@ def init(
             projector_sharing=projectors,
             seed=seed,
         )
-    except (CheckpointError, LanguageModelError) as error:
+    except ValueError as error:
         fail(str(error))
     size = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
     typer.echo(

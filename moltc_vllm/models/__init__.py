@@ -34,7 +34,7 @@ __all__ = [
     "load_config",
     "load_model",
     "load_tokenizer",
-    "projector_index",
     "prepare",
+    "projector_index",
     "save_model",
 ]

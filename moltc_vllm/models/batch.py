@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from moltc_kernels import BondCsr
-from moltc_kernels.contracts import BOND_DIRECTIONS
 from torch import Tensor
 
+from moltc_kernels import BondCsr
+from moltc_kernels.contracts import BOND_DIRECTIONS
 from moltc_vllm.chem import MolGraph
 
 
@@ -83,12 +83,12 @@ class BatchMolGraph:
         if not graphs:
             raise ValueError("a batch needs at least one molecule")
         packed = [pack(graph) for graph in graphs]
-        columns = [
+        atoms, degree, source, code = (
             torch.from_numpy(np.concatenate(column)).to(device)
             for column in zip(*packed, strict=True)
-        ]
+        )
         num_atoms = torch.tensor([graph.num_atoms for graph in graphs], device=device)
-        return cls.from_packed(*columns, num_atoms)
+        return cls.from_packed(atoms, degree, source, code, num_atoms)
 
 
 def _offsets(sizes: Tensor) -> Tensor:

@@ -51,7 +51,13 @@ def load_config(folder: Path) -> MoltcConfig:
         raise CheckpointError(
             f"{path} has model_type {raw.get('model_type')!r}, expected {MoltcConfig.model_type!r}"
         )
-    return MoltcConfig.from_dict(raw)
+    config = MoltcConfig.from_dict(raw)
+    if not 0 <= config.molecule_token_id < config.text_config.vocab_size:
+        raise CheckpointError(
+            f"{path}: molecule_token_id {config.molecule_token_id} is not in the vocabulary of "
+            f"{config.text_config.vocab_size}"
+        )
+    return config
 
 
 def load_tokenizer(folder: Path) -> MoltcTokenizer:
@@ -79,9 +85,7 @@ def load_model(
     tied = _tied_keys(model)
     weights = dict(read_weights(folder))
     problems = [f"superfluous weight {key}" for key in sorted(weights.keys() - expected.keys())]
-    problems += [
-        f"missing weight {key}" for key in sorted(expected.keys() - weights.keys() - tied)
-    ]
+    problems += [f"missing weight {key}" for key in sorted(expected.keys() - weights.keys() - tied)]
     problems += [
         f"{key} has shape {list(weights[key].shape)}, expected {list(expected[key].shape)}"
         for key in sorted(weights.keys() & expected.keys())
@@ -186,9 +190,7 @@ def save_model(
     write_checkpoint(folder, model.config, tokenizer, state_of(model).items(), card)
 
 
-def _write_shards(
-    folder: Path, weights: Iterable[tuple[str, Tensor]], shard_bytes: int
-) -> None:
+def _write_shards(folder: Path, weights: Iterable[tuple[str, Tensor]], shard_bytes: int) -> None:
     shard: dict[str, Tensor] = {}
     shard_size = total = 0
     weight_map: dict[str, int] = {}

@@ -95,7 +95,8 @@ class MoltcConfig(PretrainedConfig):
         tasks: Names of the tasks the checkpoint answers; with ``task_role`` each has projectors.
         num_roles: Places a molecule can have; the last one holds for all further molecules.
         molecule_token: Placeholder in prompts, one per molecule.
-        molecule_token_id: Its id; every molecule becomes ``num_queries`` of it.
+        molecule_token_id: Its id, always set in a checkpoint; every molecule becomes
+            ``num_queries`` of it.
         max_atoms: Larger molecules are refused.
         max_smiles_characters: Longer SMILES are refused.
         max_molecules: Prompts with more molecules are refused.
@@ -117,7 +118,7 @@ class MoltcConfig(PretrainedConfig):
         tasks: list[str] | tuple[str, ...] = (),
         num_roles: int = 2,
         molecule_token: str = "<mol>",
-        molecule_token_id: int | None = None,
+        molecule_token_id: int = -1,
         max_atoms: int = 512,
         max_smiles_characters: int = 2048,
         max_molecules: int = 16,
@@ -133,7 +134,8 @@ class MoltcConfig(PretrainedConfig):
         self.qformer_config = _as_config(qformer_config, QFormerConfig)
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
-        self.text_config = text_config or AutoConfig.for_model("opt")
+        language: Any = text_config or AutoConfig.for_model("opt")
+        self.text_config = language
         self.projector_sharing: ProjectorSharing = projector_sharing
         self.tasks = list(tasks)
         self.num_roles = num_roles
@@ -144,7 +146,7 @@ class MoltcConfig(PretrainedConfig):
         self.max_molecules = max_molecules
         kwargs.setdefault("architectures", ["MoltcForConditionalGeneration"])
         # The language model's own setting decides; generic code asks the outer configuration.
-        kwargs["tie_word_embeddings"] = self.text_config.tie_word_embeddings
+        kwargs["tie_word_embeddings"] = language.tie_word_embeddings
         super().__init__(**kwargs)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> PretrainedConfig:

@@ -14,8 +14,8 @@ from moltc_vllm.chem import MoleculeError, canonical_key
 from moltc_vllm.models.checkpoint import load_model, load_tokenizer
 from moltc_vllm.models.projector import ProjectorError
 from moltc_vllm.models.prompt import Prompt, limits_of, prepare
-from moltc_vllm.tasks.engine import Pair
 from moltc_vllm.tasks import Answer, PromptError, Task, TokenLogprob, get_task
+from moltc_vllm.tasks.engine import Pair
 
 
 class TorchEngine:

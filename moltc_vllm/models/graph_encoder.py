@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from moltc_kernels.aggregate import aggregate
-from moltc_kernels.readout import readout
 from torch import Tensor, nn
 
+from moltc_kernels.aggregate import aggregate
+from moltc_kernels.readout import readout
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import GraphEncoderConfig
 
@@ -58,9 +58,7 @@ class GraphEncoder(nn.Module):
             molecule's tokens begin, ``[B + 1]`` int64.
         """
         h = self.atom_states(batch)
-        return readout(
-            h, batch.molecule_offsets, self.norm.weight, self.norm.bias, self.norm.eps
-        )
+        return readout(h, batch.molecule_offsets, self.norm.weight, self.norm.bias, self.norm.eps)
 
     def atom_states(self, batch: BatchMolGraph) -> Tensor:
         """Atom states after the last layer, before the read-out, ``[V, dim]``."""

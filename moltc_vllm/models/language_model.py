@@ -38,9 +38,7 @@ def load_language_tokenizer(folder: Path) -> MoltcTokenizer:
     return as_moltc_tokenizer(Tokenizer.from_file(str(path)))
 
 
-def language_model_weights(
-    folder: Path, config: PretrainedConfig
-) -> Iterator[tuple[str, Tensor]]:
+def language_model_weights(folder: Path, config: PretrainedConfig) -> Iterator[tuple[str, Tensor]]:
     """Stream a causal language model's weights under their Hugging Face names.
 
     The embeddings grow by rows of their mean for added tokens; the copy that a tied output

@@ -85,7 +85,7 @@ class MoltcModel(PreTrainedModel):
             ValueError: If placeholders and molecules differ in number.
         """
         embeds = self.get_input_embeddings()(input_ids)
-        places = input_ids == self.config.molecule_token_id
+        places = input_ids.eq(self.config.molecule_token_id)
         found = int(places.sum())
         count = 0 if molecules is None else molecules.num_molecules
         queries = self.config.qformer_config.num_queries
@@ -122,7 +122,7 @@ class MoltcModel(PreTrainedModel):
         return out
 
     @torch.inference_mode()
-    def generate(  # type: ignore[override]  # one way to generate, said in the paper's terms
+    def generate(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,

@@ -42,7 +42,9 @@ def projector_index(config: MoltcConfig, role: int, task: str | None) -> int:
     if role < 0:
         raise ProjectorError(f"role {role} is negative")
     if task is not None and task not in config.tasks:
-        raise ProjectorError(f"unknown task {task!r}; this checkpoint has {', '.join(config.tasks)}")
+        raise ProjectorError(
+            f"unknown task {task!r}; this checkpoint has {', '.join(config.tasks)}"
+        )
     role = min(role, config.num_roles - 1)
     match config.projector_sharing:
         case "shared":
@@ -67,6 +69,7 @@ class ProjectorBank(nn.ModuleDict):
         # OPT-350m's layout: embeddings narrower than the hidden states.
         out = getattr(config.text_config, "word_embed_proj_dim", None) or out
         super().__init__({name: nn.Linear(width, out) for name in projector_names(config)})
+        self.width = out
 
     def forward(self, tokens: Tensor, index: Tensor) -> Tensor:
         """Project every molecule with its own projector.
@@ -81,7 +84,7 @@ class ProjectorBank(nn.ModuleDict):
         layers = list(self.values())
         if len(layers) == 1:
             return layers[0](tokens)
-        out = tokens.new_empty(*tokens.shape[:2], layers[0].out_features)
+        out = tokens.new_empty(*tokens.shape[:2], self.width)
         for number in index.unique().tolist():
             rows = (index == number).nonzero().flatten()
             out = out.index_copy(0, rows, layers[number](tokens[rows]))

@@ -34,18 +34,14 @@ class ModelInputs(NamedTuple):
 
 def limits_of(config: MoltcConfig) -> MoleculeLimits:
     """The molecule sizes the checkpoint accepts."""
-    return MoleculeLimits(
-        max_atoms=config.max_atoms, max_characters=config.max_smiles_characters
-    )
+    return MoleculeLimits(max_atoms=config.max_atoms, max_characters=config.max_smiles_characters)
 
 
 def expand_placeholders(ids: Sequence[int], config: MoltcConfig) -> list[int]:
     """Repeat every molecule's placeholder once per molecule token."""
     queries = config.qformer_config.num_queries
     return [
-        token
-        for token in ids
-        for _ in range(queries if token == config.molecule_token_id else 1)
+        token for token in ids for _ in range(queries if token == config.molecule_token_id else 1)
     ]
 
 

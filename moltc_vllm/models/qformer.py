@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from moltc_kernels.cross_attention import cross_attention
 from torch import Tensor, nn
 
+from moltc_kernels.cross_attention import cross_attention
 from moltc_vllm.models.config import QFormerConfig
 
 

@@ -176,9 +176,7 @@ class InteractionsService:
         renderer = self.engine.renderer
         (inputs,) = await renderer.render_cmpl_async([prompt], renderer.default_cmpl_tok_params)
         last = None
-        async for output in self.engine.generate(
-            inputs, params, request_id, lora_request=adapter
-        ):
+        async for output in self.engine.generate(inputs, params, request_id, lora_request=adapter):
             last = output
         if last is None:
             return task.failed("error", "the engine gave no output")

@@ -21,8 +21,8 @@ from moltc_vllm.plugin.answering import (  # noqa: E402
     sampling_params,
     text_prompt,
 )
-from moltc_vllm.tasks.engine import Pair  # noqa: E402
 from moltc_vllm.tasks import Answer, get_task  # noqa: E402
+from moltc_vllm.tasks.engine import Pair  # noqa: E402
 
 
 class VllmEngine:

@@ -27,6 +27,7 @@ class MoleculePartMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
         if (
             scope["type"] != "http"
             or scope["method"] != "POST"

@@ -45,7 +45,10 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
 
     # Adapters trained with PEFT on the bare language model lack our prefix.
     hf_to_vllm_mapper = WeightsMapper(
-        orig_to_new_prefix={"model.": "language_model.model.", "lm_head.": "language_model.lm_head."}
+        orig_to_new_prefix={
+            "model.": "language_model.model.",
+            "lm_head.": "language_model.lm_head.",
+        }
     )
     packed_modules_mapping = {  # noqa: RUF012 (vLLM's own spelling)
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],
@@ -59,14 +62,17 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
             return "<mol>"
         raise ValueError(f"{modality!r} is not supported, only {MODALITY!r}")
 
+    molecule_encoder: MoleculeEncoder
+    projectors: ProjectorBank
+
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
         config: MoltcConfig = vllm_config.model_config.hf_config
         self.config = config
-        with self._mark_tower_model(vllm_config, MODALITY):
+        with self._mark_tower_model(vllm_config, MODALITY):  # type: ignore[operator]
             self.molecule_encoder = MoleculeEncoder(config)
             self.projectors = ProjectorBank(config)
-        with self._mark_language_model(vllm_config):
+        with self._mark_language_model(vllm_config):  # type: ignore[operator]
             self.language_model = init_vllm_registered_model(
                 vllm_config=vllm_config,
                 hf_config=config.text_config,

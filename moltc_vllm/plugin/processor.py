@@ -84,9 +84,7 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
         packed = [pack(graph_of(molecule.key)) for molecule in molecules]
         columns = {
             name: _tensor(np.concatenate(arrays))
-            for name, arrays in zip(
-                PackedMolecule._fields, zip(*packed, strict=True), strict=True
-            )
+            for name, arrays in zip(PackedMolecule._fields, zip(*packed, strict=True), strict=True)
         }
         return BatchFeature(
             {

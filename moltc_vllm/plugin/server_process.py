@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -100,14 +101,10 @@ class ServerProcess:
             return
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(patience_s)
-            except subprocess.TimeoutExpired:
-                pass
-        try:  # whoever is left of its session
+        with contextlib.suppress(ProcessLookupError):  # whoever is left of its session
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self.process = None
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 import httpx
 
-from moltc_vllm.tasks.engine import Pair
 from moltc_vllm.tasks import Answer
+from moltc_vllm.tasks.engine import Pair
 
 
 class ServerError(RuntimeError):

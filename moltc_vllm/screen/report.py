@@ -75,7 +75,9 @@ def _heat_map(rows: Sequence[Row]) -> str:
         + "</tr>"
         for name in first
     )
-    return f"<table class='heat'><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return (
+        f"<table class='heat'><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
 
 
 def _cell(answer: Answer | None, low: float, high: float) -> str:

@@ -39,6 +39,39 @@ def integers(low: int, high: int) -> str:
     return "(?:" + "|".join(branches) + ")"
 
 
+def decimals(low: int, high: int, digits: int) -> str:
+    """A regular expression of exactly the decimal numbers from ``low`` to ``high``.
+
+    Args:
+        low: The smallest, in units of the last digit; not negative.
+        high: The largest, in the same units.
+        digits: How many stand after the point, at least one.
+
+    Raises:
+        ValueError: If there are none, or ``low`` is negative.
+    """
+    if not 0 <= low <= high:
+        raise ValueError(f"no numbers from {low} to {high}")
+    scale = 10**digits
+    (first, start), (last, end) = divmod(low, scale), divmod(high, scale)
+
+    def part(whole: int, begin: int, stop: int) -> str:
+        return rf"{whole}\." + _same_length(str(begin).zfill(digits), str(stop).zfill(digits))
+
+    if first == last:
+        return part(first, start, end)
+    branches = []
+    if start:
+        branches.append(part(first, start, scale - 1))
+        first += 1
+    if end != scale - 1:
+        branches.append(part(last, 0, end))
+        last -= 1
+    if first <= last:
+        branches.append(rf"{integers(first, last)}\." + "[0-9]" * digits)
+    return "(?:" + "|".join(branches) + ")"
+
+
 def _same_length(low: str, high: str) -> str:
     if low == high:
         return low

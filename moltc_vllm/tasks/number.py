@@ -14,7 +14,7 @@ from typing import Literal
 
 from moltc_vllm.tasks.answer import Fields, UnparsedError
 from moltc_vllm.tasks.confidence import TokenLogprob, probability, tokens_before
-from moltc_vllm.tasks.grammar import Grammar, integers, literal
+from moltc_vllm.tasks.grammar import Grammar, decimals, literal
 
 VALUE_MARK = ", so the accurate value"
 # Digits are counted, so that no text becomes an infinity.
@@ -94,7 +94,7 @@ class Number:
         return Fields(value=value, unit=self.unit or None, interval=(lower, upper))
 
     def grammar(self) -> Grammar:
-        """All intervals, and all values within the bounds: whatever it allows can be parsed."""
+        """All intervals, each with the values that are in it: whatever it allows can be parsed."""
         return _grammar(self)
 
     def confidence(self, text: str, tokens: Sequence[TokenLogprob]) -> float | None:
@@ -147,15 +147,21 @@ def _pattern(phrase: str) -> re.Pattern[str]:
 
 @lru_cache
 def _grammar(kind: Number) -> Grammar:
-    low, high = kind.bounds
-    values = _decimals(max(low, 0), high, kind.decimals)
-    if low < 0:
-        values += "|-" + _decimals(0, -low, kind.decimals)
-    intervals = "|".join(literal(_interval(*ends)) for ends in pairwise(_ends(kind)))
-    start, mark = literal(kind._start()), literal(VALUE_MARK)
-    return Grammar("regex", f"{start}(?:{intervals}){mark} is (?:{values});")
+    answers = (
+        f"{literal(_interval(*ends) + VALUE_MARK)} is {values}"
+        for ends in pairwise(_ends(kind))
+        if (values := _values(kind, *ends))
+    )
+    return Grammar("regex", f"{literal(kind._start())}(?:{'|'.join(answers)});")
 
 
-def _decimals(low: int, high: int, decimals: int) -> str:
-    """A regular expression of the decimal numbers from ``low`` to ``high``."""
-    return rf"(?:{integers(low, high - 1)}\.{'[0-9]' * decimals}|{high}\.{'0' * decimals})"
+def _values(kind: Number, lower: Decimal, upper: Decimal) -> str:
+    """A regular expression of the values of an interval; empty if all are out of bounds."""
+    scale = 10**kind.decimals
+    first = max(math.ceil(lower * scale), kind.bounds[0] * scale)
+    last = min(math.ceil(upper * scale) - 1, kind.bounds[1] * scale)
+    if first > last:
+        return ""
+    if last < 0:
+        return "-" + decimals(-last, -first, kind.decimals)
+    return decimals(first, last, kind.decimals)

@@ -27,7 +27,9 @@ class Server:
     def metric(self, name: str) -> float:
         """Sum of a counter over its labels."""
         lines = self.http.get("/metrics").text.splitlines()
-        values = [float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name]
+        values = [
+            float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name
+        ]
         return sum(values)
 
 
@@ -39,8 +41,6 @@ def server(tiny, tmp_path_factory):
     log = tmp_path_factory.mktemp("server") / "server.log"
     # The offline tests' setting must not reach the server.
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    process = ServerProcess(
-        tiny, ["--served-model-name", MODEL], log=log, environment=environment
-    )
+    process = ServerProcess(tiny, ["--served-model-name", MODEL], log=log, environment=environment)
     with process:
         yield Server(process.url)

@@ -11,9 +11,7 @@ A, B = DRUGS["aspirin"], DRUGS["warfarin"]
 
 
 def ask(server, task, pairs, **options):
-    answer = server.http.post(
-        "/v1/interactions", json={"task": task, "pairs": pairs, **options}
-    )
+    answer = server.http.post("/v1/interactions", json={"task": task, "pairs": pairs, **options})
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert body["task"] == task
@@ -81,7 +79,10 @@ def test_atoms_without_bonds_and_pairs_too_long_for_the_model(server):
 
 def test_order_within_a_pair_matters_and_objects_are_strings(server):
     answers, _ = ask(
-        server, "solvation", [[A, B], [B, A], [{"smiles": A}, {"smiles": B}]], constrained=False,
+        server,
+        "solvation",
+        [[A, B], [B, A], [{"smiles": A}, {"smiles": B}]],
+        constrained=False,
         max_tokens=16,
     )
     texts = [answer.text for answer in answers]
@@ -103,9 +104,7 @@ def test_a_large_request_is_answered_whole(server):
     assert {answer.status for answer in answers} == {"ok"}
     again, _ = ask(server, "ddi", pairs)
     assert [a.label for a in again] == [a.label for a in answers]
-    assert [a.confidence for a in again] == pytest.approx(
-        [a.confidence for a in answers], rel=1e-3
-    )
+    assert [a.confidence for a in again] == pytest.approx([a.confidence for a in answers], rel=1e-3)
 
 
 def test_the_http_engine(server):
@@ -116,5 +115,5 @@ def test_the_http_engine(server):
     got = list(HttpEngine(server.url, batch=2).submit("solvation", iter(pairs)))
     assert [pair for pair, _ in got] == pairs
     assert [a.status for _, a in got] == ["ok", "bad_molecule", "ok", "bad_molecule", "ok"]
-    with pytest.raises(ServerError, match="unknown task 'solvatoin'.*'solvation'"):
+    with pytest.raises(ServerError, match=r"unknown task 'solvatoin'.*'solvation'"):
         list(HttpEngine(server.url).submit("solvatoin", pairs))

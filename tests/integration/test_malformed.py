@@ -151,7 +151,16 @@ def cases():
     yield INTERACTIONS, pairs(["C"], task="ask", question="<mol>?"), "<mol>"
     yield INTERACTIONS, pairs(["C"], task="ask", question=" "), "question"
     yield INTERACTIONS, pairs(*[["C", "O"]] * 10_001), "at most 10000 items"
-    for body in (b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b'{"task": "ddi", "pairs": [[', b"1"):
+    for body in (
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b"\xff\xfe",
+        b'{"task": "ddi", "pairs": [[',
+        b"1",
+    ):
         yield INTERACTIONS, body, "JSON|body|dictionary|object|decode|required|valid"
         yield CHAT, body, "JSON|body|dictionary|object|decode|required|valid"
 

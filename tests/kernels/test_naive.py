@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from moltc_kernels import BondCsr, ShapeError
 from moltc_kernels.aggregate import aggregate
 from moltc_kernels.cross_attention import cross_attention
@@ -89,9 +90,7 @@ def test_cross_attention_equals_one_molecule_at_a_time(sizes, seed):
         own = slice(int(offsets[b]), int(offsets[b + 1]))
         for head in range(heads):
             scores = query[b, :, head] @ key[own, head].T / math.sqrt(dim)
-            torch.testing.assert_close(
-                got[b, :, head], scores.softmax(-1) @ value[own, head]
-            )
+            torch.testing.assert_close(got[b, :, head], scores.softmax(-1) @ value[own, head])
 
 
 @settings(max_examples=25, deadline=None)

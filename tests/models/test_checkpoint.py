@@ -100,9 +100,7 @@ def test_a_failed_write_leaves_nothing(tiny, tmp_path):
         raise RuntimeError("disk on fire")
 
     with pytest.raises(RuntimeError, match="on fire"):
-        write_checkpoint(
-            tmp_path / "c", load_config(tiny), load_tokenizer(tiny), broken(), {}
-        )
+        write_checkpoint(tmp_path / "c", load_config(tiny), load_tokenizer(tiny), broken(), {})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,8 +19,10 @@ def engine(tiny):
 
 def pairs_for(task, count=6):
     width = len(task.roles)
-    return [Pair(i, tuple(MOLECULES[(i + j) % len(MOLECULES)] for j in range(width)))
-            for i in range(count)]
+    return [
+        Pair(i, tuple(MOLECULES[(i + j) % len(MOLECULES)] for j in range(width)))
+        for i in range(count)
+    ]
 
 
 @pytest.mark.parametrize("name", [n for n in TASKS if n != "ask"])
@@ -47,7 +49,12 @@ def test_every_task_is_answered_and_equal_to_plain_torch(engine, tiny, name):
 
 
 def test_bad_molecules_are_their_own_pairs_error_only(engine, tiny):
-    pairs = [Pair(0, ("CCO", "O")), Pair(1, ("C1CC", "O")), Pair(2, ("CCO", "*")), Pair(3, ("N", "O"))]
+    pairs = [
+        Pair(0, ("CCO", "O")),
+        Pair(1, ("C1CC", "O")),
+        Pair(2, ("CCO", "*")),
+        Pair(3, ("N", "O")),
+    ]
     for one in (engine, TorchEngine(tiny)):
         got = {pair.row: answer for pair, answer in one.submit("solvation", pairs)}
         assert [got[row].status for row in range(4)] == ["ok", "bad_molecule", "bad_molecule", "ok"]

@@ -25,8 +25,7 @@ def test_greedy_tokens_and_first_logprobs(name, request, offline, record_propert
     expected_ids, expected_first = [], []
     for begin in range(0, PAIRS, 8):
         batch = [
-            Prompt(prompts[i], pairs[i], task.name)
-            for i in range(begin, min(begin + 8, PAIRS))
+            Prompt(prompts[i], pairs[i], task.name) for i in range(begin, min(begin + 8, PAIRS))
         ]
         out = model.generate(
             **prepare(batch, tokenizer, model.config)._asdict(),

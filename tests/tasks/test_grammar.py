@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltc_vllm.tasks import TASKS, Choice, Number, Task
-from moltc_vllm.tasks.grammar import integers, literal
+from moltc_vllm.tasks.grammar import decimals, integers, literal
 
 CONSTRAINED = [task for task in TASKS.values() if task.grammar() is not None]
 NUMERIC = [task for task in CONSTRAINED if isinstance(task.kind, Number)]
@@ -117,3 +117,25 @@ def test_integers_needs_a_range() -> None:
 @given(st.text(st.characters(codec="ascii")))
 def test_literal_matches_itself(text: str) -> None:
     assert re.fullmatch(literal(text), text)
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 3))
+def test_decimals_are_exactly_those_between(a, b, digits):
+    low, high = sorted((a, b))
+    pattern = re.compile(decimals(low, high, digits))
+    for number in {0, low - 1, low, low + 1, (low + high) // 2, high - 1, high, high + 1, 3001}:
+        if number >= 0:
+            text = f"{number // 10**digits}.{number % 10**digits:0{digits}}"
+            assert bool(pattern.fullmatch(text)) == (low <= number <= high), text
+
+
+def test_a_value_outside_its_own_interval_is_not_allowed():
+    grammar = re.compile(TASKS["solvation"].grammar().value)
+    form = (
+        "The solvation Gibbs free energy of these two molecules is above {} and below {}, "
+        "so the accurate value is {};"
+    )
+    for good in [("-4.5", "-4.0", "-4.50"), ("-4.5", "-4.0", "-4.01"), ("7.5", "8.0", "7.99")]:
+        assert grammar.fullmatch(form.format(*good))
+    for bad in [("-4.5", "-4.0", "-4.00"), ("-4.5", "-4.0", "-4.51"), ("7.5", "8.0", "37.27")]:
+        assert not grammar.fullmatch(form.format(*bad))

@@ -36,9 +36,7 @@ def readout(
     sizes = offsets.diff()
     batch, (atoms, dim) = sizes.shape[0], h.shape
     wide = h if h.dtype.itemsize >= 4 else h.float()
-    owner = torch.repeat_interleave(
-        torch.arange(batch, device=h.device), sizes, output_size=atoms
-    )
+    owner = torch.repeat_interleave(torch.arange(batch, device=h.device), sizes, output_size=atoms)
     mean = wide.new_zeros(batch, dim).index_add(0, owner, wide) / sizes[:, None]  # B x d
     token_offsets = offsets + torch.arange(batch + 1, device=h.device)
     row_of_atom = torch.arange(atoms, device=h.device) + owner + 1
