@@ -22,7 +22,6 @@ app.command(
     context_settings={
         "allow_extra_args": True,
         "ignore_unknown_options": True,
-        "help_option_names": ["--help-moltc"],
     },
 )(serve.serve)
 app.command("doctor")(doctor.doctor)

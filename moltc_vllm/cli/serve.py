@@ -14,7 +14,7 @@ def serve(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
 ) -> None:
-    """Serve a checkpoint; any flag of ``vllm serve`` may follow."""
+    """Serve a checkpoint; any flag of `vllm serve` may follow (--vllm-help lists them)."""
     from moltc_vllm.models.checkpoint import CheckpointError, load_config
 
     try:
@@ -23,4 +23,5 @@ def serve(
         fail(str(error))
     from moltc_vllm.plugin import launcher
 
-    launcher.serve([str(folder), *context.args])
+    arguments = ["--help=all" if one == "--vllm-help" else one for one in context.args]
+    launcher.serve([str(folder), *arguments])

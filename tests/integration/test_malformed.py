@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.integration.conftest import MODEL
+from tests.server import MODEL
 
 INTERACTIONS, CHAT, COMPLETIONS = "/v1/interactions", "/v1/chat/completions", "/v1/completions"
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from moltc_vllm.tasks import get_task
-from tests.integration.conftest import MODEL
 from tests.molecules import DRUGS
+from tests.server import MODEL
 
 A, B = DRUGS["aspirin"], DRUGS["warfarin"]
 TASK = get_task("ddi")

@@ -16,3 +16,14 @@ def test_what_the_user_says_replaces_our_default():
         arguments = server_arguments(["folder", *said])
         assert sum(a.replace("_", "-").startswith("--tokenizer-mode") for a in arguments) == 1
     assert "--enforce-eager" not in server_arguments(["folder", "--no-enforce-eager"])
+
+
+def test_what_a_configuration_file_says_replaces_our_default(tmp_path):
+    path = tmp_path / "engine.yaml"
+    path.write_text("tokenizer_mode: hf\nenforce-eager: false\n")
+    for flag in (["--config", str(path)], [f"--config={path}"]):
+        arguments = server_arguments(["folder", *flag])
+        assert "--tokenizer-mode" not in arguments
+        assert "--enforce-eager" not in arguments
+        assert "--mm-processor-cache-gb" in arguments
+    assert "--tokenizer-mode" in server_arguments(["folder", "--config", str(tmp_path / "none")])
