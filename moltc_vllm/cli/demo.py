@@ -146,6 +146,7 @@ def _report(path: Path, rows: list[Row], url: str, note: str, console: Console) 
     import httpx
 
     from moltc_vllm.screen.report import write_report
+    from moltc_vllm.tasks import get_task
 
     counters = {
         line.split()[0]: float(line.split()[1])
@@ -162,5 +163,6 @@ def _report(path: Path, rows: list[Row], url: str, note: str, console: Console) 
         "pairs": str(len(rows)),
         "failed": str(sum(row.answer.status != "ok" for row in rows)),
     }
-    write_report(path, "Solvation free energies", rows, settings, note)
+    roles = get_task("solvation").roles
+    write_report(path, "Solvation free energies", rows, settings, roles=roles, note=note)
     console.print(f"report: {path}")

@@ -32,7 +32,13 @@ class Row(NamedTuple):
 
 
 def write_report(
-    path: Path, title: str, rows: Sequence[Row], settings: Mapping[str, str], note: str = ""
+    path: Path,
+    title: str,
+    rows: Sequence[Row],
+    settings: Mapping[str, str],
+    *,
+    roles: Sequence[str] = ("first", "second"),
+    note: str = "",
 ) -> None:
     """Write the page: settings, a heat map of first against second molecules, every pair drawn.
 
@@ -41,6 +47,7 @@ def write_report(
         title: Heading.
         rows: Answered pairs in the order to show.
         settings: What was run, as name and value.
+        roles: What the two molecules are.
         note: A warning to the reader, put first.
     """
     parts = [
@@ -54,7 +61,9 @@ def write_report(
         ),
         "</table><h2>All against all</h2>",
         _heat_map(rows),
-        "<h2>Pairs</h2><table><thead><tr><th>first</th><th>second</th><th>answer</th></tr></thead>",
+        "<h2>Pairs</h2><table><thead><tr>",
+        *(f"<th>{html.escape(name)}</th>" for name in (*roles, "answer")),
+        "</tr></thead>",
         "<tbody>",
         *(_pair(row) for row in rows),
         "</tbody></table></html>",

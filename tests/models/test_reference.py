@@ -14,6 +14,7 @@ from moltc_vllm.models.projector import ProjectorBank
 from tests.paths import reference_dir
 
 # Published names to ours, in this order.
+GIN = r"^blip2opt\.graph_encoder\.gnns\.(\d+)\."
 RENAMES = [
     (r"^blip2opt\.graph_encoder\.x_embedding1\.", "graph_encoder.atom_type."),
     (r"^blip2opt\.graph_encoder\.x_embedding2\.", "graph_encoder.chirality."),
@@ -25,7 +26,7 @@ RENAMES = [
         r"^blip2opt\.graph_encoder\.gnns\.(\d+)\.edge_embedding2\.",
         r"graph_encoder.layers.\1.bond_direction.",
     ),
-    (r"^blip2opt\.graph_encoder\.gnns\.(\d+)\.mlp\.", r"graph_encoder.layers.\1.mlp."),
+    (GIN + r"mlp\.", r"graph_encoder.layers.\1.mlp."),
     (r"^blip2opt\.graph_encoder\.batch_norms\.(\d+)\.", r"graph_encoder.layers.\1.norm."),
     (r"^blip2opt\.ln_graph\.", "graph_encoder.norm."),
     (r"^blip2opt\.query_tokens$", "qformer.queries"),
