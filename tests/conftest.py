@@ -13,8 +13,6 @@ from moltc_vllm.plugin.launcher import prepare_environment
 
 prepare_environment()
 
-from tests.server import server  # noqa: E402, F401 (a fixture)
-
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:

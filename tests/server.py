@@ -1,13 +1,9 @@
-"""One real server for the whole suite; ``MOLTC_TEST_URL`` names another one to test instead."""
+"""A running server, as the integration tests see it."""
 
-import os
 from dataclasses import dataclass
 
 import httpx
 import openai
-import pytest
-
-from moltc_vllm.plugin.server_process import ServerProcess
 
 MODEL = "moltc"
 
@@ -31,16 +27,3 @@ class Server:
             float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name
         ]
         return sum(values)
-
-
-@pytest.fixture(scope="session")
-def server(tiny, tmp_path_factory):
-    if url := os.environ.get("MOLTC_TEST_URL"):
-        yield Server(url)
-        return
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    # The offline tests' setting must not reach the server.
-    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    process = ServerProcess(tiny, ["--served-model-name", MODEL], log=log, environment=environment)
-    with process:
-        yield Server(process.url)

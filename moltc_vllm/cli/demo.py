@@ -113,7 +113,7 @@ def _screen(url: str, console: Console) -> list[Row]:
     from moltc_vllm.tasks.engine import Pair
 
     console.rule("typed answers for a batch: POST /v1/interactions")
-    solutes = {**DRUGS, "a typing error": "CC(=O)Oc1ccccc1C(=O"}
+    solutes = {**DRUGS, "typing error": "CC(=O)Oc1ccccc1C(=O"}
     names = list(itertools.product(solutes, SOLVENTS))
     pairs = [
         Pair(row, (solutes[first], SOLVENTS[second])) for row, (first, second) in enumerate(names)
@@ -126,13 +126,15 @@ def _screen(url: str, console: Console) -> list[Row]:
         for pair, answer in answered
     ]
     table = Table("solute", "solvent", "kcal/mol", "between", "confidence", "status")
+    for column in table.columns:
+        column.no_wrap = True
     for row in [*rows[:5], *rows[-1:]]:
         answer = row.answer
         table.add_row(
             *row.names,
             "" if answer.value is None else f"{answer.value:.2f}",
             "" if answer.interval is None else "{:g} and {:g}".format(*answer.interval),
-            "" if answer.confidence is None else f"{answer.confidence:.2f}",
+            "" if answer.confidence is None else f"{answer.confidence:.2g}",
             answer.status,
         )
     console.print(table)
@@ -153,10 +155,10 @@ def _report(path: Path, rows: list[Row], url: str, note: str, console: Console) 
         for line in httpx.get(f"{url}/metrics").text.splitlines()
         if line.startswith("moltc_") and "{" not in line
     }
-    encoded = counters.get("moltc_molecules_encoded_total", 0)
     console.print(
-        f"molecules read {counters.get('moltc_molecules_parsed_total', 0):.0f} times, "
-        f"encoded {encoded:.0f} times (vLLM's own warm-up included)"
+        f"{len(DRUGS) + len(SOLVENTS)} different molecules: read "
+        f"{counters.get('moltc_molecules_parsed_total', 0):.0f} times, encoded "
+        f"{counters.get('moltc_molecules_encoded_total', 0):.0f} times"
     )
     settings = {
         "task": "solvation (kcal/mol)",

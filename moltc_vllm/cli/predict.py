@@ -71,18 +71,9 @@ def _engine(model: Path | None, endpoint: str | None, name: EngineName) -> Engin
 
 
 def _one_line(answer: Answer) -> str:
-    if answer.status != "ok":
-        return f"{answer.status}: {answer.error}"
-    if answer.value is not None:
-        result = f"{answer.value:g} {answer.unit or ''}".rstrip()
-        if answer.interval is not None:
-            result += f"  (between {answer.interval[0]:g} and {answer.interval[1]:g})"
-    elif answer.label is not None:
-        result = answer.label
-    elif answer.items is not None:
-        result = "; ".join(answer.items)
-    else:
-        result = answer.text or ""
+    words = answer.result
+    if answer.interval is not None:
+        words += "  (between {:g} and {:g})".format(*answer.interval)
     if answer.confidence is not None:
-        result += f"  confidence {answer.confidence:.2f}"
-    return result
+        words += f"  confidence {answer.confidence:.2g}"
+    return words

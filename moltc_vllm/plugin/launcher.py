@@ -5,9 +5,10 @@ Nothing here imports vLLM: it reads its environment when it is imported.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,8 @@ def on_cpu() -> bool:
     return True
 
 
-def prepare_environment(*, metrics: bool = False) -> None:
-    """Set what vLLM reads at import; variables that are set already stay.
-
-    Args:
-        metrics: Let the worker's counters reach ``/metrics`` (servers).
-    """
+def prepare_environment() -> None:
+    """Set what vLLM reads at import; variables that are set already stay."""
     names = os.environ.get("VLLM_PLUGINS", "").split(",")
     os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys(filter(None, [*names, *PLUGINS])))
     for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
@@ -43,10 +40,21 @@ def prepare_environment(*, metrics: bool = False) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         # Without it the CPU build asks for nearly all memory.
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    if metrics and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        # prometheus_client decides at import: this has to come first, and must be empty.
-        folder = tempfile.mkdtemp(prefix="moltc-metrics-")
+
+
+@contextlib.contextmanager
+def shared_metrics() -> Iterator[None]:
+    """Let the worker processes' counters reach the server's ``/metrics``.
+
+    prometheus_client decides when it is imported, and goes on counting in what an earlier server
+    left: this has to come first, with a new folder.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="moltc-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
 
 
 def engine_defaults() -> dict[str, Any]:
@@ -120,10 +128,11 @@ def serve(arguments: Sequence[str]) -> None:
     Args:
         arguments: Checkpoint folder and any flag of ``vllm serve``.
     """
-    prepare_environment(metrics=True)
-    from moltc_vllm.plugin.compat import cli_env_setup
+    with shared_metrics():
+        prepare_environment()
+        from moltc_vllm.plugin.compat import cli_env_setup
 
-    cli_env_setup()
-    command, parsed = parse(arguments)
-    command.validate(parsed)
-    command.cmd(parsed)
+        cli_env_setup()
+        command, parsed = parse(arguments)
+        command.validate(parsed)
+        command.cmd(parsed)

@@ -116,14 +116,12 @@ def _picture(smiles: str) -> str:
 
 
 def _words(answer: Answer) -> str:
+    words = html.escape(answer.result)
     if answer.status != "ok":
-        return f"<span class='failed'>{answer.status}: {html.escape(answer.error or '')}</span>"
-    if answer.value is not None:
-        words = f"<b>{answer.value:g}</b> {html.escape(answer.unit or '')}"
-        if answer.interval:
-            words += f"<br>between {answer.interval[0]:g} and {answer.interval[1]:g}"
-    else:
-        words = f"<b>{html.escape(answer.label or answer.text or '')}</b>"
+        return f"<span class='failed'>{words}</span>"
+    words = f"<b>{words}</b>"
+    if answer.interval is not None:
+        words += "<br>between {:g} and {:g}".format(*answer.interval)
     if answer.confidence is not None:
-        words += f"<br><small>confidence {answer.confidence:.2f}</small>"
+        words += f"<br><small>confidence {answer.confidence:.2g}</small>"
     return words

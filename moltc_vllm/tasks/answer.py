@@ -58,6 +58,17 @@ class Answer(BaseModel):
     text: str | None = None
     error: str | None = None
 
+    @property
+    def result(self) -> str:
+        """The answer in a few words, for people; what went wrong, if there is none."""
+        if self.status != "ok":
+            return f"{self.status}: {self.error}"
+        if self.value is not None:
+            return f"{self.value:g} {self.unit or ''}".rstrip()
+        if self.items is not None:
+            return "; ".join(self.items)
+        return self.label or self.text or ""
+
     @model_validator(mode="after")
     def _is_honest(self) -> Self:
         findings = (self.value, self.label, self.label_id, self.items, self.interval)

@@ -3,7 +3,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from moltc_vllm.tasks import Answer
+from moltc_vllm.tasks import TASKS, Answer
 
 
 def test_ok_answers_hold_what_they_say() -> None:
@@ -45,3 +45,13 @@ def test_dishonest_answers_are_refused(fields: dict[str, object], reason: str) -
 def test_answers_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Answer(task="t", status="ok", value=1.0).value = 2.0  # type: ignore[misc]
+
+
+def test_result_in_a_few_words() -> None:
+    number = TASKS["solvation"]
+    assert number.answer(number.write(-3.25)).result == "-3.25 kcal/mol"
+    assert TASKS["ddi"].answer(TASKS["ddi"].write(1)).result == "interaction"
+    terms = TASKS["ddi_side_effects"]
+    assert terms.answer(terms.write(["nausea", "headache"])).result == "nausea; headache"
+    assert TASKS["caption"].answer("A salt.").result == "A salt."
+    assert number.failed("error", "no luck").result == "error: no luck"
