@@ -106,6 +106,7 @@ def _ask(client: OpenAI, console: Console) -> None:
 
 def _screen(url: str, console: Console) -> list[Row]:
     """Every drug in every solvent, and one molecule that is none."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from moltc_vllm.screen import HttpEngine
@@ -125,15 +126,14 @@ def _screen(url: str, console: Console) -> list[Row]:
         Row(names[pair.row], (pair.molecules[0], pair.molecules[1]), answer)
         for pair, answer in answered
     ]
-    table = Table("solute", "solvent", "kcal/mol", "between", "confidence", "status")
-    for column in table.columns:
-        column.no_wrap = True
+    heads = ("solute", "solvent", "kcal/mol", "between", "confidence", "status")
+    table = Table(*heads, box=SIMPLE_HEAD)
     for row in [*rows[:5], *rows[-1:]]:
         answer = row.answer
         table.add_row(
             *row.names,
             "" if answer.value is None else f"{answer.value:.2f}",
-            "" if answer.interval is None else "{:g} and {:g}".format(*answer.interval),
+            "" if answer.interval is None else "{:g}, {:g}".format(*answer.interval),
             "" if answer.confidence is None else f"{answer.confidence:.2g}",
             answer.status,
         )
