@@ -1,7 +1,9 @@
 """``POST /v1/interactions``: typed answers."""
 
 import itertools
+import time
 
+import httpx
 import pytest
 
 from moltc_vllm.tasks import TASKS, Answer
@@ -117,3 +119,15 @@ def test_the_http_engine(server):
     assert [a.status for _, a in got] == ["ok", "bad_molecule", "ok", "bad_molecule", "ok"]
     with pytest.raises(ServerError, match=r"unknown task 'solvatoin'.*'solvation'"):
         list(HttpEngine(server.url).submit("solvatoin", pairs))
+
+
+def test_a_client_that_leaves_takes_its_work_along(server):
+    chains = [["C" * length] for length in range(1, 300)]
+    body = {"task": "caption", "pairs": chains, "constrained": False}
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(f"{server.url}/v1/interactions", json=body, timeout=1.0)
+    deadline = time.monotonic() + 10
+    while server.metric("vllm:num_requests_running") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert server.metric("vllm:num_requests_running") == 0
+    assert server.metric("vllm:num_requests_waiting") == 0
