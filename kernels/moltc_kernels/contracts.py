@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+CHIRALITIES = 3
+"""Chirality tags in an atom code: ``code = type * CHIRALITIES + chirality``."""
+
 BOND_DIRECTIONS = 3
 """Bond directions in a bond code: ``code = type * BOND_DIRECTIONS + direction``."""
 

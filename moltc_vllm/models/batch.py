@@ -63,11 +63,15 @@ class BatchMolGraph:
             degree: ``[V]`` integers, incoming bonds of each atom.
             source: ``[E]`` integers, atom at the other end, counted within its molecule.
             bond_code: ``[E]`` integers.
-            num_atoms: ``[B]`` integers.
+            num_atoms: ``[B]`` integers; may be on the host while the others are on a device.
         """
-        offsets = _offsets(num_atoms)
-        owner_of_atom = torch.repeat_interleave(offsets[:-1], num_atoms.long())
-        shift = torch.repeat_interleave(owner_of_atom, degree.long())
+        device = atoms.device
+        offsets = _offsets(num_atoms).to(device)
+        # With the sizes of the results given, no device has to be waited for.
+        owner_of_atom = torch.repeat_interleave(
+            offsets[:-1], num_atoms.to(device).long(), output_size=atoms.shape[0]
+        )
+        shift = torch.repeat_interleave(owner_of_atom, degree.long(), output_size=source.shape[0])
         bonds = BondCsr(_offsets(degree), source.int() + shift, bond_code.int())
         return cls(atoms.int(), bonds, offsets)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moltc_kernels.aggregate import aggregate
+from moltc_kernels.gin_stack import GinWeights, fold_batch_norm, gin_stack
 from moltc_kernels.readout import readout
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import GraphEncoderConfig
@@ -35,9 +38,22 @@ class GINLayer(nn.Module):
         """Update every atom from its neighbours."""
         return self.norm(self.mlp(aggregate(h, batch.bonds, self.bond_table())))
 
+    @property
+    def linear(self) -> tuple[nn.Linear, nn.Linear]:
+        """The two linear layers."""
+        up, _, down = self.mlp
+        assert isinstance(up, nn.Linear)
+        assert isinstance(down, nn.Linear)
+        return up, down
+
 
 class GraphEncoder(nn.Module):
     """Atoms in, normalised atom states and a mean token out.
+
+    Without gradients, in evaluation mode, the layers run as one operation on folded weights
+    (`moltc_kernels.gin_stack`). They are folded at the first such call and dropped by everything
+    that replaces weights: loading, moving, converting, `train`. Whoever writes into a weight in
+    place calls `fold` afterwards.
 
     Source: Hu et al. 2020 (GIN with edge features); MolTC section 3.1.
     """
@@ -49,6 +65,8 @@ class GraphEncoder(nn.Module):
         self.chirality = nn.Embedding(CHIRALITIES, config.hidden_size)
         self.layers = nn.ModuleList(GINLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self._folded: GinWeights | None = None
+        self.register_load_state_dict_post_hook(GraphEncoder._drop_folded)
 
     def forward(self, batch: BatchMolGraph) -> tuple[Tensor, Tensor]:
         """Encode a ragged batch.
@@ -62,6 +80,9 @@ class GraphEncoder(nn.Module):
 
     def atom_states(self, batch: BatchMolGraph) -> Tensor:
         """Atom states after the last layer, before the read-out, ``[V, dim]``."""
+        if not self.training and not torch.is_grad_enabled():
+            weights = self._folded or self.fold()
+            return gin_stack(batch.atoms, batch.bonds, batch.molecule_offsets, weights)
         atom, chirality = batch.atoms.unbind(1)
         h = self.atom_type(atom) + self.chirality(chirality)
         last = len(self.layers) - 1
@@ -71,3 +92,31 @@ class GraphEncoder(nn.Module):
                 h = torch.relu(h)
             h = F.dropout(h, self.dropout, self.training)
         return h
+
+    @torch.no_grad()
+    def fold(self) -> GinWeights:
+        """Make and keep the weights that inference uses, from the parameters as they are now."""
+        layers = [layer for layer in self.layers if isinstance(layer, GINLayer)]
+        up = [layer.linear[0] for layer in layers]
+        down = [fold_batch_norm(layer.linear[1], layer.norm) for layer in layers]
+        self._folded = GinWeights(
+            atom_table=(self.atom_type.weight[:, None] + self.chirality.weight).flatten(0, 1),
+            bond_tables=torch.stack([layer.bond_table() for layer in layers]),
+            up=torch.stack([linear.weight.T for linear in up]).contiguous(),
+            up_bias=torch.stack([linear.bias for linear in up]),
+            down=torch.stack([weight.T for weight, _ in down]).contiguous(),
+            down_bias=torch.stack([bias for _, bias in down]),
+        )
+        return self._folded
+
+    def _drop_folded(self, *_: Any) -> None:
+        self._folded = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch training mode; the optimiser is about to change weights, or has."""
+        self._drop_folded()
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._drop_folded()
+        return super()._apply(fn, recurse)

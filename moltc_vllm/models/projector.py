@@ -76,7 +76,7 @@ class ProjectorBank(nn.ModuleDict):
 
         Args:
             tokens: ``[B, Q, D]``.
-            index: Projector number of each molecule, ``[B]`` integers.
+            index: Projector number of each molecule, ``[B]`` integers; best on the host.
 
         Returns:
             ``[B, Q, H]``.
@@ -86,6 +86,6 @@ class ProjectorBank(nn.ModuleDict):
             return layers[0](tokens)
         out = tokens.new_empty(*tokens.shape[:2], self.width)
         for number in index.unique().tolist():
-            rows = (index == number).nonzero().flatten()
+            rows = (index == number).nonzero().flatten().to(tokens.device)
             out = out.index_copy(0, rows, layers[number](tokens[rows]))
         return out

@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moltc_kernels.cross_attention import cross_attention
+from moltc_kernels.cross_attention import KeyValue, cross_attention
 from moltc_vllm.models.config import QFormerConfig
+
+_PASS = 128
+"""Molecules read at once on CPU: their hidden states stay in the cache."""
 
 
 class Attention(nn.Module):
@@ -51,13 +54,9 @@ class CrossAttention(Attention):
 
     def forward(self, h: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
         """Attend to ``tokens [T, key_size]``; ``offsets [B + 1]`` tell whose they are."""
-        out = cross_attention(
-            self._split(self.query(h)),
-            self._split(self.key(tokens)),
-            self._split(self.value(tokens)),
-            offsets,
-        )
-        return self._finish(out, h)
+        layers = KeyValue(self.key.weight, self.key.bias, self.value.weight, self.value.bias)
+        query = self._split(self.query(h)).expand(offsets.shape[0] - 1, -1, -1, -1)
+        return self._finish(cross_attention(query, tokens, offsets, layers), h)
 
 
 class QFormerLayer(nn.Module):
@@ -74,7 +73,7 @@ class QFormerLayer(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, h: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
-        """``[B, Q, D]`` in and out."""
+        """``[B, Q, D]`` in and out; ``h`` may be ``[1, Q, D]``, the same for all molecules."""
         h = self.self_attention(h)
         if self.cross_attention is not None:
             h = self.cross_attention(h, tokens, offsets)
@@ -109,8 +108,20 @@ class QFormer(nn.Module):
         Returns:
             ``[B, num_queries, hidden_size]``.
         """
-        h = F.dropout(self.norm(self.queries), self.dropout, self.training)
-        h = h.expand(offsets.shape[0] - 1, -1, -1)
+        batch = offsets.shape[0] - 1
+        if batch <= _PASS or tokens.is_cuda or torch.is_grad_enabled():
+            return self._read(tokens, offsets)
+        out = tokens.new_empty(batch, *self.queries.shape)
+        for begin in range(0, batch, _PASS):
+            own = offsets[begin : begin + _PASS + 1]
+            out[begin : begin + _PASS] = self._read(tokens[own[0] : own[-1]], own - own[0])
+        return out
+
+    def _read(self, tokens: Tensor, offsets: Tensor) -> Tensor:
+        h = F.dropout(self.norm(self.queries), self.dropout, self.training)[None]
+        if self.training:  # every molecule has dropout of its own
+            h = h.expand(offsets.shape[0] - 1, -1, -1)
+        # Otherwise all molecules are still alike: B is 1 until they look at their atoms.
         for layer in self.layers:
             h = layer(h, tokens, offsets)
         return h

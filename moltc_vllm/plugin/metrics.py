@@ -11,6 +11,9 @@ from prometheus_client import Counter
 MOLECULES_ENCODED = Counter(
     "moltc_molecules_encoded", "Molecules that went through the graph encoder and Q-Former."
 )
+ENCODER_CACHE_HITS = Counter(
+    "moltc_encoder_cache_hits", "Molecules that were encoded before, for another role or task."
+)
 ENCODER_RUNS = Counter("moltc_encoder_runs", "Batches of molecules the encoder ran.")
 ENCODER_SECONDS = Counter(
     "moltc_encoder_seconds", "Host time spent in the molecule encoder, in seconds."

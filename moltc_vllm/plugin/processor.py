@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,9 +27,9 @@ from moltc_vllm.models.batch import PackedMolecule, pack
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.plugin.molecules import MODALITY, EncoderInput, MoleculeDataParser
 
-_PER_ATOM = ("atoms", "degree")
+PER_ATOM = ("atoms", "degree")
 _PER_BOND = ("source", "bond_code")
-_PER_MOLECULE = ("num_atoms", "num_bonds", "projector")
+_PER_MOLECULE = ("num_atoms", "num_bonds", "projector", "identity")
 
 
 class MoleculeProcessingInfo(BaseProcessingInfo):
@@ -92,6 +93,7 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
                 "num_atoms": torch.tensor([len(one.degree) for one in packed]),
                 "num_bonds": torch.tensor([len(one.source) for one in packed]),
                 "projector": torch.tensor([molecule.projector for molecule in molecules]),
+                "identity": torch.stack([_identity(molecule.key) for molecule in molecules]),
             }
         )
 
@@ -103,9 +105,10 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
         num_bonds = hf_inputs.get("num_bonds", none)
         flat, batched = MultiModalFieldConfig.flat_from_sizes, MultiModalFieldConfig.batched
         return {
-            **{name: flat(MODALITY, num_atoms) for name in _PER_ATOM},
+            **{name: flat(MODALITY, num_atoms) for name in PER_ATOM},
             **{name: flat(MODALITY, num_bonds) for name in _PER_BOND},
-            **{name: batched(MODALITY) for name in _PER_MOLECULE},
+            # The model plans with these on the host; on the device each look would wait for it.
+            **{name: batched(MODALITY, keep_on_cpu=True) for name in _PER_MOLECULE},
         }
 
     def _get_prompt_updates(
@@ -123,6 +126,12 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
                 replacement=[placeholder] * config.qformer_config.num_queries,
             )
         ]
+
+
+def _identity(key: str) -> torch.Tensor:
+    """A molecule's name for the worker, ``[2]`` int64: 128 bits of its key's hash."""
+    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+    return torch.frombuffer(bytearray(digest), dtype=torch.int64)
 
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:

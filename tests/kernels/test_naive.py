@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moltc_kernels import BondCsr, ShapeError
 from moltc_kernels.aggregate import aggregate
-from moltc_kernels.cross_attention import cross_attention
+from moltc_kernels.cross_attention import KeyValue, cross_attention
 from moltc_kernels.readout import readout
 
 
@@ -69,28 +69,37 @@ def test_wrong_shapes_are_named():
         aggregate(torch.zeros(4, 5), csr, torch.zeros(18, 3))
     with pytest.raises(ShapeError, match="h has shape"):
         aggregate(torch.zeros(3, 5), csr, torch.zeros(18, 5))
-    query = torch.zeros(2, 3, 4, 8)
+    query, tokens = torch.zeros(2, 3, 4, 8), torch.zeros(5, 7)
+    good, bias = torch.zeros(32, 7), torch.zeros(32)
     with pytest.raises(ShapeError, match="offsets"):
-        cross_attention(query, torch.zeros(5, 4, 8), torch.zeros(5, 4, 8), torch.tensor([0, 5]))
-    with pytest.raises(ShapeError, match="value"):
-        cross_attention(query, torch.zeros(5, 4, 8), torch.zeros(5, 4, 7), torch.tensor([0, 2, 5]))
+        cross_attention(query, tokens, torch.tensor([0, 5]), KeyValue(good, bias, good, bias))
+    bad = KeyValue(good, bias, torch.zeros(32, 6), bias)
+    with pytest.raises(ShapeError, match="value_weight"):
+        cross_attention(query, tokens, torch.tensor([0, 2, 5]), bad)
+    with pytest.raises(ShapeError, match=r"bias has shape \[4\]"):
+        readout(torch.zeros(3, 5), torch.tensor([0, 3]), torch.ones(5), torch.zeros(4), 1e-5)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(0, 99))
 def test_cross_attention_equals_one_molecule_at_a_time(sizes, seed):
     torch.manual_seed(seed)
-    heads, dim, queries = 3, 5, 8
+    heads, dim, queries, width = 3, 5, 8, 6
     offsets = torch.tensor([0, *torch.tensor(sizes).cumsum(0).tolist()])
     query = torch.randn(len(sizes), queries, heads, dim, dtype=torch.float64)
-    key = torch.randn(sum(sizes), heads, dim, dtype=torch.float64)
-    value = torch.randn(sum(sizes), heads, dim, dtype=torch.float64)
-    got = cross_attention(query, key, value, offsets)
+    tokens = torch.randn(sum(sizes), width, dtype=torch.float64)
+    weight = torch.randn(2, heads * dim, width, dtype=torch.float64)
+    bias = torch.randn(2, heads * dim, dtype=torch.float64)
+    layers = KeyValue(weight[0], bias[0], weight[1], bias[1])
+    got = cross_attention(query, tokens, offsets, layers)
     for b in range(len(sizes)):
-        own = slice(int(offsets[b]), int(offsets[b + 1]))
+        own = tokens[offsets[b] : offsets[b + 1]]
         for head in range(heads):
-            scores = query[b, :, head] @ key[own, head].T / math.sqrt(dim)
-            torch.testing.assert_close(got[b, :, head], scores.softmax(-1) @ value[own, head])
+            of_head = slice(head * dim, (head + 1) * dim)
+            key = own @ weight[0, of_head].T + bias[0, of_head]
+            value = own @ weight[1, of_head].T + bias[1, of_head]
+            scores = query[b, :, head] @ key.T / math.sqrt(dim)
+            torch.testing.assert_close(got[b, :, head], scores.softmax(-1) @ value)
 
 
 @settings(max_examples=25, deadline=None)

@@ -30,8 +30,12 @@ def given(*molecules, prompt=None):
     }
 
 
+def counter(name: str) -> float:
+    return REGISTRY.get_sample_value(name) or 0.0
+
+
 def encoded() -> float:
-    return REGISTRY.get_sample_value("moltc_molecules_encoded_total") or 0.0
+    return counter("moltc_molecules_encoded_total")
 
 
 def test_tags_in_text_are_molecules(llm):
@@ -77,12 +81,30 @@ def test_spellings_of_one_molecule_are_encoded_once(llm):
     assert encoded() - before == 1
 
 
-def test_roles_with_their_own_projectors_are_cached_apart(llm):
-    before = encoded()
-    answer(llm, given("CCCCN", "CCCCN"))
+def test_a_molecule_is_encoded_once_for_all_roles(llm):
+    before, hits = encoded(), counter("moltc_encoder_cache_hits_total")
+    both = answer(llm, given("CCCCN", "CCCCN"))  # in one batch of the encoder
+    assert encoded() - before == 1
+    second = answer(llm, given("CCCCF", "NCCCC"))  # known, but vLLM may have dropped it
     assert encoded() - before == 2
-    answer(llm, given("CCCCN", "NCCCC"))
+    assert answer(llm, given("CCCCN", "CCCCF")) != second
     assert encoded() - before == 2
+    assert counter("moltc_encoder_cache_hits_total") - hits >= 2
+    llm.reset_mm_cache()
+    assert answer(llm, given("CCCCN", "CCCCN")) == both
+
+
+def test_the_encoder_runs_once_for_a_step_of_many_requests(llm):
+    prompts = [given("C" * (20 + i), "N" + "C" * (20 + i)) for i in range(12)]
+    before, runs = encoded(), counter("moltc_encoder_runs_total")
+    llm.generate(prompts, GREEDY, use_tqdm=False)
+    assert encoded() - before == 24
+    assert counter("moltc_encoder_runs_total") - runs <= 3
+
+
+def test_inference_uses_folded_weights(llm):
+    (folded,) = llm.apply_model(lambda model: model.molecule_encoder.graph_encoder._folded)
+    assert folded is not None
 
 
 @pytest.mark.parametrize(

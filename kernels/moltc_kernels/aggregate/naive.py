@@ -25,12 +25,17 @@ def aggregate(h: Tensor, csr: BondCsr, bond_table: Tensor) -> Tensor:
 
     Source: Hu et al. 2020 (edge features in GIN); MolTC section 3.1.
     """
-    if h.shape[0] != csr.num_atoms:
-        raise ShapeError.of("h", h.shape, f"[{csr.num_atoms}, dim]")
-    if bond_table.shape[1] != h.shape[1]:
-        raise ShapeError.of("bond_table", bond_table.shape, f"[codes, {h.shape[1]}]")
+    check_shapes(h, csr, bond_table)
     wide = h if h.dtype.itemsize >= 4 else h.float()
     table = bond_table.to(wide.dtype)
     message = wide[csr.source] + table[csr.code]  # E x d
     total = wide + table[SELF_LOOP_CODE]  # V x d
     return total.index_add(0, csr.target(), message).to(h.dtype)
+
+
+def check_shapes(h: Tensor, csr: BondCsr, bond_table: Tensor) -> None:
+    """Raise a `ShapeError` if the arguments do not fit together."""
+    if h.shape[0] != csr.num_atoms:
+        raise ShapeError.of("h", h.shape, f"[{csr.num_atoms}, dim]")
+    if bond_table.shape[1] != h.shape[1]:
+        raise ShapeError.of("bond_table", bond_table.shape, f"[codes, {h.shape[1]}]")

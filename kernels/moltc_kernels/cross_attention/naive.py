@@ -1,36 +1,46 @@
-"""Ragged cross-attention, said plainly in torch: pad, mask, softmax; differentiable."""
+"""Ragged cross-attention, said plainly in torch: project, pad, mask, softmax; differentiable."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from moltc_kernels.contracts import ShapeError
 
 
-def cross_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
+class KeyValue(NamedTuple):
+    """The linear layers that make keys and values of tokens; out = heads * dim, in = width."""
+
+    key_weight: Tensor  # [out, in]
+    key_bias: Tensor  # [out]
+    value_weight: Tensor  # [out, in]
+    value_bias: Tensor  # [out]
+
+
+def cross_attention(query: Tensor, tokens: Tensor, offsets: Tensor, layers: KeyValue) -> Tensor:
     """Let each molecule's queries attend to that molecule's tokens, and to no others.
 
     Args:
         query: ``[B, queries, heads, dim]``.
-        key: Tokens of all molecules one after another, ``[T, heads, dim]``.
-        value: ``[T, heads, dim]``.
+        tokens: Tokens of all molecules one after another, ``[T, width]``.
         offsets: Where each molecule's tokens begin, ``[B + 1]`` integers; no molecule is empty.
+        layers: Key and value layers, ``width -> heads * dim``.
 
     Returns:
         ``[B, queries, heads, dim]`` in ``query``'s dtype; the softmax runs in at least float32.
 
     Raises:
-        ShapeError: If the batch size, heads or dim of the arguments do not fit together.
+        ShapeError: If the batch size, heads, dim or width of the arguments do not fit together.
 
     Source: BLIP-2 Q-Former cross-attention (Li et al. 2023), scores divided by sqrt(dim).
     """
+    check_shapes(query, tokens, offsets, layers)
     batch, _, heads, dim = query.shape
-    if offsets.shape[0] != batch + 1:
-        raise ShapeError.of("offsets", offsets.shape, f"[{batch + 1}]")
-    for name, tensor in (("key", key), ("value", value)):
-        if tensor.shape[1:] != (heads, dim):
-            raise ShapeError.of(name, tensor.shape, f"[tokens, {heads}, {dim}]")
+    key = F.linear(tokens, layers.key_weight, layers.key_bias).unflatten(-1, (heads, dim))
+    value = F.linear(tokens, layers.value_weight, layers.value_bias).unflatten(-1, (heads, dim))
     sizes = offsets.diff().long()
     owner = torch.repeat_interleave(
         torch.arange(batch, device=sizes.device), sizes, output_size=key.shape[0]
@@ -46,3 +56,15 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) 
     padding = torch.arange(width, device=sizes.device) >= sizes[:, None]  # B x T
     weights = scores.masked_fill(padding[:, None, None, :], float("-inf")).softmax(-1)
     return torch.einsum("bhqt,bthd->bqhd", weights.to(value.dtype), padded_value)
+
+
+def check_shapes(query: Tensor, tokens: Tensor, offsets: Tensor, layers: KeyValue) -> None:
+    """Raise a `ShapeError` if the arguments do not fit together."""
+    batch, _, heads, dim = query.shape
+    if offsets.shape[0] != batch + 1:
+        raise ShapeError.of("offsets", offsets.shape, f"[{batch + 1}]")
+    expected = (heads * dim, tokens.shape[1])
+    for name in ("key_weight", "value_weight"):
+        tensor = getattr(layers, name)
+        if tensor.shape != expected:
+            raise ShapeError.of(name, tensor.shape, f"[{expected[0]}, {expected[1]}]")

@@ -30,8 +30,7 @@ def readout(
 
     Source: MolCA / MolTC: the pooled graph vector is token 0, ``ln_graph`` over all tokens.
     """
-    if weight.shape != h.shape[1:] or bias.shape != h.shape[1:]:
-        raise ShapeError.of("weight", weight.shape, f"[{h.shape[1]}]")
+    check_shapes(h, weight, bias)
     offsets = molecule_offsets.long()
     sizes = offsets.diff()
     batch, (atoms, dim) = sizes.shape[0], h.shape
@@ -44,3 +43,10 @@ def readout(
     tokens = tokens.index_put((row_of_atom,), wide).index_put((token_offsets[:-1],), mean)
     normal = F.layer_norm(tokens, (dim,), weight.to(wide.dtype), bias.to(wide.dtype), eps)
     return normal.to(h.dtype), token_offsets
+
+
+def check_shapes(h: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Raise a `ShapeError` if the arguments do not fit together."""
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor.shape != h.shape[1:]:
+            raise ShapeError.of(name, tensor.shape, f"[{h.shape[1]}]")

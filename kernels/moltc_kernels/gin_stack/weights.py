@@ -1,0 +1,83 @@
+"""Weights of the whole stack as the kernels want them: tables summed, batch norm folded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class GinLayerWeights(NamedTuple):
+    """One layer of `GinWeights`, without its leading dimension."""
+
+    bond_table: Tensor
+    up: Tensor
+    up_bias: Tensor
+    down: Tensor
+    down_bias: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GinWeights:
+    """L layers of width d with an inner width of h; all in one dtype, on one device."""
+
+    atom_table: Tensor  # [types * 3, d]: row type * 3 + chirality, both embeddings summed
+    bond_tables: Tensor  # [L, 18, d]: row type * 3 + direction, both embeddings summed
+    up: Tensor  # [L, d, h] first linear layer, input x output
+    up_bias: Tensor  # [L, h]
+    down: Tensor  # [L, h, d] second linear layer with the layer's batch norm folded in
+    down_bias: Tensor  # [L, d]
+
+    @cached_property
+    def layers(self) -> list[GinLayerWeights]:
+        """Each layer's weights; taken apart once, a view costs as much as a small product."""
+        stacked = (self.bond_tables, self.up, self.up_bias, self.down, self.down_bias)
+        return [GinLayerWeights(*one) for one in zip(*stacked, strict=True)]
+
+    @cached_property
+    def first_up(self) -> tuple[Tensor, Tensor]:
+        """Atom table ``[types * 3, h]`` and bond table ``[18, h]`` behind the first linear layer.
+
+        The first layer sums rows of two tables, and a linear layer may come before a sum as well
+        as behind it. float32, from float64.
+        """
+        up = self.up[0].double()
+        tables = (self.atom_table, self.bond_tables[0])
+        atom_up, bond_up = ((table.double() @ up).float() for table in tables)
+        return atom_up, bond_up
+
+    @property
+    def num_layers(self) -> int:
+        """Layers (L)."""
+        return self.up.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """Width of an atom's state (d)."""
+        return self.up.shape[1]
+
+
+def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Fold a batch norm's running statistics into the linear layer before it.
+
+    ``norm(x W^T + b) = x (s W)^T + (b - mean) s + shift`` with ``s = gain / sqrt(variance + eps)``,
+    computed in float64: a small variance would lose digits in float32.
+
+    Args:
+        linear: ``in -> out`` with a bias.
+        norm: Over ``out`` features, with running statistics.
+
+    Returns:
+        Folded weight ``[out, in]`` and bias ``[out]`` in the layer's dtype.
+
+    Raises:
+        ValueError: If ``norm`` keeps no running statistics.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a batch norm without running statistics cannot be folded")
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    weight = linear.weight.double() * scale[:, None]
+    bias = (linear.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
+    return weight.to(linear.weight.dtype), bias.to(linear.weight.dtype)
