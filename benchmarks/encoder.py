@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import DATA, add_json_option, described, read_smiles, write_json
+from measuring import DATA, SETS, add_json_option, described, read_smiles, write_json
 from published import (
     PaddedQFormer,
     PaddedTokens,
@@ -38,7 +38,6 @@ from moltc_vllm.models import BatchMolGraph, MoleculeEncoder, MoltcConfig
 from moltc_vllm.models.molecule_encoder import initialise_molecule_weights
 from moltc_vllm.models.qformer import QFormer
 
-SETS = {"zinc250k": "screen_zinc250k_29k.smi.gz", "approved": "screen_approved_drugs.csv.gz"}
 ROWS, MOLECULES = 512, 128  # passes of the floors
 TOLERANCE = 1e-5
 SECONDS = 60.0  # aim of one part's rounds; at least three are run

@@ -16,13 +16,18 @@ from typing import Any
 DATA = Path(os.environ.get("MOLTC_DATA", Path(__file__).parents[2] / "shared" / "data"))
 """The staged datasets."""
 
+SETS = {"zinc250k": "screen_zinc250k_29k.smi.gz", "approved": "screen_approved_drugs.csv.gz"}
+"""What molecules are taken from: a screening library, and drugs with their odd sizes."""
+
 
 def read_smiles(path: Path) -> Iterator[str]:
-    """SMILES of a ``.smi`` or ``.csv`` file (column ``smiles``), gzip or not."""
+    """SMILES of a ``.smi`` file, or of all columns of a ``.csv`` that are named so; gzip or not."""
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt") as file:
+    with opener(path, "rt", newline="") as file:
         if ".csv" in path.suffixes:
-            yield from (row["smiles"] for row in csv.DictReader(file))
+            rows = csv.DictReader(file)
+            columns = [name for name in rows.fieldnames or () if "smiles" in name]
+            yield from (row[name] for row in rows for name in columns if row[name])
         else:
             yield from (line.split()[0] for line in file if line.strip())
 
@@ -33,6 +38,7 @@ def described(*packages: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": _processor(),
         "cpus": os.cpu_count(),
+        "python": platform.python_version(),
         "versions": {name: installed(name) for name in packages},
     }
 

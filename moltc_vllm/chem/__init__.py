@@ -1,7 +1,11 @@
-"""Molecules: SMILES in, checked graphs and canonical keys out. RDKit and numpy only."""
+"""Molecules: SMILES in, checked graphs and canonical keys out. RDKit, numpy and numba only.
 
+Importing this does not import numba; the first molecule does.
+"""
+
+from moltc_vllm.chem.block import Row
 from moltc_vllm.chem.errors import ErrorKind, MoleculeError
-from moltc_vllm.chem.featurize import featurize
+from moltc_vllm.chem.featurize import featurize, featurize_packed
 from moltc_vllm.chem.graph import (
     ATOM_TYPES,
     BOND_DIRECTIONS,
@@ -10,8 +14,10 @@ from moltc_vllm.chem.graph import (
     MAX_ATOMS,
     MolGraph,
 )
+from moltc_vllm.chem.library import featurize_library
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
-from moltc_vllm.chem.molecule import canonical_key, graph_of, molblock_to_smiles
+from moltc_vllm.chem.molecule import canonical_key, graph_of, molblock_to_smiles, packed_of
+from moltc_vllm.chem.packed import PackedMolecule, pack
 from moltc_vllm.chem.parse import parse_molblock, parse_smiles
 
 __all__ = [
@@ -25,10 +31,16 @@ __all__ = [
     "MolGraph",
     "MoleculeError",
     "MoleculeLimits",
+    "PackedMolecule",
+    "Row",
     "canonical_key",
     "featurize",
+    "featurize_library",
+    "featurize_packed",
     "graph_of",
     "molblock_to_smiles",
+    "pack",
+    "packed_of",
     "parse_molblock",
     "parse_smiles",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 ErrorKind = Literal[
-    "empty", "type", "syntax", "valence", "unsupported", "too_many_atoms", "too_long"
+    "empty", "type", "syntax", "valence", "unsupported", "too_many_atoms", "too_long", "crash"
 ]
 
 _SHOWN_CHARACTERS = 80
@@ -24,7 +24,8 @@ class MoleculeError(ValueError):
             * ``valence``: well spelled, but RDKit's sanitisation refuses the structure (valence,
               aromaticity, kekulisation);
             * ``unsupported``: a valid molecule that the encoder's feature tables cannot express;
-            * ``too_many_atoms``, ``too_long``: beyond the `MoleculeLimits`.
+            * ``too_many_atoms``, ``too_long``: beyond the `MoleculeLimits`;
+            * ``crash``: reading it ended a worker process of `featurize_library`.
         reason: One line; RDKit's own words where it was RDKit that refused.
     """
 

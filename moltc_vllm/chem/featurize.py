@@ -1,28 +1,13 @@
-"""RDKit molecule to `MolGraph`: REFERENCE's feature tables, and nothing outside them."""
+"""RDKit molecule to `MolGraph` or `PackedMolecule`: REFERENCE's feature tables, nothing else."""
 
 from __future__ import annotations
 
-from typing import Final
-
-import numpy as np
 from rdkit import Chem
-from rdkit.Chem import BondDir, BondType, ChiralType
 
-from moltc_vllm.chem.errors import MoleculeError
-from moltc_vllm.chem.graph import ATOM_TYPES, MolGraph
-
-_CHIRALITY: Final = {
-    ChiralType.CHI_UNSPECIFIED: 0,
-    ChiralType.CHI_TETRAHEDRAL_CW: 1,
-    ChiralType.CHI_TETRAHEDRAL_CCW: 2,
-}
-_BOND_TYPE: Final = {
-    BondType.SINGLE: 0,
-    BondType.DOUBLE: 1,
-    BondType.TRIPLE: 2,
-    BondType.AROMATIC: 3,
-}
-_BOND_DIRECTION: Final = {BondDir.NONE: 0, BondDir.ENDUPRIGHT: 1, BondDir.ENDDOWNRIGHT: 2}
+from moltc_vllm.chem.featurize_loops import featurize_plainly
+from moltc_vllm.chem.graph import MolGraph
+from moltc_vllm.chem.packed import PackedMolecule, pack
+from moltc_vllm.chem.route import compiled_reader
 
 
 def featurize(mol: Chem.Mol, text: str | None = None) -> MolGraph:
@@ -46,51 +31,13 @@ def featurize(mol: Chem.Mol, text: str | None = None) -> MolGraph:
 
     Source: the published ``smiles2graph`` (MolCA, MolTC), whose lists raise for the same things.
     """
-    # -1 marks what is in no table; a dummy atom (number 0) gets it by itself.
-    atoms = [
-        (atom.GetAtomicNum() - 1, _CHIRALITY.get(atom.GetChiralTag(), -1))
-        for atom in mol.GetAtoms()
-    ]
-    bonds = [
-        (
-            bond.GetBeginAtomIdx(),
-            bond.GetEndAtomIdx(),
-            _BOND_TYPE.get(bond.GetBondType(), -1),
-            _BOND_DIRECTION.get(bond.GetBondDir(), -1),
-        )
-        for bond in mol.GetBonds()
-    ]
-    atom_table = np.array(atoms, dtype=np.int64).reshape(-1, 2)
-    bond_table = np.array(bonds, dtype=np.int64).reshape(-1, 4)
-    if not atoms or min(atom_table.min(), bond_table.min(initial=0)) < 0:
-        raise _unsupported(mol, text)
-    return MolGraph(
-        atomic_number=atom_table[:, 0].astype(np.uint8),
-        chirality=atom_table[:, 1].astype(np.uint8),
-        bond_index=bond_table[:, :2].T.astype(np.uint16),
-        bond_type=bond_table[:, 2].astype(np.uint8),
-        bond_direction=bond_table[:, 3].astype(np.uint8),
-    )
+    reader = compiled_reader()
+    graph = None if reader is None else reader.graph(mol)
+    return featurize_plainly(mol, text) if graph is None else graph
 
 
-def _unsupported(mol: Chem.Mol, text: str | None) -> MoleculeError:
-    name = Chem.MolToSmiles(mol) if text is None else text
-    if mol.GetNumAtoms() == 0:
-        return MoleculeError(name, "empty", "no atoms")
-    return MoleculeError(name, "unsupported", _first_problem(mol))
-
-
-def _first_problem(mol: Chem.Mol) -> str:
-    for atom in mol.GetAtoms():
-        where = f"atom {atom.GetIdx()} ({atom.GetSymbol()})"
-        if not 1 <= atom.GetAtomicNum() <= ATOM_TYPES:
-            return f"{where} is not an element"
-        if atom.GetChiralTag() not in _CHIRALITY:
-            return f"{where} has chirality {atom.GetChiralTag()}, not tetrahedral"
-    for bond in mol.GetBonds():
-        where = f"bond {bond.GetBeginAtomIdx()}-{bond.GetEndAtomIdx()}"
-        if bond.GetBondType() not in _BOND_TYPE:
-            return f"{where} is {bond.GetBondType()}, not single, double, triple or aromatic"
-        if bond.GetBondDir() not in _BOND_DIRECTION:
-            return f"{where} has direction {bond.GetBondDir()}"
-    raise AssertionError("every atom and bond is in the tables")
+def featurize_packed(mol: Chem.Mol, text: str | None = None) -> PackedMolecule:
+    """Do as `featurize` and `pack` do, in one go."""
+    reader = compiled_reader()
+    packed = None if reader is None else reader.packed(mol)
+    return pack(featurize_plainly(mol, text)) if packed is None else packed

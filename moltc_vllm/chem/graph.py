@@ -104,3 +104,29 @@ class MolGraph:
             both.reshape(2, 2 * self.num_bonds).astype(np.int64),
             attributes.repeat(2, axis=0).astype(np.int64),
         )
+
+
+def unchecked_graph(
+    atomic_number: npt.NDArray[np.uint8],
+    chirality: npt.NDArray[np.uint8],
+    bond_index: npt.NDArray[np.uint16],
+    bond_type: npt.NDArray[np.uint8],
+    bond_direction: npt.NDArray[np.uint8],
+) -> MolGraph:
+    """Make a `MolGraph` of arrays that are already what its constructor would make of them.
+
+    Only for what `binary.read_graph` wrote, which has checked every index: the constructor's own
+    checks take longer than reading the molecule did. The arrays are taken over, not copied, and
+    become read-only.
+    """
+    graph = object.__new__(MolGraph)
+    for name, array in (
+        ("atomic_number", atomic_number),
+        ("chirality", chirality),
+        ("bond_index", bond_index),
+        ("bond_type", bond_type),
+        ("bond_direction", bond_direction),
+    ):
+        array.setflags(write=False)
+        object.__setattr__(graph, name, array)
+    return graph

@@ -7,11 +7,17 @@ from functools import lru_cache
 from rdkit import Chem
 
 from moltc_vllm.chem.errors import MoleculeError
-from moltc_vllm.chem.featurize import featurize
+from moltc_vllm.chem.featurize import featurize, featurize_packed
 from moltc_vllm.chem.graph import MAX_ATOMS, MolGraph
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
-from moltc_vllm.chem.parse import clean_smiles, parse_molblock, parse_smiles
-from moltc_vllm.chem.rdkit_log import captured_log
+from moltc_vllm.chem.packed import PackedMolecule
+from moltc_vllm.chem.parse import (
+    clean_smiles,
+    parse_for_graph,
+    parse_for_writing,
+    parse_molblock,
+)
+from moltc_vllm.chem.rdkit_log import QuietLog
 
 _KEYS_KEPT = 65_536
 _GRAPHS_KEPT = 16_384
@@ -26,7 +32,7 @@ def canonical_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
 
     The key is RDKit's canonical isomeric SMILES without atom map numbers, which label atoms for
     reactions and do not change the molecule. It is a fixed point, ``canonical_key(key) == key``,
-    and `graph_of` can encode it: a server that has a key has a good molecule.
+    and `packed_of` can encode it: a server that has a key has a good molecule.
 
     Results are cached; errors are not.
 
@@ -44,8 +50,8 @@ def canonical_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
     return _key(clean_smiles(text, limits), limits)
 
 
-def graph_of(key: str) -> MolGraph:
-    """Look up or build the graph of a key.
+def packed_of(key: str) -> PackedMolecule:
+    """Look up or build the packed graph of a key, as the model gets it.
 
     Chirality tags and bond directions depend on the order of a SMILES' atoms, so the molecule is
     read again from the key and not from what the user wrote.
@@ -54,12 +60,25 @@ def graph_of(key: str) -> MolGraph:
         key: From `canonical_key`. Other SMILES are encoded as they are written.
 
     Returns:
-        The graph, shared by all callers and read-only.
+        The packed graph, shared by all callers and read-only. `canonical_key` of the same
+        process has usually left it in the cache, which holds 16,384 molecules.
 
     Raises:
         MoleculeError: If ``key`` is not a key.
     """
     return _canonicalise(clean_smiles(key, _KEY_LIMITS))[1]
+
+
+def graph_of(key: str) -> MolGraph:
+    """Look up or build the graph of a key: what `packed_of` packs.
+
+    Returns:
+        The graph, shared by all callers and read-only.
+
+    Raises:
+        MoleculeError: If ``key`` is not a key.
+    """
+    return _graph(clean_smiles(key, _KEY_LIMITS))
 
 
 def molblock_to_smiles(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
@@ -78,7 +97,7 @@ def molblock_to_smiles(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> s
 
 @lru_cache(maxsize=_KEYS_KEPT)
 def _key(smiles: str, limits: MoleculeLimits) -> str:
-    mol = parse_smiles(smiles, limits)
+    mol = parse_for_writing(smiles, limits)
     if ":" in smiles:
         _drop_atom_maps(mol)
     try:
@@ -96,7 +115,7 @@ def _fixed_point(smiles: str) -> str:
     """Canonicalise until nothing changes; of texts that turn into one another, take the least.
 
     One round was enough for all of 36,157 staged molecules and for 35,898 random writings of
-    half of them (RDKit 2026.09.1), so this costs what `graph_of` needs anyway. The guarantee is
+    half of them (RDKit 2026.09.1), so this costs what `packed_of` needs anyway. The guarantee is
     for the molecules and releases not tried.
     """
     seen = [smiles]
@@ -109,11 +128,16 @@ def _fixed_point(smiles: str) -> str:
 
 
 @lru_cache(maxsize=_GRAPHS_KEPT)
-def _canonicalise(smiles: str) -> tuple[str, MolGraph]:
-    """Read a SMILES once, for both its graph and its canonical form."""
-    mol = parse_smiles(smiles, _KEY_LIMITS)
-    graph = featurize(mol, smiles)
-    return _write(mol), graph
+def _canonicalise(smiles: str) -> tuple[str, PackedMolecule]:
+    """Read a SMILES once, for both its packed graph and its canonical form."""
+    mol = parse_for_writing(smiles, _KEY_LIMITS)
+    packed = featurize_packed(mol, smiles)
+    return _write(mol), packed
+
+
+@lru_cache(maxsize=_GRAPHS_KEPT)
+def _graph(smiles: str) -> MolGraph:
+    return featurize(parse_for_graph(smiles, _KEY_LIMITS), smiles)
 
 
 def _drop_atom_maps(mol: Chem.Mol) -> None:
@@ -122,5 +146,5 @@ def _drop_atom_maps(mol: Chem.Mol) -> None:
 
 
 def _write(mol: Chem.Mol) -> str:
-    with captured_log():
+    with QuietLog():
         return Chem.MolToSmiles(mol)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 
 from rdkit import Chem
 
 from moltc_vllm.chem.errors import MoleculeError
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
-from moltc_vllm.chem.rdkit_log import captured_log, first_reason
+from moltc_vllm.chem.rdkit_log import QuietLog, captured_log, first_reason
+from moltc_vllm.chem.route import compiled_reader
+from moltc_vllm.chem.selective import read_for_graph, read_for_writing
+from moltc_vllm.chem.shape import has_large_number, shape_of
 
 _MOLBLOCK_END = "M  END"
 
@@ -41,6 +45,34 @@ def parse_smiles(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.Mol
     return _checked(_read(smiles, _smiles_reader), smiles, limits)
 
 
+def parse_for_graph(smiles: str, limits: MoleculeLimits) -> Chem.Mol:
+    """Read a clean SMILES as `parse_smiles` does, but only what `featurize` looks at.
+
+    Raises:
+        MoleculeError: As `parse_smiles`.
+    """
+    return _selectively(read_for_graph, smiles, limits)
+
+
+def parse_for_writing(smiles: str, limits: MoleculeLimits) -> Chem.Mol:
+    """Read a clean SMILES as `parse_smiles` does, but only what is looked at when it is written.
+
+    Raises:
+        MoleculeError: As `parse_smiles`.
+    """
+    return _selectively(read_for_writing, smiles, limits)
+
+
+def _selectively(
+    reader: Callable[[str], Chem.Mol | None], smiles: str, limits: MoleculeLimits
+) -> Chem.Mol:
+    mol = None
+    if compiled_reader() is not None:  # which was tested together with the selective readers
+        with QuietLog():
+            mol = reader(smiles)
+    return _checked(_read(smiles, _smiles_reader) if mol is None else mol, smiles, limits)
+
+
 def clean_smiles(text: str, limits: MoleculeLimits) -> str:
     """Check everything about a SMILES that needs no chemistry, and strip it.
 
@@ -50,7 +82,7 @@ def clean_smiles(text: str, limits: MoleculeLimits) -> str:
     smiles = _stripped(text)
     _check_length(smiles, limits.max_characters)
     _check_characters(smiles, _NEVER_IN_SMILES)
-    number = _TOO_LARGE.search(smiles)
+    number = _TOO_LARGE.search(smiles) if has_large_number(shape_of(smiles)) else None
     if number is not None:
         raise MoleculeError(smiles, "syntax", f"no atom has {number[0]!r}")
     return smiles
@@ -126,6 +158,10 @@ def _molblock_reader(text: str, sanitize: bool) -> Chem.Mol | None:
 
 def _read(text: str, reader: Callable[[str, bool], Chem.Mol | None]) -> Chem.Mol:
     """Read with sanitisation; if that fails, find out whether text or structure is at fault."""
+    with QuietLog(), suppress(ValueError, RuntimeError):
+        mol = reader(text, True)
+        if mol is not None:
+            return mol
     with captured_log() as log:
         try:
             mol = reader(text, True)

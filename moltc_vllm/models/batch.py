@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from moltc_kernels import BondCsr
-from moltc_kernels.contracts import BOND_DIRECTIONS
-from moltc_vllm.chem import MolGraph
-
-
-class PackedMolecule(NamedTuple):
-    """One molecule's graph as it travels to the model: small integers, local atom numbers."""
-
-    atoms: npt.NDArray[np.uint8]  # [V, 2] atom type, chirality
-    degree: npt.NDArray[np.int16]  # [V] incoming bonds of each atom
-    source: npt.NDArray[np.int16]  # [2 E] atom at the other end, bonds sorted by target
-    bond_code: npt.NDArray[np.uint8]  # [2 E] bond type * 3 + direction
-
-
-def pack(graph: MolGraph) -> PackedMolecule:
-    """List every atom's incoming bonds; each chemical bond counts in both directions."""
-    begin, end = graph.bond_index.astype(np.int16)
-    target = np.concatenate([end, begin])
-    order = np.argsort(target, kind="stable")
-    code = (graph.bond_type * BOND_DIRECTIONS + graph.bond_direction).astype(np.uint8)
-    return PackedMolecule(
-        atoms=np.stack([graph.atomic_number, graph.chirality], axis=1).astype(np.uint8),
-        degree=np.bincount(target, minlength=graph.num_atoms).astype(np.int16),
-        source=np.concatenate([begin, end])[order],
-        bond_code=np.concatenate([code, code])[order],
-    )
+from moltc_vllm.chem import MolGraph, PackedMolecule, pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +50,33 @@ class BatchMolGraph:
         return cls(atoms.int(), bonds, offsets)
 
     @classmethod
+    def from_molecules(
+        cls, molecules: Sequence[PackedMolecule], device: torch.device | str = "cpu"
+    ) -> BatchMolGraph:
+        """Join several packed molecules.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if not molecules:
+            raise ValueError("a batch needs at least one molecule")
+        atoms, degree, source, code = (
+            torch.from_numpy(np.concatenate(column)).to(device)
+            for column in zip(*molecules, strict=True)
+        )
+        num_atoms = torch.tensor([len(molecule.degree) for molecule in molecules])
+        return cls.from_packed(atoms, degree, source, code, num_atoms)
+
+    @classmethod
     def from_graphs(
-        cls, graphs: Sequence[MolGraph], device: torch.device | str = "cpu"
+        cls, graphs: Iterable[MolGraph], device: torch.device | str = "cpu"
     ) -> BatchMolGraph:
         """Join the graphs of several molecules.
 
         Raises:
             ValueError: If there is none.
         """
-        if not graphs:
-            raise ValueError("a batch needs at least one molecule")
-        packed = [pack(graph) for graph in graphs]
-        atoms, degree, source, code = (
-            torch.from_numpy(np.concatenate(column)).to(device)
-            for column in zip(*packed, strict=True)
-        )
-        num_atoms = torch.tensor([graph.num_atoms for graph in graphs], device=device)
-        return cls.from_packed(atoms, degree, source, code, num_atoms)
+        return cls.from_molecules([pack(graph) for graph in graphs], device)
 
 
 def _offsets(sizes: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moltc_vllm.chem import MoleculeLimits, canonical_key, graph_of
+from moltc_vllm.chem import MoleculeLimits, canonical_key, packed_of
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import projector_index
@@ -59,7 +59,7 @@ def prepare(
         ValueError: If a text has more or fewer placeholders than molecules.
     """
     limits = limits_of(config)
-    rows, graphs, projector = [], [], []
+    rows, molecules, projector = [], [], []
     for prompt in prompts:
         ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
         places = ids.count(config.molecule_token_id)
@@ -67,7 +67,7 @@ def prepare(
             raise ValueError(f"{places} placeholders for {len(prompt.molecules)} molecules")
         rows.append(expand_placeholders(ids, config))
         for role, smiles in enumerate(prompt.molecules):
-            graphs.append(graph_of(canonical_key(smiles, limits)))
+            molecules.append(packed_of(canonical_key(smiles, limits)))
             projector.append(projector_index(config, role, prompt.task))
     width = max(len(row) for row in rows)
     pad = tokenizer.pad_token_id
@@ -76,6 +76,6 @@ def prepare(
         attention_mask=torch.tensor(
             [[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device
         ),
-        molecules=BatchMolGraph.from_graphs(graphs, device) if graphs else None,
-        projector=torch.tensor(projector, device=device) if graphs else None,
+        molecules=BatchMolGraph.from_molecules(molecules, device) if molecules else None,
+        projector=torch.tensor(projector, device=device) if molecules else None,
     )

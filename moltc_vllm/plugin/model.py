@@ -25,7 +25,8 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
-from moltc_vllm.models.batch import BatchMolGraph, PackedMolecule
+from moltc_vllm.chem import PackedMolecule
+from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder
 from moltc_vllm.models.projector import ProjectorBank

@@ -9,6 +9,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.parse import ModalityDataItems, MultiModalDataParser, ProcessorBatchItems
 
 from moltc_vllm.chem import MoleculeError, canonical_key, molblock_to_smiles
+from moltc_vllm.chem.route import compiled_reader
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import ProjectorError, projector_index
 from moltc_vllm.models.prompt import limits_of
@@ -112,6 +113,7 @@ class MoleculeDataParser(MultiModalDataParser):
     def __init__(self, config: MoltcConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
+        compiled_reader()  # now, and not in the first request: numba's import, a self-test
 
     def _get_subparsers(self) -> Mapping[str, Any]:
         return {MODALITY: self._parse}

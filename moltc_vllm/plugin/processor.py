@@ -22,8 +22,7 @@ from vllm.multimodal.processing import (
     PromptUpdate,
 )
 
-from moltc_vllm.chem import graph_of
-from moltc_vllm.models.batch import PackedMolecule, pack
+from moltc_vllm.chem import PackedMolecule, packed_of
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.plugin.molecules import MODALITY, EncoderInput, MoleculeDataParser
 
@@ -82,7 +81,7 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
         self, hf_data: Mapping[str, Any], hf_kwargs: Mapping[str, object]
     ) -> BatchFeature:
         molecules: list[EncoderInput] = hf_data["molecules"]
-        packed = [pack(graph_of(molecule.key)) for molecule in molecules]
+        packed = [packed_of(molecule.key) for molecule in molecules]
         columns = {
             name: _tensor(np.concatenate(arrays))
             for name, arrays in zip(PackedMolecule._fields, zip(*packed, strict=True), strict=True)

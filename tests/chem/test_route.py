@@ -1,0 +1,93 @@
+"""Which reader is chosen, and that all fall back to the loops when the compiled one is wrong."""
+
+import logging
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+from rdkit import Chem
+
+from moltc_vllm.chem import MolGraph, binary, featurize, route
+from moltc_vllm.chem.compiled import CompiledReader
+from moltc_vllm.chem.featurize_loops import featurize_plainly
+from moltc_vllm.chem.self_test import first_difference, same_graph
+
+
+@pytest.fixture(autouse=True)
+def chosen_anew():
+    """Each test may spoil the choice of the reader."""
+    route.forget()
+    yield
+    route.forget()
+
+
+def plainly_chosen(caplog):
+    with caplog.at_level(logging.WARNING, "moltc_vllm.chem"):
+        assert route.compiled_reader() is None
+        assert route.compiled_reader() is None
+    assert same_graph(
+        featurize(Chem.MolFromSmiles("CO")), featurize_plainly(Chem.MolFromSmiles("CO"))
+    )
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_another_format_version_falls_back_with_one_warning(monkeypatch, caplog):
+    def newer(self, mol):
+        data = bytearray(mol.ToBinary())
+        data[8] = 17
+        return bytes(data)
+
+    monkeypatch.setattr(CompiledReader, "to_binary", newer)
+    (message,) = plainly_chosen(caplog)
+    assert "plain loops" in message
+    assert "is not understood" in message
+
+
+def test_a_wrong_graph_falls_back_with_one_warning(monkeypatch, caplog):
+    right = CompiledReader.graph
+
+    def wrong(self, mol):
+        graph = right(self, mol)
+        mirrored = np.array([0, 2, 1])[graph.chirality]
+        return MolGraph(
+            graph.atomic_number, mirrored, graph.bond_index, graph.bond_type, graph.bond_direction
+        )
+
+    monkeypatch.setattr(CompiledReader, "graph", wrong)
+    assert "differs" in first_difference(CompiledReader())
+    (message,) = plainly_chosen(caplog)
+    assert "differs" in message
+
+
+def test_no_numba_falls_back_with_one_warning():
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "from moltc_vllm.chem import canonical_key, packed_of\n"
+        "print(packed_of(canonical_key('OC')).source.tolist(), packed_of('CN').degree.tolist())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[1, 0] [1, 1]"
+    assert run.stderr.count("plain loops") == run.stderr.count("numba") == 1
+
+
+def test_the_environment_can_ask_for_the_loops(monkeypatch, caplog):
+    monkeypatch.setenv(route.VARIABLE, "loops")
+    assert plainly_chosen(caplog) == []
+    route.forget()
+    monkeypatch.setenv(route.VARIABLE, "slow")
+    with pytest.raises(ValueError, match="expected 'fast' or 'loops'"):
+        route.compiled_reader()
+
+
+def test_without_a_place_for_its_cache_numba_compiles_without(monkeypatch):
+    original = numba.njit
+
+    def njit(*arguments, **options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert binary.jit(lambda x: x + 1)(2) == 3
