@@ -10,8 +10,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 from moltc_vllm.plugin.launcher import prepare_environment
+from tests.kernels.interpreter import import_triton
 
 prepare_environment()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how Triton kernels run: compiled for `-m gpu`, else interpreted.
+
+    Here, because importing vLLM imports Triton, and the first import decides.
+    """
+    if not selects_gpu(config):
+        import_triton()
+
+
+def selects_gpu(config: pytest.Config) -> bool:
+    """Whether this run is of the tests that need a GPU."""
+    expression = config.getoption("-m")
+    return "gpu" in expression and "not gpu" not in expression
 
 
 @pytest.fixture(scope="session")

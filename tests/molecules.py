@@ -6,6 +6,8 @@ import itertools
 import os
 from pathlib import Path
 
+from moltc_vllm.chem import MolGraph, featurize, parse_smiles
+
 DRUGS = {
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
     "caffeine": "Cn1c(=O)c2c(ncn2C)n(C)c1=O",
@@ -26,13 +28,28 @@ DRUGS = {
 }
 
 
+def data_folder() -> Path:
+    """Where the staged data is, if it is anywhere."""
+    return Path(os.environ.get("MOLTC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
 def drug_pairs(count: int) -> list[tuple[str, str]]:
     """Pairs of real drugs: DrugBank's where the data is at hand, else of the list above."""
-    data = Path(os.environ.get("MOLTC_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    path = data / "ddi_drugbank86.csv.gz"
+    path = data_folder() / "ddi_drugbank86.csv.gz"
     if not path.exists():
         return list(itertools.permutations(DRUGS.values(), 2))[:count]
     with gzip.open(path, "rt") as file:
         rows = list(csv.DictReader(file))
     step = len(rows) // count
     return [(row["smiles_1"], row["smiles_2"]) for row in rows[::step][:count]]
+
+
+def real_graphs(count: int) -> list[MolGraph]:
+    """Graphs of real molecules: ZINC's where the data is at hand, else of the list above."""
+    path = data_folder() / "screen_zinc250k_29k.smi.gz"
+    if not path.exists():
+        smiles = list(itertools.islice(itertools.cycle(DRUGS.values()), count))
+    else:
+        with gzip.open(path, "rt") as file:
+            smiles = [line.split()[0] for line in itertools.islice(file, count)]
+    return [featurize(parse_smiles(one)) for one in smiles]

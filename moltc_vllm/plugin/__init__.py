@@ -21,7 +21,9 @@ def register() -> None:
 
     from moltc_vllm.models.config import MoltcConfig
     from moltc_vllm.models.tokenizer import MoltcTokenizer
+    from moltc_vllm.plugin.compat import let_vllm_scan_llvmlite
 
+    let_vllm_scan_llvmlite()
     AutoConfig.register(MoltcConfig.model_type, MoltcConfig, exist_ok=True)
     AutoTokenizer.register(MoltcConfig, fast_tokenizer_class=MoltcTokenizer, exist_ok=True)
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():

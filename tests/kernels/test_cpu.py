@@ -11,13 +11,12 @@ from moltc_kernels.aggregate import naive as aggregate_naive
 from moltc_kernels.cross_attention import KeyValue
 from moltc_kernels.cross_attention import cpu as attention_cpu
 from moltc_kernels.cross_attention import naive as attention_naive
-from moltc_kernels.gin_stack import GinWeights
 from moltc_kernels.gin_stack import cpu as stack_cpu
 from moltc_kernels.gin_stack import naive as stack_naive
 from moltc_kernels.gin_stack.sharing import shared_layers
 from moltc_kernels.readout import cpu as readout_cpu
 from moltc_kernels.readout import naive as readout_naive
-from tests.kernels.graphs import random_molecules, rms_ratio
+from tests.kernels.cases import Molecules, double, gin_weights, molecules, offsets_of, rms_ratio
 
 # What a sum in float32 that is rounded once to the type may be off: half a unit in the last place.
 BOUND = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -31,8 +30,9 @@ SIZES = st.lists(st.integers(1, 40), max_size=20)
 @settings(max_examples=30, deadline=None)
 @given(sizes=SIZES, dim=st.sampled_from([1, 8, 60, 63, 300]), seed=st.integers(0, 99))
 def test_aggregate(dtype, sizes, dim, seed):
-    batch = random_molecules(sizes, seed)
-    h, table = torch.randn(batch.num_atoms, dim).to(dtype), torch.randn(18, dim).to(dtype)
+    batch = molecules(sizes, seed=seed)
+    torch.manual_seed(seed)
+    h, table = torch.randn(len(batch.atoms), dim).to(dtype), torch.randn(18, dim).to(dtype)
     got = aggregate_cpu.aggregate(h, batch.bonds, table)
     expected = aggregate_naive.aggregate(h.double(), batch.bonds, table.double())
     assert got.dtype == dtype
@@ -43,8 +43,9 @@ def test_aggregate(dtype, sizes, dim, seed):
 @settings(max_examples=30, deadline=None)
 @given(sizes=SIZES, dim=st.sampled_from([4, 60, 63, 300]), seed=st.integers(0, 99))
 def test_readout(dtype, sizes, dim, seed):
-    batch = random_molecules(sizes, seed)
-    h, (weight, bias) = torch.randn(batch.num_atoms, dim).to(dtype), torch.randn(2, dim).to(dtype)
+    batch = molecules(sizes, seed=seed)
+    torch.manual_seed(seed)
+    h, (weight, bias) = torch.randn(len(batch.atoms), dim).to(dtype), torch.randn(2, dim).to(dtype)
     got, offsets = readout_cpu.readout(h, batch.offsets, weight, bias, 1e-5)
     expected, same = readout_naive.readout(
         h.double(), batch.offsets, weight.double(), bias.double(), 1e-5
@@ -65,10 +66,11 @@ def test_readout(dtype, sizes, dim, seed):
 )
 def test_cross_attention(dtype, sizes, shape, shared, seed):
     queries, heads, dim, width = shape
-    batch = random_molecules(sizes, seed)
+    batch = molecules(sizes, seed=seed)
+    torch.manual_seed(seed)
     query = torch.randn(1 if shared else len(sizes), queries, heads, dim).to(dtype)
     query = query.expand(len(sizes), -1, -1, -1)
-    tokens = torch.randn(batch.num_atoms, width).to(dtype)
+    tokens = torch.randn(len(batch.atoms), width).to(dtype)
     key_weight, value_weight = (torch.randn(2, heads * dim, width) * width**-0.5).to(dtype)
     key_bias, value_bias = torch.randn(2, heads * dim).to(dtype)
     layers = KeyValue(key_weight, key_bias, value_weight, value_bias)
@@ -81,23 +83,28 @@ def test_cross_attention(dtype, sizes, shape, shared, seed):
     assert rms_ratio(got, expected) < LONG_BOUND[dtype]
 
 
-def random_weights(dim: int, layers: int, dtype=torch.float32) -> GinWeights:
-    def normal(*shape, size=1.0):
-        return (torch.randn(*shape) * size).to(dtype)
+def codes_of(batch: Molecules) -> torch.Tensor:
+    return stack_naive.atom_codes(batch.atoms)
 
-    return GinWeights(
-        atom_table=normal(360, dim),
-        bond_tables=normal(layers, 18, dim, size=0.3),
-        up=normal(layers, dim, 2 * dim, size=dim**-0.5),
-        up_bias=normal(layers, 2 * dim, size=0.3),
-        down=normal(layers, 2 * dim, dim, size=dim**-0.5 * 0.7),
-        down_bias=normal(layers, dim, size=0.3),
+
+def alike(sizes: list[int], seed: int, kinds: int) -> Molecules:
+    """Molecules with few kinds of atoms and bonds, so that many atoms are the same."""
+    batch = molecules(sizes, seed=seed)
+    bonds = batch.bonds._replace(code=batch.bonds.code % kinds)
+    return batch._replace(atoms=batch.atoms % kinds, bonds=bonds)
+
+
+def copies(batch: Molecules, count: int) -> Molecules:
+    """The same molecules again and again."""
+    atoms, bonds = len(batch.atoms), len(batch.bonds.source)
+    shift = torch.arange(count).repeat_interleave(bonds) * atoms
+    degree = batch.bonds.offsets.diff().repeat(count).tolist()
+    csr = BondCsr(
+        offsets_of(degree).int(),
+        (batch.bonds.source.repeat(count) + shift).int(),
+        batch.bonds.code.repeat(count),
     )
-
-
-def in_float64(weights: GinWeights) -> GinWeights:
-    names = ("atom_table", "bond_tables", "up", "up_bias", "down", "down_bias")
-    return GinWeights(**{name: getattr(weights, name).double() for name in names})
+    return Molecules(batch.atoms.repeat(count, 1), csr, offsets_of(batch.sizes * count).int())
 
 
 @DTYPES
@@ -108,21 +115,21 @@ def in_float64(weights: GinWeights) -> GinWeights:
     seed=st.integers(0, 99),
 )
 def test_gin_stack_with_and_without_sharing(dtype, sizes, dim, seed):
-    batch = random_molecules(sizes, seed, kinds=3)
-    weights = random_weights(dim, layers=4, dtype=dtype)
+    batch = alike(sizes, seed, kinds=3)
+    weights = gin_weights(dim, 2 * dim, 4, dtype, seed)
     got = stack_cpu.gin_stack(batch.atoms, batch.bonds, batch.offsets, weights)
-    expected = stack_naive.gin_stack(batch.atoms, batch.bonds, batch.offsets, in_float64(weights))
+    expected = stack_naive.gin_stack(batch.atoms, batch.bonds, batch.offsets, double(weights))
     assert got.dtype == dtype
     assert rms_ratio(got, expected) < LONG_BOUND[dtype]
 
 
 def test_copies_of_a_molecule_cost_nothing():
-    one = random_molecules([30], seed=3)
-    many = random_molecules([30] * 50, seed=3, repeat=True)
-    alone = shared_layers(one.codes, one.bonds, 5)
-    together = shared_layers(many.codes, many.bonds, 5)
+    one = molecules([30], seed=3)
+    many = copies(one, 50)
+    alone = shared_layers(codes_of(one), one.bonds, 5)
+    together = shared_layers(codes_of(many), many.bonds, 5)
     assert [len(x.example) for x in together] == [len(x.example) for x in alone]
-    weights = random_weights(60, layers=5)
+    weights = gin_weights(60, 120, 5, torch.float32)
     states = stack_cpu.gin_stack(many.atoms, many.bonds, many.offsets, weights).view(50, 30, 60)
     assert torch.equal(states, states[:1].expand_as(states))
 
@@ -130,14 +137,14 @@ def test_copies_of_a_molecule_cost_nothing():
 @settings(max_examples=40, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 99))
 def test_atoms_share_a_state_exactly_if_their_surroundings_read_the_same(sizes, seed):
-    batch = random_molecules(sizes, seed, kinds=2)
-    words = batch.codes.tolist()
+    batch = alike(sizes, seed, kinds=2)
+    words = codes_of(batch).tolist()
     bonds = [
         range(int(begin), int(end))
         for begin, end in zip(batch.bonds.offsets, batch.bonds.offsets[1:], strict=False)
     ]
     source, code = batch.bonds.source.tolist(), batch.bonds.code.tolist()
-    for layer in shared_layers(batch.codes, batch.bonds, 4):
+    for layer in shared_layers(codes_of(batch), batch.bonds, 4):
         assert len(set(words)) == len(layer.example)
         assert len(set(zip(words, layer.state.tolist(), strict=True))) == len(layer.example)
         assert [words[i] for i in layer.example[layer.state].tolist()] == words
@@ -148,17 +155,17 @@ def test_atoms_share_a_state_exactly_if_their_surroundings_read_the_same(sizes, 
 
 
 def test_a_collision_of_hashes_joins_no_atoms(monkeypatch):
-    batch = random_molecules([40] * 5, seed=0)
-    honest = shared_layers(batch.codes, batch.bonds, 3)
+    batch = molecules([40] * 5)
+    honest = shared_layers(codes_of(batch), batch.bonds, 3)
     monkeypatch.setattr(
         "moltc_kernels.gin_stack.sharing._mix", lambda x, constant: torch.zeros_like(x)
     )
-    collided = shared_layers(batch.codes, batch.bonds, 3)
+    collided = shared_layers(codes_of(batch), batch.bonds, 3)
     assert len(honest[3].example) > 1
-    assert all(len(layer.example) == batch.num_atoms for layer in collided[1:])
-    weights = random_weights(16, layers=3)
+    assert all(len(layer.example) == len(batch.atoms) for layer in collided[1:])
+    weights = gin_weights(16, 32, 3, torch.float32)
     got = stack_cpu.gin_stack(batch.atoms, batch.bonds, batch.offsets, weights)
-    expected = stack_naive.gin_stack(batch.atoms, batch.bonds, batch.offsets, in_float64(weights))
+    expected = stack_naive.gin_stack(batch.atoms, batch.bonds, batch.offsets, double(weights))
     assert rms_ratio(got, expected) < 1e-6
 
 
@@ -166,8 +173,8 @@ def test_no_bonds_at_all():
     none = torch.zeros(0, dtype=torch.int32)
     csr = BondCsr(torch.zeros(151, dtype=torch.int32), none, none)
     atoms = torch.randint(0, 3, (150, 2), dtype=torch.int32)
-    weights = random_weights(8, layers=2)
+    weights = gin_weights(8, 16, 2, torch.float32)
     offsets = torch.arange(151, dtype=torch.int32)
     got = stack_cpu.gin_stack(atoms, csr, offsets, weights)
-    expected = stack_naive.gin_stack(atoms, csr, offsets, in_float64(weights))
+    expected = stack_naive.gin_stack(atoms, csr, offsets, double(weights))
     assert rms_ratio(got, expected) < 1e-6

@@ -125,3 +125,18 @@ def test_every_engine_default_is_an_engine_argument():
 
     known = {field.name for field in dataclasses.fields(EngineArgs)}
     assert engine_defaults().keys() <= known
+
+
+def test_vllm_can_look_through_llvmlite_for_kernels():
+    """Featurisation loads numba, and an engine must start in the same process afterwards."""
+    from llvmlite.binding import ffi
+    from vllm.triton_utils.dispatcher import _rebind_kernels
+
+    from moltc_vllm.chem.route import compiled_reader
+    from moltc_vllm.plugin import register
+
+    assert compiled_reader() is not None
+    register()
+    assert vars(ffi.lib) == {}
+    _rebind_kernels([])  # looks at everything in every module
+    assert callable(ffi.lib.LLVMPY_GetDefaultTargetTriple)

@@ -8,7 +8,6 @@ from torch import Tensor
 from moltc_kernels.cross_attention.absorbed import absorb_query, project_context
 from moltc_kernels.cross_attention.naive import KeyValue, check_shapes
 
-
 # Molecules are read together with others of about their size: a few large products instead of two
 # small ones each, which threads would spend their time waiting for.
 _STEP = 8

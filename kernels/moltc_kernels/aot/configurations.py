@@ -1,0 +1,148 @@
+"""Every kernel that ships, as it is launched: published sizes, all dtypes, all devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from moltc_kernels.aggregate import triton as aggregate
+from moltc_kernels.cross_attention import triton as attention
+from moltc_kernels.gin_stack import fused
+from moltc_kernels.gin_stack.molecule_kernel import gin_molecule_kernel
+from moltc_kernels.launch import TARGETS, Launch, Target
+from moltc_kernels.readout import triton as readout
+from moltc_kernels.rows import VECTOR_BYTES, aligned_width, round_up
+
+DType = Literal["fp32", "bf16", "fp16"]
+
+ITEMSIZE: dict[DType, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+LAYERS, DIM, INNER = 5, 300, 600
+HEADS, QUERIES = 12, 8
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One compilation: a kernel, what it is specialised for, and what is expected of it."""
+
+    kernel: str
+    variant: str
+    dtype: DType
+    target: Target
+    function: Any
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    launch: Launch
+    wide_rows: bool
+    """Rows start at multiples of 16 bytes, so there must be 128-bit loads."""
+    tensor_cores: bool
+
+    @property
+    def name(self) -> str:
+        """Unique and stable: the key in the budget."""
+        return f"{self.kernel}/{self.variant}/{self.dtype}/{self.target}"
+
+
+def configurations() -> dict[str, Configuration]:
+    """All of them, by name."""
+    found = [
+        configuration
+        for target in TARGETS
+        for dtype in get_args(DType)
+        for configuration in _of(target, dtype)
+    ]
+    return {configuration.name: configuration for configuration in found}
+
+
+def _of(target: Target, dtype: DType) -> Iterator[Configuration]:
+    for dim in sorted({DIM, aligned_width(DIM, ITEMSIZE[dtype])}):
+        yield _aggregate(target, dtype, dim)
+    yield _readout(target, dtype)
+    for precision in get_args(attention.Precision):
+        is_half = precision == "half"
+        if is_half == (dtype != "fp32") and (target, precision) in attention.LAUNCH:
+            yield _attention(target, dtype, precision)
+    if dtype != "fp32":
+        for tiles in get_args(fused.Tiles):
+            yield _gin(target, dtype, tiles)
+
+
+def _aggregate(target: Target, dtype: DType, dim: int) -> Configuration:
+    launch = aggregate.LAUNCH[target]
+    return Configuration(
+        "aggregate",
+        f"dim{dim}",
+        dtype,
+        target,
+        aggregate.aggregate_kernel,
+        _pointers(dtype, "h", "table", "out")
+        | _pointers("i32", "offsets", "source", "code")
+        | {"num_atoms": "i32"},
+        aggregate.constants(dim) | dict(launch.blocks),
+        launch,
+        wide_rows=dim * ITEMSIZE[dtype] % VECTOR_BYTES == 0,
+        tensor_cores=False,
+    )
+
+
+def _readout(target: Target, dtype: DType) -> Configuration:
+    launch, stride = readout.LAUNCH[target], aligned_width(DIM, ITEMSIZE[dtype])
+    return Configuration(
+        "readout",
+        f"dim{DIM}",
+        dtype,
+        target,
+        readout.readout_kernel,
+        _pointers(dtype, "h", "weight", "bias", "tokens")
+        | _pointers("i32", "offsets")
+        | _pointers("i64", "token_offsets")
+        | {"eps": "fp32"},
+        readout.constants(DIM, stride, stride) | dict(launch.blocks),
+        launch,
+        wide_rows=True,
+        tensor_cores=False,
+    )
+
+
+def _attention(target: Target, dtype: DType, precision: attention.Precision) -> Configuration:
+    launch = attention.LAUNCH[target, precision]
+    stride = aligned_width(DIM, ITEMSIZE[dtype])
+    return Configuration(
+        "attention",
+        f"width{DIM}-{precision}",
+        dtype,
+        target,
+        attention.attend_kernel,
+        _pointers(dtype, "rows", "tokens", "context")
+        | _pointers("i64", "offsets")
+        | {"head_rows": "i32", "scale": "fp32"},
+        attention.constants(HEADS, QUERIES, DIM, stride, stride, precision) | dict(launch.blocks),
+        launch,
+        wide_rows=True,
+        # AMD's matrix instructions take float32 as it is.
+        tensor_cores=precision != "ieee" or target == "gfx942",
+    )
+
+
+def _gin(target: Target, dtype: DType, tiles: fused.Tiles) -> Configuration:
+    launch = fused.LAUNCH[target, tiles]
+    inner = round_up(INNER, fused.INNER_MULTIPLE)
+    return Configuration(
+        "gin",
+        f"atoms{tiles * fused.TILE_ATOMS}",
+        dtype,
+        target,
+        gin_molecule_kernel,
+        _pointers(dtype, "atom_table", "bond_tables", "up", "up_bias", "down", "down_bias", "out")
+        | _pointers("i32", "atoms", "bond_offsets", "source", "code", "molecule_offsets"),
+        fused.constants(LAYERS, DIM, aligned_width(DIM, ITEMSIZE[dtype]), inner, "ieee")
+        | dict(launch.blocks),
+        launch,
+        wide_rows=True,
+        tensor_cores=True,
+    )
+
+
+def _pointers(dtype: str, *names: str) -> dict[str, str]:
+    return {f"{name}_ptr": f"*{dtype}" for name in names}

@@ -1,0 +1,165 @@
+"""Random molecules for kernel tests, and how far a result is from the truth."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from moltc_kernels import BondCsr
+from moltc_kernels.cross_attention import KeyValue
+from moltc_kernels.gin_stack import GinWeights
+
+BOND_CODES = 18
+ATOM_TYPES = 120
+
+DTYPES = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
+)
+
+# Unit roundoff: rounding a number once changes it by at most this, and by 0.42 of it on average.
+ROUNDOFF = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+
+
+class Molecules(NamedTuple):
+    """A ragged batch; bonds stay within molecules."""
+
+    atoms: Tensor  # [V, 2] int32
+    bonds: BondCsr
+    offsets: Tensor  # [B + 1] int32
+
+    @property
+    def sizes(self) -> list[int]:
+        return self.offsets.diff().tolist()
+
+    def to(self, device: torch.device | str) -> Molecules:
+        bonds = BondCsr(*(t.to(device) for t in self.bonds))
+        return Molecules(self.atoms.to(device), bonds, self.offsets.to(device))
+
+
+def molecules(sizes: list[int], shape: str = "rings", seed: int = 0) -> Molecules:
+    """Molecules of the given numbers of atoms.
+
+    Args:
+        sizes: Atoms of each molecule.
+        shape: ``none`` has no bonds, in a ``star`` the first atom has all, ``rings`` is a random
+            tree with some more bonds, each in both directions as in chemistry.
+        seed: Of the random numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def below(limit: int) -> int:
+        return int(torch.randint(limit, (), generator=generator))
+
+    edges, first = [], 0
+    for size in sizes:
+        pairs: list[tuple[int, int]] = []
+        if shape == "star":
+            pairs = [(0, other) for other in range(1, size)]
+        elif shape == "rings":
+            pairs = [(max(0, other - 1 - below(3)), other) for other in range(1, size)]
+            pairs += [(below(size), below(size)) for _ in range(size // 5)]
+        for one, other in pairs:
+            code = below(BOND_CODES)
+            edges += [(first + one, first + other, code), (first + other, first + one, code)]
+        first += size
+    edges.sort(key=lambda edge: edge[1])
+    source, target, code = torch.tensor(edges, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    degree = torch.bincount(target, minlength=first)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), degree.cumsum(0)])
+    atoms = torch.stack(
+        [
+            torch.randint(ATOM_TYPES, (first,), generator=generator),
+            torch.randint(3, (first,), generator=generator),
+        ],
+        dim=1,
+    )
+    return Molecules(
+        atoms.int(), BondCsr(offsets.int(), source.int(), code.int()), offsets_of(sizes).int()
+    )
+
+
+def offsets_of(sizes: list[int]) -> Tensor:
+    """Where each molecule begins, ``[B + 1]`` int64."""
+    return torch.tensor([0, *sizes]).cumsum(0)
+
+
+def batches(max_size: int, max_batch: int) -> st.SearchStrategy[Molecules]:
+    """Batches of molecules, none among them."""
+    return st.builds(
+        molecules,
+        st.lists(st.integers(1, max_size), max_size=max_batch),
+        st.sampled_from(["none", "star", "rings"]),
+        st.integers(0, 2**16),
+    )
+
+
+def gin_weights(dim: int, inner: int, layers: int, dtype: torch.dtype, seed: int = 0) -> GinWeights:
+    """Random weights that keep states of about unit size."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, scale: float) -> Tensor:
+        return (torch.randn(*shape, generator=generator) * scale).to(dtype)
+
+    return GinWeights(
+        atom_table=normal(ATOM_TYPES * 3, dim, scale=1.0),
+        bond_tables=normal(layers, BOND_CODES, dim, scale=0.5),
+        up=normal(layers, dim, inner, scale=(2 / dim) ** 0.5 / 2),
+        up_bias=normal(layers, inner, scale=0.2),
+        down=normal(layers, inner, dim, scale=inner**-0.5),
+        down_bias=normal(layers, dim, scale=0.2),
+    )
+
+
+def key_value(heads: int, dim: int, width: int, dtype: torch.dtype) -> KeyValue:
+    """Random key and value layers."""
+    weight = [torch.randn(heads * dim, width) * width**-0.5 for _ in range(2)]
+    bias = [torch.randn(heads * dim) for _ in range(2)]
+    return KeyValue(*(t.to(dtype) for t in (weight[0], bias[0], weight[1], bias[1])))
+
+
+def double(value: Any) -> Any:
+    """The same numbers as float64; looks into tuples and `GinWeights`."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, GinWeights):
+        names = GinWeights.__dataclass_fields__
+        return GinWeights(**{name: double(getattr(value, name)) for name in names})
+    return type(value)(*map(double, value))
+
+
+def rms_ratio(got: Tensor, truth: Tensor) -> float:
+    """Size of the error relative to the size of the truth; 0 for nothing, NaN for any NaN."""
+    assert got.shape == truth.shape
+    if not truth.numel():
+        return 0.0
+    error = (got.double() - truth).square().mean().sqrt()
+    return float(error / truth.square().mean().sqrt())
+
+
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """Memory that is allocated inside and never written reads NaN."""
+    allocators = [
+        (torch, "empty", torch.empty),
+        (torch, "empty_like", torch.empty_like),
+        (Tensor, "new_empty", Tensor.new_empty),
+    ]
+
+    def poison(allocate: Any) -> Any:
+        def allocate_poisoned(*args: Any, **options: Any) -> Tensor:
+            fresh = allocate(*args, **options)
+            return fresh.fill_(float("nan") if fresh.is_floating_point() else -(2**30))
+
+        return allocate_poisoned
+
+    with contextlib.ExitStack() as stack:
+        for owner, name, allocate in allocators:
+            stack.enter_context(mock.patch.object(owner, name, poison(allocate)))
+        yield

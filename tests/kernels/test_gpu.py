@@ -1,0 +1,139 @@
+"""Every operation on a GPU against the naive form in float64; `pytest -m gpu` where there is one.
+
+In such a run kernels are compiled, not interpreted (``tests/conftest.py``).
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from moltc_kernels.aggregate import aggregate
+from moltc_kernels.aggregate import naive as aggregate_naive
+from moltc_kernels.cross_attention import cross_attention
+from moltc_kernels.cross_attention import naive as attention_naive
+from moltc_kernels.dispatch import VARIABLE, backend_for, interpreted
+from moltc_kernels.gin_stack import fused, gin_stack
+from moltc_kernels.gin_stack import naive as gin_naive
+from moltc_kernels.readout import naive as readout_naive
+from moltc_kernels.readout import readout
+from tests.kernels.cases import (
+    BOND_CODES,
+    DTYPES,
+    ROUNDOFF,
+    double,
+    gin_weights,
+    key_value,
+    molecules,
+    poisoned,
+    rms_ratio,
+)
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+DEVICE = "cuda"
+SIZES = pytest.mark.parametrize(
+    "sizes",
+    [[], [1], [30], [20, 64, 3], [300, 7], [1 + i % 50 for i in range(200)]],
+    ids=["empty", "one atom", "one molecule", "small", "large", "many"],
+)
+DIM = pytest.mark.parametrize("dim", [60, 63, 300, 320])
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert not interpreted(), "run GPU tests on their own: pytest -m gpu"
+
+
+def on_gpu(value):
+    if isinstance(value, Tensor):
+        return value.to(DEVICE)
+    return type(value)(*map(on_gpu, value)) if isinstance(value, tuple) else value
+
+
+def check(public, naive, arguments, bound: float) -> None:
+    arguments = [on_gpu(a) for a in arguments]
+    exact = [double(a) if isinstance(a, Tensor | tuple) else a for a in arguments]
+    with poisoned():
+        got = public(*arguments)
+    truth = naive(*exact)
+    again = public(*arguments)
+    if isinstance(got, tuple):
+        assert torch.equal(got[1], truth[1])
+        got, truth, again = got[0], truth[0], again[0]
+    assert got.device.type == DEVICE
+    assert rms_ratio(got, truth) <= bound
+    assert torch.equal(got, again)
+
+
+def test_a_gpu_takes_triton():
+    assert backend_for(torch.zeros(1, device=DEVICE)) == "triton"
+
+
+@SIZES
+@DIM
+@DTYPES
+def test_aggregate(sizes, dim, dtype):
+    batch = molecules(sizes)
+    arguments = (torch.randn(len(batch.atoms), dim).to(dtype), batch.bonds)
+    table = torch.randn(BOND_CODES, dim).to(dtype)
+    check(aggregate, aggregate_naive.aggregate, (*arguments, table), 6 * ROUNDOFF[dtype])
+
+
+@SIZES
+@DIM
+@DTYPES
+def test_readout(sizes, dim, dtype):
+    batch = molecules(sizes, "none")
+    gain, shift = torch.randn(2, dim).to(dtype)
+    arguments = (torch.randn(len(batch.atoms), dim).to(dtype), batch.offsets, gain, shift, 1e-5)
+    check(readout, readout_naive.readout, arguments, 10 * ROUNDOFF[dtype])
+
+
+@SIZES
+@DIM
+@DTYPES
+def test_cross_attention(sizes, dim, dtype):
+    batch = molecules(sizes, "none")
+    query = torch.randn(len(sizes), 8, 12, 64).to(dtype)
+    tokens = torch.randn(len(batch.atoms), dim).to(dtype)
+    arguments = (query, tokens, batch.offsets, key_value(12, 64, dim, dtype))
+    check(cross_attention, attention_naive.cross_attention, arguments, 20 * ROUNDOFF[dtype])
+
+
+@SIZES
+@DTYPES
+@pytest.mark.parametrize(("dim", "inner"), [(60, 120), (300, 600)])
+def test_gin_stack(sizes, dtype, dim, inner):
+    batch, weights = molecules(sizes).to(DEVICE), gin_weights(dim, inner, 5, dtype)
+    names = type(weights).__dataclass_fields__
+    weights = type(weights)(**{name: getattr(weights, name).to(DEVICE) for name in names})
+    truth = gin_naive.gin_stack(*batch, double(weights))
+    with poisoned():
+        got = gin_stack(*batch, weights)
+    assert rms_ratio(got, truth) <= 40 * ROUNDOFF[dtype]
+    assert torch.equal(got, gin_stack(*batch, weights))
+    # The other of the two forms, where it exists, agrees.
+    tiles = fused.tiles_for(batch.atoms, batch.offsets, weights) if sizes else None
+    expects_one_launch = dtype != torch.float32 and sizes in ([1], [30], [20, 64, 3])
+    assert (tiles is not None) == expects_one_launch
+
+
+@DTYPES
+def test_a_graph_can_be_captured(dtype):
+    batch, weights = molecules([20, 40]).to(DEVICE), gin_weights(60, 120, 2, dtype)
+    names = type(weights).__dataclass_fields__
+    weights = type(weights)(**{name: getattr(weights, name).to(DEVICE) for name in names})
+    # Kernels are compiled before anything is captured, in both forms.
+    gin_stack(*batch, weights)
+    batch_large = molecules([65, 40]).to(DEVICE)
+    gin_stack(*batch_large, weights)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = gin_stack(*batch, weights)
+    graph.replay()
+    truth = gin_naive.gin_stack(*batch, double(weights))
+    assert rms_ratio(captured, truth) <= 40 * ROUNDOFF[dtype]
