@@ -6,7 +6,9 @@ kernel out when answers look odd.
 
 from __future__ import annotations
 
+import importlib
 import os
+from types import ModuleType
 from typing import Literal, cast, get_args
 
 import torch
@@ -19,6 +21,19 @@ VARIABLE = "MOLTC_KERNELS"
 
 class BackendError(RuntimeError):
     """``MOLTC_KERNELS`` asks for something that does not exist or cannot run here."""
+
+
+def form(room: str, *tensors: Tensor) -> ModuleType:
+    """Import the form of an operation that runs for these arguments.
+
+    Args:
+        room: The operation's package, which has a module of each `Backend`'s name.
+        *tensors: As `backend_for`'s.
+
+    Raises:
+        BackendError: As `backend_for`.
+    """
+    return importlib.import_module(f"{room}.{backend_for(*tensors)}")
 
 
 def backend_for(*tensors: Tensor) -> Backend:

@@ -12,7 +12,7 @@ from moltc_kernels.aot.build import Statistics
 from moltc_kernels.aot.configurations import Configuration
 from moltc_kernels.aot.devices import DEVICES
 
-PATH = Path(__file__).parents[2] / "budget.json"
+PATH = Path(__file__).with_name("budget.json")
 
 LESS_IS_BETTER = ("registers", "spill_bytes", "stack_bytes", "shared_bytes")
 MORE_IS_BETTER = ("wide_loads", "tensor_instructions")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from moltc_kernels.contracts import BondCsr
-from moltc_kernels.dispatch import backend_for
-from moltc_kernels.gin_stack import cpu, naive
+from moltc_kernels.dispatch import form
 from moltc_kernels.gin_stack.weights import GinWeights, fold_batch_norm
 
 __all__ = ["GinWeights", "fold_batch_norm", "gin_stack"]
@@ -16,12 +15,4 @@ def gin_stack(
     atoms: Tensor, bonds: BondCsr, molecule_offsets: Tensor, weights: GinWeights
 ) -> Tensor:
     """Atom states after the last layer; contract in `moltc_kernels.gin_stack.naive.gin_stack`."""
-    match backend_for(weights.up):
-        case "naive":
-            return naive.gin_stack(atoms, bonds, molecule_offsets, weights)
-        case "cpu":
-            return cpu.gin_stack(atoms, bonds, molecule_offsets, weights)
-        case "triton":
-            from moltc_kernels.gin_stack import triton
-
-            return triton.gin_stack(atoms, bonds, molecule_offsets, weights)
+    return form(__name__, weights.up).gin_stack(atoms, bonds, molecule_offsets, weights)
