@@ -15,6 +15,12 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
+def block_with(text):
+    """The one Python example that has this in it."""
+    (block,) = (block for block in blocks("python") if text in block)
+    return block
+
+
 def test_the_first_screen_has_the_two_commands():
     first = README.splitlines()[:45]
     assert any("$ make demo" in line for line in first)
@@ -47,7 +53,7 @@ def test_every_folder_exists():
 
 
 def test_the_plain_torch_example_runs(tiny):
-    (code,) = (block for block in blocks("python") if "load_model" in block)
+    code = block_with("load_model")
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tiny.parent, capture_output=True, text=True, check=True
     )
@@ -65,3 +71,14 @@ def test_the_demo_runs_to_its_end(tmp_path):
     assert "24 pairs in" in run.stdout
     assert "syntax: extra open parentheses" in run.stdout
     assert (tmp_path / "report.html").read_text().count("<svg") == 44
+
+
+def test_the_library_example_runs(tmp_path):
+    (tmp_path / "library.smi").write_text("CCO ethanol\nC1CC bad\n" + "CC(N)C\n" * 600)
+    script = tmp_path / "example.py"
+    script.write_text(block_with("featurize_library"))
+    run = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.count("molecule 'C1CC': syntax") == 1

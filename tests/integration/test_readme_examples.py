@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
-from tests.test_readme import blocks
+from tests.test_readme import block_with
 
 
 def test_the_client_and_offline_examples_run(server, tiny):
-    client, offline = (b for b in blocks("python") if "load_model" not in b)
+    client, offline = block_with("OpenAI("), block_with("LLM(")
     client = client.replace("http://127.0.0.1:8000", server.url).replace("./tiny", "moltc")
     subprocess.run([sys.executable, "-c", client], check=True, capture_output=True)
     # vLLM starts its engine in another process, so the example needs the usual guard.
