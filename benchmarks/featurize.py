@@ -39,10 +39,10 @@ from moltc_vllm.chem import (
     parse_smiles,
 )
 from moltc_vllm.chem.block import read_block
+from moltc_vllm.chem.fast.route import compiled_reader
 from moltc_vllm.chem.featurize_loops import featurize_plainly
 from moltc_vllm.chem.parse import clean_smiles, parse_for_graph
 from moltc_vllm.chem.rdkit_log import QuietLog
-from moltc_vllm.chem.route import compiled_reader
 
 CHUNK = 250
 

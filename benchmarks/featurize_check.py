@@ -17,9 +17,9 @@ from measuring import read_smiles
 from rdkit import Chem
 
 from moltc_vllm.chem import MoleculeError, canonical_key
+from moltc_vllm.chem.fast.route import compiled_reader
+from moltc_vllm.chem.fast.self_test import difference
 from moltc_vllm.chem.rdkit_log import QuietLog
-from moltc_vllm.chem.route import compiled_reader
-from moltc_vllm.chem.self_test import difference
 
 
 def _plain_key(smiles: str) -> str:

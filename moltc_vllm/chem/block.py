@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from moltc_vllm.chem.errors import MoleculeError
+from moltc_vllm.chem.fast.route import compiled_reader
 from moltc_vllm.chem.featurize import featurize_packed
 from moltc_vllm.chem.limits import MoleculeLimits
 from moltc_vllm.chem.molecule import canonical_key, packed_of
 from moltc_vllm.chem.packed import PackedMolecule, empty_packed, frozen
 from moltc_vllm.chem.parse import clean_smiles, parse_for_graph
 from moltc_vllm.chem.rdkit_log import QuietLog
-from moltc_vllm.chem.route import compiled_reader
 
 Row: TypeAlias = tuple[str, PackedMolecule] | MoleculeError
 """A molecule's key and packed graph, or why it has none."""

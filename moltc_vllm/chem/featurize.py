@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rdkit import Chem
 
+from moltc_vllm.chem.fast.route import compiled_reader
 from moltc_vllm.chem.featurize_loops import featurize_plainly
 from moltc_vllm.chem.graph import MolGraph
 from moltc_vllm.chem.packed import PackedMolecule, pack
-from moltc_vllm.chem.route import compiled_reader
 
 
 def featurize(mol: Chem.Mol, text: str | None = None) -> MolGraph:

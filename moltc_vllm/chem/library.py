@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from moltc_vllm.chem.block import Block, Row, read_block
 from moltc_vllm.chem.errors import MoleculeError
+from moltc_vllm.chem.fast.route import compiled_reader
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.parse import clean_smiles
-from moltc_vllm.chem.route import compiled_reader
 
 _BLOCKS_PER_WORKER = 3  # one being read, one waiting, one being handed out
 

@@ -9,11 +9,11 @@ from contextlib import suppress
 from rdkit import Chem
 
 from moltc_vllm.chem.errors import MoleculeError
+from moltc_vllm.chem.fast.route import compiled_reader
+from moltc_vllm.chem.fast.selective import read_for_graph, read_for_writing
+from moltc_vllm.chem.fast.shape import has_large_number, shape_of
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.rdkit_log import QuietLog, captured_log, first_reason
-from moltc_vllm.chem.route import compiled_reader
-from moltc_vllm.chem.selective import read_for_graph, read_for_writing
-from moltc_vllm.chem.shape import has_large_number, shape_of
 
 _MOLBLOCK_END = "M  END"
 

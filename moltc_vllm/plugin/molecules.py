@@ -9,7 +9,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.parse import ModalityDataItems, MultiModalDataParser, ProcessorBatchItems
 
 from moltc_vllm.chem import MoleculeError, canonical_key, molblock_to_smiles
-from moltc_vllm.chem.route import compiled_reader
+from moltc_vllm.chem.fast.route import compiled_reader
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import ProjectorError, projector_index
 from moltc_vllm.models.prompt import limits_of

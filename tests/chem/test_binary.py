@@ -10,17 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from moltc_vllm.chem import MolGraph, binary, pack
-from moltc_vllm.chem.binary import read_graph, sizes_of
-from moltc_vllm.chem.binary_csr import pack_many, pack_one
-from moltc_vllm.chem.compiled import CompiledReader
-from moltc_vllm.chem.featurize_loops import featurize_plainly
-from moltc_vllm.chem.self_test import (
+from moltc_vllm.chem import MolGraph, pack
+from moltc_vllm.chem.fast import binary
+from moltc_vllm.chem.fast.binary import read_graph, sizes_of
+from moltc_vllm.chem.fast.binary_csr import pack_many, pack_one
+from moltc_vllm.chem.fast.compiled import CompiledReader
+from moltc_vllm.chem.fast.self_test import (
     FIELDS,
     MOLECULES,
     difference,
     same_graph,
 )
+from moltc_vllm.chem.featurize_loops import featurize_plainly
 
 READER = CompiledReader()
 CANARY = 0xA5

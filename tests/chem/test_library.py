@@ -16,10 +16,10 @@ from moltc_vllm.chem import (
     library,
     packed_of,
     parse_smiles,
-    route,
 )
+from moltc_vllm.chem.fast import route
+from moltc_vllm.chem.fast.self_test import same_packed
 from moltc_vllm.chem.featurize import featurize_packed
-from moltc_vllm.chem.self_test import same_packed
 
 SMILES = [
     "OCC",

@@ -3,9 +3,9 @@
 import pytest
 
 from moltc_vllm.chem import MoleculeError, canonical_key, graph_of, pack, packed_of, parse_smiles
+from moltc_vllm.chem.fast.self_test import same_packed
 from moltc_vllm.chem.featurize import featurize_packed
 from moltc_vllm.chem.featurize_loops import featurize_plainly
-from moltc_vllm.chem.self_test import same_packed
 
 
 def plainly(smiles):

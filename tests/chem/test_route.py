@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from moltc_vllm.chem import MolGraph, binary, featurize, route
-from moltc_vllm.chem.compiled import CompiledReader
+from moltc_vllm.chem import MolGraph, featurize
+from moltc_vllm.chem.fast import binary, route
+from moltc_vllm.chem.fast.compiled import CompiledReader
+from moltc_vllm.chem.fast.self_test import first_difference, same_graph
 from moltc_vllm.chem.featurize_loops import featurize_plainly
-from moltc_vllm.chem.self_test import first_difference, same_graph
 
 
 @pytest.fixture(autouse=True)

@@ -22,14 +22,14 @@ from moltc_vllm.chem import (
     molecule,
     packed_of,
     parse_smiles,
-    route,
 )
-from moltc_vllm.chem.compiled import CompiledReader
+from moltc_vllm.chem.fast import route
+from moltc_vllm.chem.fast.compiled import CompiledReader
+from moltc_vllm.chem.fast.selective import read_for_graph, read_for_writing
+from moltc_vllm.chem.fast.self_test import difference, same_graph, same_packed
+from moltc_vllm.chem.fast.shape import shape_of
 from moltc_vllm.chem.featurize_loops import featurize_plainly
 from moltc_vllm.chem.parse import clean_smiles, parse_for_graph, parse_for_writing
-from moltc_vllm.chem.selective import read_for_graph, read_for_writing
-from moltc_vllm.chem.self_test import difference, same_graph, same_packed
-from moltc_vllm.chem.shape import shape_of
 from tests.paths import data_dir
 from tests.test_boundaries import ROOT
 

@@ -132,7 +132,7 @@ def test_vllm_can_look_through_llvmlite_for_kernels():
     from llvmlite.binding import ffi
     from vllm.triton_utils.dispatcher import _rebind_kernels
 
-    from moltc_vllm.chem.route import compiled_reader
+    from moltc_vllm.chem.fast.route import compiled_reader
     from moltc_vllm.plugin import register
 
     assert compiled_reader() is not None

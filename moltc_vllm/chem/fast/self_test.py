@@ -9,11 +9,11 @@ import numpy.typing as npt
 from rdkit import Chem
 
 from moltc_vllm.chem.errors import MoleculeError
+from moltc_vllm.chem.fast.selective import read_for_graph, read_for_writing
 from moltc_vllm.chem.featurize_loops import featurize_plainly
 from moltc_vllm.chem.graph import MolGraph
 from moltc_vllm.chem.packed import PackedMolecule, pack
 from moltc_vllm.chem.rdkit_log import QuietLog
-from moltc_vllm.chem.selective import read_for_graph, read_for_writing
 
 FIELDS: Final = ("atomic_number", "chirality", "bond_index", "bond_type", "bond_direction")
 

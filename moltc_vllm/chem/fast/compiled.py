@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from rdkit import Chem
 
-from moltc_vllm.chem import binary, binary_csr
+from moltc_vllm.chem.fast import binary, binary_csr
 from moltc_vllm.chem.graph import MolGraph, unchecked_graph
 from moltc_vllm.chem.packed import PackedMolecule, empty_packed, frozen
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 from rdkit import Chem
 from rdkit.Chem import SanitizeFlags
 
-from moltc_vllm.chem.shape import has_stereo, is_unusual, may_have_metal, shape_of
+from moltc_vllm.chem.fast.shape import has_stereo, is_unusual, may_have_metal, shape_of
 
 _FOR_GRAPH: Final = int(
     SanitizeFlags.SANITIZE_CLEANUP

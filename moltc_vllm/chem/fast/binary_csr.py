@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from moltc_vllm.chem.binary import U8, U16, jit, read_graph, sizes_of
+from moltc_vllm.chem.fast.binary import U8, U16, jit, read_graph, sizes_of
 from moltc_vllm.chem.graph import BOND_DIRECTIONS
 
 I16 = npt.NDArray[np.int16]

@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from moltc_vllm.chem.compiled import CompiledReader
+    from moltc_vllm.chem.fast.compiled import CompiledReader
 
 VARIABLE: Final = "MOLTC_FEATURIZE"
 """Set to ``loops`` to read every molecule the plain way; ``fast`` is the default."""
@@ -49,8 +49,8 @@ def _choose() -> CompiledReader | None:
     if wish == "loops":
         return None
     try:
-        from moltc_vllm.chem.compiled import CompiledReader
-        from moltc_vllm.chem.self_test import first_difference
+        from moltc_vllm.chem.fast.compiled import CompiledReader
+        from moltc_vllm.chem.fast.self_test import first_difference
 
         reader = CompiledReader()
         difference = first_difference(reader)
