@@ -5,6 +5,7 @@ from prometheus_client import REGISTRY
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
+from moltc_vllm.models.checkpoint import read_weights
 from moltc_vllm.tasks import get_task
 from tests.molecules import DRUGS
 
@@ -105,6 +106,27 @@ def test_the_encoder_runs_once_for_a_step_of_many_requests(llm):
 def test_inference_uses_folded_weights(llm):
     (folded,) = llm.apply_model(lambda model: model.molecule_encoder.graph_encoder._folded)
     assert folded is not None
+
+
+def test_weights_that_are_loaded_again_are_used(llm, tiny_roles):
+    prompt = given(DRUGS["morphine"], DRUGS["nicotine"])
+    before = answer(llm, prompt)
+
+    def load(scale):
+        def weights():
+            for name, tensor in read_weights(tiny_roles):
+                if not name.startswith("language_model."):  # vLLM has repacked those
+                    yield name, tensor * scale if ".atom_type." in name else tensor
+
+        llm.apply_model(lambda model: model.load_weights(weights()))
+        llm.reset_mm_cache()
+        llm.llm_engine.reset_encoder_cache()
+        llm.reset_prefix_cache()
+
+    load(-3.0)
+    assert answer(llm, prompt) != before
+    load(1.0)
+    assert answer(llm, prompt) == before
 
 
 @pytest.mark.parametrize(
