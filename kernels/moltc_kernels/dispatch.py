@@ -47,8 +47,8 @@ def backend_for(*tensors: Tensor) -> Backend:
         else what ``MOLTC_KERNELS`` says; else ``triton`` on a GPU and ``cpu`` elsewhere.
 
     Raises:
-        BackendError: If ``MOLTC_KERNELS`` has another value, or says ``triton`` for tensors that
-            Triton cannot reach.
+        BackendError: If ``MOLTC_KERNELS`` has another value, or names a form that cannot run on
+            the tensors' device.
     """
     chosen = os.environ.get(VARIABLE, "")
     if chosen not in ("", *get_args(Backend)):
@@ -62,6 +62,8 @@ def backend_for(*tensors: Tensor) -> Backend:
             f"{VARIABLE}=triton, but the tensors are on {tensors[0].device}: Triton needs a GPU, "
             "or TRITON_INTERPRET=1 before the first kernel is imported"
         )
+    if chosen == "cpu" and on_gpu:
+        raise BackendError(f"{VARIABLE}=cpu, but the tensors are on {tensors[0].device}")
     if chosen:
         return cast(Backend, chosen)
     return "triton" if on_gpu else "cpu"

@@ -7,7 +7,8 @@ checked without a GPU is what runs on one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -27,22 +28,16 @@ class Launch:
 
     num_warps: int
     num_stages: int = 1
-    maxnreg: int | None = None
-    """Most registers a thread may have (NVIDIA); ptxas guesses too low on some large kernels."""
 
-    options: dict[str, Any] = field(init=False)
-    """As Triton takes them, for a launch and for a compilation."""
-
-    def __post_init__(self) -> None:
-        # Fused multiply-add is off by default in Triton 3.9; older releases had it on.
-        options: dict[str, Any] = {
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """As Triton takes them, for a launch and for a compilation."""
+        return {
             "num_warps": self.num_warps,
             "num_stages": self.num_stages,
+            # Off by default in Triton 3.9; older releases had it on.
             "enable_fp_fusion": True,
         }
-        if self.maxnreg is not None:
-            options["maxnreg"] = self.maxnreg
-        object.__setattr__(self, "options", options)
 
 
 def target_of(tensor: Tensor) -> Target:

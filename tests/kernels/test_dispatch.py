@@ -32,7 +32,6 @@ class OnGpu:
         (FLOATS.clone().requires_grad_(), "cpu", "naive"),
         (OnGpu, "", "triton"),
         (OnGpu, "naive", "naive"),
-        (OnGpu, "cpu", "cpu"),
         (OnGpu, "triton", "triton"),
     ],
 )
@@ -52,6 +51,12 @@ def test_an_unknown_name_is_refused(monkeypatch):
     monkeypatch.setenv("MOLTC_KERNELS", "cuda")
     with pytest.raises(BackendError, match="'cuda', expected naive, cpu, triton"):
         backend_for(FLOATS)
+
+
+def test_the_cpu_form_on_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setenv("MOLTC_KERNELS", "cpu")
+    with pytest.raises(BackendError, match="cpu, but the tensors are on cuda:0"):
+        backend_for(OnGpu)
 
 
 def test_triton_without_a_gpu_is_refused(monkeypatch):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moltc_kernels.contracts import BondCsr
 
-# Odd constants of 64 bits with no structure (the fractional parts of square roots).
+# Odd constants that spread bits well: of splitmix64 (first and last) and of xxHash, as int64.
 _OWN, _NEIGHBOUR, _STIR = -7046029254386353131, -4417276706812531889, -4658895280553007687
 
 
