@@ -16,7 +16,13 @@ from moltc_vllm.chem.graph import (
 )
 from moltc_vllm.chem.library import featurize_library
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
-from moltc_vllm.chem.molecule import canonical_key, graph_of, molblock_to_smiles, packed_of
+from moltc_vllm.chem.molecule import (
+    canonical_key,
+    graph_of,
+    molblock_to_smiles,
+    packed_of,
+    written_key,
+)
 from moltc_vllm.chem.packed import PackedMolecule, pack
 from moltc_vllm.chem.parse import parse_molblock, parse_smiles
 
@@ -43,4 +49,5 @@ __all__ = [
     "packed_of",
     "parse_molblock",
     "parse_smiles",
+    "written_key",
 ]

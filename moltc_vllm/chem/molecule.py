@@ -50,6 +50,28 @@ def canonical_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
     return _key(clean_smiles(text, limits), limits)
 
 
+def written_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
+    """Name a molecule as its SMILES is written: two spellings are two molecules.
+
+    For encoders that were trained on what they were given. `packed_of` encodes it.
+
+    Args:
+        text: A SMILES.
+        limits: How large it may be.
+
+    Returns:
+        The text without blanks around it.
+
+    Raises:
+        MoleculeError: If the molecule cannot be read or encoded.
+    """
+    smiles = clean_smiles(text, limits)
+    atoms = len(_canonicalise(smiles)[1].degree)
+    if atoms > limits.max_atoms:
+        raise MoleculeError(smiles, "too_many_atoms", f"{atoms} atoms, at most {limits.max_atoms}")
+    return smiles
+
+
 def packed_of(key: str) -> PackedMolecule:
     """Look up or build the packed graph of a key, as the model gets it.
 

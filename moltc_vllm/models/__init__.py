@@ -9,8 +9,9 @@ from moltc_vllm.models.checkpoint import (
     save_model,
 )
 from moltc_vllm.models.config import GraphEncoderConfig, MoltcConfig, QFormerConfig
+from moltc_vllm.models.decoding import Greedy
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder
-from moltc_vllm.models.moltc import Generation, MoltcModel
+from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.presets import PRESETS, create_checkpoint
 from moltc_vllm.models.projector import ProjectorBank, ProjectorError, projector_index
 from moltc_vllm.models.prompt import Prompt, prepare
@@ -20,8 +21,8 @@ __all__ = [
     "PRESETS",
     "BatchMolGraph",
     "CheckpointError",
-    "Generation",
     "GraphEncoderConfig",
+    "Greedy",
     "MoleculeEncoder",
     "MoltcConfig",
     "MoltcModel",

@@ -6,6 +6,9 @@ from typing import Any, Literal, get_args
 
 from transformers import AutoConfig, PretrainedConfig
 
+from moltc_vllm.tasks import PromptStyle, get_style
+from moltc_vllm.tasks.style import OWN_STYLE
+
 ProjectorSharing = Literal["shared", "role", "task_role"]
 
 
@@ -100,6 +103,10 @@ class MoltcConfig(PretrainedConfig):
         max_atoms: Larger molecules are refused.
         max_smiles_characters: Longer SMILES are refused.
         max_molecules: Prompts with more molecules are refused.
+        prompt_style: How the checkpoint is asked, one of `moltc_vllm.tasks.STYLES`.
+        molecule_prompt: Text of one molecule in a published style's prompt.
+        mask_molecule_token: Whether the placeholder's logit is masked. The published code does not
+            mask it, and has a random row there; only where that row is known it may stay.
     """
 
     model_type = "moltc"
@@ -122,6 +129,9 @@ class MoltcConfig(PretrainedConfig):
         max_atoms: int = 512,
         max_smiles_characters: int = 2048,
         max_molecules: int = 16,
+        prompt_style: str = OWN_STYLE.name,
+        molecule_prompt: str | None = None,
+        mask_molecule_token: bool = True,
         **kwargs: Any,
     ) -> None:
         if projector_sharing not in get_args(ProjectorSharing):
@@ -144,10 +154,19 @@ class MoltcConfig(PretrainedConfig):
         self.max_atoms = max_atoms
         self.max_smiles_characters = max_smiles_characters
         self.max_molecules = max_molecules
+        get_style(prompt_style, molecule_prompt)  # a wrong one is named now
+        self.prompt_style = prompt_style
+        self.molecule_prompt = molecule_prompt
+        self.mask_molecule_token = mask_molecule_token
         kwargs.setdefault("architectures", ["MoltcForConditionalGeneration"])
         # The language model's own setting decides; generic code asks the outer configuration.
         kwargs["tie_word_embeddings"] = language.tie_word_embeddings
         super().__init__(**kwargs)
+
+    @property
+    def style(self) -> PromptStyle:
+        """The prompt style, ready for use."""
+        return get_style(self.prompt_style, self.molecule_prompt)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> PretrainedConfig:
         """The language model's configuration, which is the only text model here."""

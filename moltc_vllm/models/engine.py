@@ -3,44 +3,66 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList
 
-from moltc_vllm.chem import MoleculeError, canonical_key
+from moltc_vllm.chem import MoleculeError
 from moltc_vllm.models.checkpoint import load_model, load_tokenizer
-from moltc_vllm.models.projector import ProjectorError
-from moltc_vllm.models.prompt import Prompt, limits_of, prepare
-from moltc_vllm.tasks import Answer, PromptError, Task, TokenLogprob, get_task
+from moltc_vllm.models.decoding import Processor
+from moltc_vllm.models.projector import ProjectorError, projector_index
+from moltc_vllm.models.prompt import Prompt, encoder_key, prepare
+from moltc_vllm.models.tokenizer import stop_token_id
+from moltc_vllm.tasks import (
+    Answer,
+    Limits,
+    PromptError,
+    Task,
+    TokenLogprob,
+    get_task,
+    held_to_grammar,
+)
 from moltc_vllm.tasks.engine import Pair
 
 
 class TorchEngine:
-    """`MoltcModel.generate` behind the engine protocol.
+    """`MoltcModel` behind the engine protocol.
 
     Args:
         folder: Checkpoint folder.
-        constrained: Hold answers to their task's grammar (needs xgrammar, which vLLM brings).
+        constrained: Hold answers to their task's grammar (needs xgrammar, which vLLM brings);
+            default: as the checkpoint's prompt style has it, and never with beams.
         batch: Pairs generated together.
         device: Where to run.
+        beams: Answers are searched with so many beams; 1: greedily.
+        pad_query: Predict the first token from a pad, see `prepare`.
+
+    Raises:
+        ValueError: For a grammar together with beams.
     """
 
     def __init__(
         self,
         folder: Path | str,
         *,
-        constrained: bool = True,
+        constrained: bool | None = None,
         batch: int = 8,
         device: torch.device | str = "cpu",
+        beams: int = 1,
+        pad_query: bool = False,
     ) -> None:
         self.model = load_model(Path(folder), device=device)
         self.tokenizer = load_tokenizer(Path(folder))
-        self.constrained = constrained
+        self.config = self.model.config
+        self.style = self.config.style
+        self.constrained = held_to_grammar(self.style, constrained, beams)
         self.batch = batch
-        self._grammars = _Grammars(self.tokenizer, self.model.config.text_config.vocab_size)
+        self.beams = beams
+        self.pad_query = pad_query
+        self._stop = stop_token_id(self.tokenizer, self.style)
+        self._grammars = _Grammars(self.tokenizer, self.config.text_config.vocab_size)
 
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
@@ -58,30 +80,69 @@ class TorchEngine:
                 except (ProjectorError, PromptError) as error:
                     yield pair, wanted.failed("error", str(error))
             if readable:
-                answers = self._generate(wanted, [prompt for _, prompt in readable])
+                answers = self._answers(wanted, [prompt for _, prompt in readable])
                 yield from zip((pair for pair, _ in readable), answers, strict=True)
 
     def _prompt(self, task: Task, pair: Pair, question: str | None) -> Prompt:
-        for smiles in pair.molecules:
-            canonical_key(smiles, limits_of(self.model.config))
-        return Prompt(task.prompt(pair.molecules, question), pair.molecules, task.name)
+        for role, smiles in enumerate(pair.molecules):
+            encoder_key(smiles, self.config)
+            projector_index(self.config, role, task.name)
+        text, order = self.style.compose(task, pair.molecules, question)
+        return Prompt(text, [pair.molecules[place] for place in order], task.name)
 
-    def _generate(self, task: Task, prompts: list[Prompt]) -> list[Answer]:
-        inputs = prepare(prompts, self.tokenizer, self.model.config, self.model.device)
-        held = self._grammars.processors(task) if self.constrained else None
-        out = self.model.generate(
-            **inputs._asdict(), max_new_tokens=task.max_tokens, logits_processor=held
-        )
+    def _answers(self, task: Task, prompts: list[Prompt]) -> list[Answer]:
+        generated = self.generate(task, prompts)
         return [
-            task.answer(
-                self.tokenizer.decode(ids, skip_special_tokens=True),
+            self.style.read(
+                task,
+                self.text(ids),
                 [
                     TokenLogprob(self.tokenizer.decode([token]), logprob)
                     for token, logprob in zip(ids, logprobs, strict=True)
                 ],
             )
-            for ids, logprobs in zip(out.token_ids, out.logprobs, strict=True)
+            for ids, logprobs in generated
         ]
+
+    def generate(
+        self, task: Task, prompts: list[Prompt], limits: Limits | None = None
+    ) -> list[tuple[list[int], list[float]]]:
+        """Token ids of the best answer to each prompt, and their log-probabilities.
+
+        Args:
+            task: For its grammar, and its limits where none are given.
+            prompts: Generated together.
+            limits: Of the answers' lengths.
+        """
+        inputs = prepare(
+            prompts, self.tokenizer, self.config, self.model.device, pad_query=self.pad_query
+        )._asdict()
+        limits = limits or self.style.limits(task)
+        if self.beams > 1:
+            found = self.model.beam_search(
+                **inputs, width=self.beams, limits=limits, eos_token_id=_or_never(self._stop)
+            )
+            return [(list(best[0].tokens), list(best[0].logprobs)) for best in found]
+        held = self._grammars.processors(task) if self.constrained else []
+        stop = self._stop
+        if held:  # a whole answer is followed by the tokenizer's end token, in any style
+            limits, stop = Limits(task.max_tokens), self.tokenizer.eos_token_id
+        out = self.model.generate(
+            **inputs,
+            max_new_tokens=limits.max_new_tokens,
+            min_new_tokens=limits.min_new_tokens,
+            logits_processor=held,
+            eos_token_id=_or_never(stop),
+        )
+        return list(zip(out.token_ids, out.logprobs, strict=True))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as the style's users read them."""
+        return self.style.clean(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _or_never(stop: int | None) -> int:
+    return -1 if stop is None else stop
 
 
 class _Grammars:
@@ -92,10 +153,10 @@ class _Grammars:
         self.vocab_size = vocab_size
         self.compiler: Any = None
 
-    def processors(self, task: Task) -> LogitsProcessorList | None:
+    def processors(self, task: Task) -> list[Processor]:
         grammar = task.grammar()
         if grammar is None:
-            return None
+            return []
         import xgrammar
         from xgrammar.contrib.hf import LogitsProcessor
 
@@ -109,7 +170,7 @@ class _Grammars:
         else:
             choices = " | ".join(_quoted(text) for text in grammar.value)
             compiled = self.compiler.compile_grammar(f"root ::= {choices}")
-        return LogitsProcessorList([LogitsProcessor(compiled)])
+        return [LogitsProcessor(compiled)]
 
 
 def _quoted(text: str) -> str:

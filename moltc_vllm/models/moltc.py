@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    LogitsProcessorList,
-    PreTrainedModel,
-    SuppressTokensLogitsProcessor,
-)
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from moltc_vllm.models.batch import BatchMolGraph
+from moltc_vllm.models.beams import Hypothesis
 from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.decoding import Decoder, Greedy, Processor, beam_search, greedy
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder
 from moltc_vllm.models.projector import ProjectorBank
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """Greedy continuations of a batch of prompts."""
-
-    token_ids: list[list[int]]  # new tokens of each prompt, without the stop token
-    logprobs: list[list[float]]  # log-probability of each of these tokens
-    first_logprobs: Tensor  # [B, vocabulary]: distribution of the first new token
+from moltc_vllm.tasks import Limits
 
 
 class MoltcModel(PreTrainedModel):
@@ -113,8 +101,9 @@ class MoltcModel(PreTrainedModel):
             attention_mask=attention_mask,
             **kwargs,
         )
-        # The placeholder is never an answer: the engine masks it in the same way.
-        out.logits[..., self.config.molecule_token_id] = float("-inf")
+        if self.config.mask_molecule_token:
+            # The placeholder is never an answer: the engine masks it in the same way.
+            out.logits[..., self.config.molecule_token_id] = float("-inf")
         if labels is not None:
             out.loss = F.cross_entropy(
                 out.logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
@@ -130,51 +119,61 @@ class MoltcModel(PreTrainedModel):
         projector: Tensor | None = None,
         *,
         max_new_tokens: int = 64,
+        min_new_tokens: int = 0,
         eos_token_id: int | None = None,
-        logits_processor: LogitsProcessorList | None = None,
-    ) -> Generation:
-        """Continue left-padded prompts greedily.
+        logits_processor: Sequence[Processor] = (),
+    ) -> Greedy:
+        """Continue prompts greedily.
 
         Args:
-            input_ids: ``[B, T]``, padded on the left.
+            input_ids: ``[B, T]``, padded on the left. Padded on the right, the first token is
+                predicted from the last pad, as the published model does (`prepare`, `pad_query`).
             attention_mask: ``[B, T]``, 0 on padding.
             molecules: Graphs of all molecules, in prompt order.
             projector: Projector number of each molecule.
             max_new_tokens: Upper bound.
+            min_new_tokens: The stop token is not among the first so many.
             eos_token_id: Stop token; default the configuration's. Negative: never stop.
             logits_processor: Further constraints.
         """
-        text_config = self.config.text_config
-        eos = text_config.eos_token_id if eos_token_id is None else eos_token_id
-        processors = LogitsProcessorList(logits_processor or [])
-        processors.append(
-            SuppressTokensLogitsProcessor([self.config.molecule_token_id], device=self.device)
-        )
-        out = self.language_model.generate(
-            inputs_embeds=self.embed(input_ids, molecules, projector),
-            attention_mask=attention_mask,
-            logits_processor=processors,
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=eos if eos is not None and eos >= 0 else None,
-                pad_token_id=text_config.pad_token_id or 0,
-                return_dict_in_generate=True,
-                output_scores=True,
-            ),
-        )
-        first = out.scores[0].float().log_softmax(-1)
-        chosen = torch.stack(
-            [
-                scores.float().log_softmax(-1).gather(1, out.sequences[:, step, None])[:, 0]
-                for step, scores in enumerate(out.scores)
-            ],
-            dim=1,
-        )
-        ids = [_until(row, eos) for row in out.sequences.tolist()]
-        logprobs = [row[: len(ids[i])] for i, row in enumerate(chosen.tolist())]
-        return Generation(ids, logprobs, first)
+        decoder = self._decoder(input_ids, attention_mask, molecules, projector)
+        limits = Limits(max_new_tokens, min_new_tokens)
+        return greedy(decoder, limits, self._stop(eos_token_id), logits_processor)
 
+    @torch.inference_mode()
+    def beam_search(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        molecules: BatchMolGraph | None = None,
+        projector: Tensor | None = None,
+        *,
+        width: int = 5,
+        limits: Limits = Limits(64),  # noqa: B008 (immutable)
+        eos_token_id: int | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Search for the likeliest answers; arguments as of `generate`.
 
-def _until(ids: list[int], stop: int | None) -> list[int]:
-    return ids[: ids.index(stop)] if stop in ids else ids
+        Returns:
+            For each prompt up to ``width`` answers, best first.
+        """
+        decoder = self._decoder(input_ids, attention_mask, molecules, projector)
+        return beam_search(decoder, width, limits, self._stop(eos_token_id))
+
+    def _decoder(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        molecules: BatchMolGraph | None,
+        projector: Tensor | None,
+    ) -> Decoder:
+        return Decoder(
+            self.language_model,
+            self.embed(input_ids, molecules, projector),
+            attention_mask,
+            forbidden=self.config.molecule_token_id if self.config.mask_molecule_token else None,
+        )
+
+    def _stop(self, eos_token_id: int | None) -> int | None:
+        eos = self.config.text_config.eos_token_id if eos_token_id is None else eos_token_id
+        return eos if eos is not None and eos >= 0 else None

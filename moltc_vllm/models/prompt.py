@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moltc_vllm.chem import MoleculeLimits, canonical_key, packed_of
+from moltc_vllm.chem import MoleculeLimits, canonical_key, packed_of, written_key
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import projector_index
@@ -26,7 +26,7 @@ class Prompt(NamedTuple):
 class ModelInputs(NamedTuple):
     """Arguments of `MoltcModel.forward` and `MoltcModel.generate`."""
 
-    input_ids: Tensor  # [B, T] padded on the left
+    input_ids: Tensor  # [B, T] padded on one side
     attention_mask: Tensor  # [B, T]
     molecules: BatchMolGraph | None
     projector: Tensor | None  # [molecules] int64
@@ -35,6 +35,16 @@ class ModelInputs(NamedTuple):
 def limits_of(config: MoltcConfig) -> MoleculeLimits:
     """The molecule sizes the checkpoint accepts."""
     return MoleculeLimits(max_atoms=config.max_atoms, max_characters=config.max_smiles_characters)
+
+
+def encoder_key(smiles: str, config: MoltcConfig) -> str:
+    """Name a molecule as the checkpoint's encoder sees it: canonical, or as it is written.
+
+    Raises:
+        MoleculeError: If it cannot be read, or is larger than the checkpoint accepts.
+    """
+    key = written_key if config.style.as_written else canonical_key
+    return key(smiles, limits_of(config))
 
 
 def expand_placeholders(ids: Sequence[int], config: MoltcConfig) -> list[int]:
@@ -50,15 +60,24 @@ def prepare(
     tokenizer: MoltcTokenizer,
     config: MoltcConfig,
     device: torch.device | str = "cpu",
+    *,
+    pad_query: bool = False,
 ) -> ModelInputs:
     """Tokenize a batch of prompts and build their molecules' graphs.
+
+    Args:
+        prompts: Texts and molecules.
+        tokenizer: The checkpoint's.
+        config: The checkpoint's.
+        device: Where the tensors go.
+        pad_query: Pad on the right, every row at least once, so that the first new token is
+            predicted from a pad. The published model saw its shorter prompts so.
 
     Raises:
         MoleculeError: If a molecule cannot be read.
         ProjectorError: If the checkpoint has no projector for a task.
         ValueError: If a text has more or fewer placeholders than molecules.
     """
-    limits = limits_of(config)
     rows, molecules, projector = [], [], []
     for prompt in prompts:
         ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
@@ -67,15 +86,18 @@ def prepare(
             raise ValueError(f"{places} placeholders for {len(prompt.molecules)} molecules")
         rows.append(expand_placeholders(ids, config))
         for role, smiles in enumerate(prompt.molecules):
-            molecules.append(packed_of(canonical_key(smiles, limits)))
+            molecules.append(packed_of(encoder_key(smiles, config)))
             projector.append(projector_index(config, role, prompt.task))
-    width = max(len(row) for row in rows)
+    width = max(len(row) for row in rows) + pad_query
     pad = tokenizer.pad_token_id
+
+    def padded(row: list[int], filler: int) -> list[int]:
+        padding = [filler] * (width - len(row))
+        return row + padding if pad_query else padding + row
+
     return ModelInputs(
-        input_ids=torch.tensor([[pad] * (width - len(r)) + r for r in rows], device=device),
-        attention_mask=torch.tensor(
-            [[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device
-        ),
+        input_ids=torch.tensor([padded(row, pad) for row in rows], device=device),
+        attention_mask=torch.tensor([padded([1] * len(row), 0) for row in rows], device=device),
         molecules=BatchMolGraph.from_molecules(molecules, device) if molecules else None,
         projector=torch.tensor(projector, device=device) if molecules else None,
     )

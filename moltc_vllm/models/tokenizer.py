@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from moltc_vllm.tasks import MOLECULE_TOKEN
+from moltc_vllm.tasks import MOLECULE_TOKEN, PromptStyle
 
 SPLIT_MARKER = "SPL1T-TH1S-Pl3A5E"
 
@@ -66,6 +66,20 @@ class MoltcTokenizer(PreTrainedTokenizerFast):
     def encode(self, text: Any, *args: Any, **kwargs: Any) -> Any:
         """Token ids; see `transformers.PreTrainedTokenizerBase.encode`."""
         return super().encode(mark_sequences(text), *args, **kwargs)
+
+
+def stop_token_id(tokenizer: Any, style: PromptStyle) -> int | None:
+    """Id of the token that ends an answer in a style.
+
+    Raises:
+        ValueError: If the tokenizer writes the style's stop text with more than one token.
+    """
+    if style.stop is None:
+        return tokenizer.eos_token_id
+    ids = tokenizer.encode(style.stop, add_special_tokens=False)
+    if len(ids) != 1:
+        raise ValueError(f"the stop text {style.stop!r} of {style.name!r} is {len(ids)} tokens")
+    return int(ids[0])
 
 
 def _galactica_rules() -> Tokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from argparse import Namespace
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -14,11 +15,13 @@ from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from vllm.exceptions import VLLMClientError, VLLMNotFoundError, VLLMValidationError
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import SamplingParams
 from vllm.utils import random_uuid
 from vllm.v1.engine.exceptions import EngineGenerateError
 
 from moltc_vllm.models.config import MoltcConfig
-from moltc_vllm.plugin.answering import failure, read_output, sampling_params, text_prompt
+from moltc_vllm.plugin.answering import Interviewer, Settings, check_beams, failure
 from moltc_vllm.plugin.metrics import PAIRS_ANSWERED
 from moltc_vllm.tasks import TASKS, Answer, PromptError, Task, UnknownTaskError, get_task
 
@@ -50,8 +53,9 @@ class InteractionsRequest(BaseModel):
     task: StrictStr
     pairs: Annotated[list[list[Molecule]], Field(min_length=1, max_length=MAX_PAIRS)]
     question: StrictStr | None = None
-    constrained: bool = True
+    constrained: bool | None = None  # default: as the checkpoint's prompt style has it
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    beams: Annotated[int, Field(ge=1)] = 1
 
 
 class Usage(BaseModel):
@@ -125,9 +129,7 @@ class InteractionsService:
         """
         task = self._task(request)
         model, adapter = self._model(request.model)
-        params = sampling_params(
-            task, constrained=request.constrained, max_tokens=request.max_tokens
-        )
+        interviewer = self._interviewer(request)
         name = f"interactions-{random_uuid()}"
         turns = asyncio.Semaphore(PAIRS_IN_FLIGHT)
         usage = Usage()
@@ -136,7 +138,13 @@ class InteractionsService:
             async with turns:
                 try:
                     answer = await self._ask(
-                        task, pair, request.question, params, f"{name}-{number}", adapter, usage
+                        interviewer,
+                        task,
+                        pair,
+                        request.question,
+                        f"{name}-{number}",
+                        adapter,
+                        usage,
                     )
                 except (VLLMClientError, EngineGenerateError) as error:
                     answer = failure(task, error)
@@ -163,10 +171,10 @@ class InteractionsService:
 
     async def _ask(
         self,
+        interviewer: Interviewer,
         task: Task,
         pair: list[Molecule],
         question: str | None,
-        params: Any,
         request_id: str,
         adapter: Any,
         usage: Usage,
@@ -175,17 +183,45 @@ class InteractionsService:
             one.model_dump(exclude_none=True) if isinstance(one, MoleculeObject) else one
             for one in pair
         ]
-        prompt = text_prompt(task, molecules, self.config, question)
+        prompt = interviewer.prompt(task, molecules, question)
         renderer = self.engine.renderer
         (inputs,) = await renderer.render_cmpl_async([prompt], renderer.default_cmpl_tok_params)
+        usage.prompt_tokens += len(inputs["prompt_token_ids"])
+        inquiry = interviewer.inquiry(task, inputs)
+        found = None
+        for step in itertools.count():
+            outputs = await asyncio.gather(
+                *(
+                    self._output(one, params, f"{request_id}-{step}-{place}", adapter)
+                    for place, (one, params) in enumerate(inquiry.requests())
+                )
+            )
+            found = inquiry.take(outputs)
+            if found is not None:
+                break
+        assert found is not None
+        usage.completion_tokens += len(found.token_ids)
+        return interviewer.answer(task, found)
+
+    async def _output(
+        self, inputs: Any, params: SamplingParams, request_id: str, adapter: Any
+    ) -> RequestOutput:
         last = None
         async for output in self.engine.generate(inputs, params, request_id, lora_request=adapter):
             last = output
         if last is None:
-            return task.failed("error", "the engine gave no output")
-        usage.prompt_tokens += len(last.prompt_token_ids or ())
-        usage.completion_tokens += len(last.outputs[0].token_ids)
-        return read_output(task, last)
+            raise EngineGenerateError("the engine gave no output")
+        return last
+
+    def _interviewer(self, request: InteractionsRequest) -> Interviewer:
+        check_beams(request.beams, self.engine.model_config.max_logprobs)
+        settings = Settings(
+            constrained=request.constrained, max_tokens=request.max_tokens, beams=request.beams
+        )
+        try:
+            return Interviewer(self.config, self.engine.renderer.get_tokenizer(), settings)
+        except ValueError as error:
+            raise VLLMValidationError(str(error), parameter="beams") from error
 
     def _task(self, request: InteractionsRequest) -> Task:
         try:

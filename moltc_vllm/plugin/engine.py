@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,27 @@ prepare_environment()
 
 from vllm import EngineArgs, LLMEngine  # noqa: E402
 from vllm.exceptions import VLLMClientError  # noqa: E402
+from vllm.outputs import RequestOutput  # noqa: E402
 
 from moltc_vllm.plugin.answering import (  # noqa: E402
+    Found,
+    Inquiry,
+    Interviewer,
+    Settings,
+    check_beams,
     failure,
-    read_output,
-    sampling_params,
-    text_prompt,
 )
-from moltc_vllm.tasks import Answer, get_task  # noqa: E402
+from moltc_vllm.tasks import Answer, Limits, Task, get_task  # noqa: E402
 from moltc_vllm.tasks.engine import Pair  # noqa: E402
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A pair in the engine, and which outputs of its requests have come."""
+
+    pair: Pair
+    inquiry: Inquiry
+    outputs: list[RequestOutput | None]
 
 
 class VllmEngine:
@@ -30,23 +43,39 @@ class VllmEngine:
 
     Args:
         model: Checkpoint folder.
-        constrained: Hold answers to their task's grammar.
+        constrained: Hold answers to their task's grammar; default: as the checkpoint's prompt
+            style has it, and never with beams.
         max_in_flight: Pairs the engine holds at once.
+        beams: Search answers with so many beams; 1: greedily.
+        limits: Lengths of answers, in place of the prompt style's.
         **engine_args: Further `vllm.EngineArgs`.
+
+    Raises:
+        ValueError: If beams and grammar are both wanted.
     """
 
     def __init__(
         self,
         model: Path | str,
         *,
-        constrained: bool = True,
+        constrained: bool | None = None,
         max_in_flight: int = 256,
+        beams: int = 1,
+        limits: Limits | None = None,
         **engine_args: Any,
     ) -> None:
-        self.constrained = constrained
         self.max_in_flight = max_in_flight
-        arguments = {**engine_defaults(), "disable_log_stats": True, **engine_args}
+        # vLLM tells 20 candidates of a token unless it is told otherwise.
+        defaults = {**engine_defaults(), "max_logprobs": max(20, 2 * beams + 1)}
+        arguments = {**defaults, "disable_log_stats": True, **engine_args}
         self.engine = LLMEngine.from_engine_args(EngineArgs(model=str(model), **arguments))
+        config = self.engine.model_config
+        check_beams(beams, config.max_logprobs)
+        self._interviewer = Interviewer(
+            config.hf_config,
+            self.engine.get_tokenizer(),
+            Settings(constrained=constrained, beams=beams, limits=limits),
+        )
         self._numbers = itertools.count()
 
     def submit(
@@ -58,30 +87,65 @@ class VllmEngine:
             UnknownTaskError: If there is no such task.
         """
         wanted = get_task(task)
-        params = sampling_params(wanted, constrained=self.constrained)
-        config = self.engine.model_config.hf_config
-        renderer = self.engine.renderer
-        waiting: dict[str, Pair] = {}
+        for pair, found in self.generate(wanted, pairs, question):
+            if isinstance(found, Answer):
+                yield pair, found
+            else:
+                yield pair, self._interviewer.answer(wanted, found)
+
+    def generate(
+        self, task: Task, pairs: Iterable[Pair], question: str | None = None
+    ) -> Iterator[tuple[Pair, Found | Answer]]:
+        """As `submit`, but tokens as they were generated; an `Answer` for pairs that failed."""
+        waiting: dict[str, tuple[_Asked, int]] = {}
         source = iter(pairs)
+        open_pairs = 0
         exhausted = False
         try:
             while waiting or not exhausted:
-                while not exhausted and len(waiting) < self.max_in_flight:
+                while not exhausted and open_pairs < self.max_in_flight:
                     pair = next(source, None)
                     if pair is None:
                         exhausted = True
                         break
                     try:
-                        prompt = text_prompt(wanted, pair.molecules, config, question)
-                        (inputs,) = renderer.render_cmpl([prompt])
-                        request = f"pair-{next(self._numbers)}"
-                        self.engine.add_request(request, inputs, params)
-                        waiting[request] = pair
+                        self._begin(task, pair, question, waiting)
+                        open_pairs += 1
                     except (VLLMClientError, ValueError) as error:
-                        yield pair, failure(wanted, error)
+                        yield pair, failure(task, error)
                 for output in self.engine.step():
-                    if output.finished:
-                        yield waiting.pop(output.request_id), read_output(wanted, output)
+                    if not output.finished:
+                        continue
+                    asked, place = waiting.pop(output.request_id)
+                    asked.outputs[place] = output
+                    outputs = [one for one in asked.outputs if one is not None]
+                    if len(outputs) < len(asked.outputs):
+                        continue
+                    found = asked.inquiry.take(outputs)
+                    if found is None:
+                        self._send(asked, waiting)
+                    else:
+                        open_pairs -= 1
+                        yield asked.pair, found
         finally:
             if waiting:  # the caller stopped early
                 self.engine.abort_request(list(waiting))
+
+    def _begin(
+        self,
+        task: Task,
+        pair: Pair,
+        question: str | None,
+        waiting: dict[str, tuple[_Asked, int]],
+    ) -> None:
+        prompt = self._interviewer.prompt(task, pair.molecules, question)
+        (inputs,) = self.engine.renderer.render_cmpl([prompt])
+        self._send(_Asked(pair, self._interviewer.inquiry(task, inputs), []), waiting)
+
+    def _send(self, asked: _Asked, waiting: dict[str, tuple[_Asked, int]]) -> None:
+        requests = asked.inquiry.requests()
+        asked.outputs = [None] * len(requests)
+        for place, (inputs, params) in enumerate(requests):
+            name = f"pair-{next(self._numbers)}"
+            self.engine.add_request(name, inputs, params)
+            waiting[name] = (asked, place)

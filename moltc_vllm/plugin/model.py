@@ -142,9 +142,9 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         )
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
-        """Logits; the placeholder is never an answer."""
+        """Logits; the placeholder is never an answer, unless the configuration leaves it."""
         logits = self.language_model.compute_logits(hidden_states)
-        if logits is not None:
+        if logits is not None and self.config.mask_molecule_token:
             logits[..., self.config.molecule_token_id] = float("-inf")
         return logits
 

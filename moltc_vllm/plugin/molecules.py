@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.parse import ModalityDataItems, MultiModalDataParser, ProcessorBatchItems
 
-from moltc_vllm.chem import MoleculeError, canonical_key, molblock_to_smiles
+from moltc_vllm.chem import MoleculeError, molblock_to_smiles
 from moltc_vllm.chem.fast.route import compiled_reader
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import ProjectorError, projector_index
-from moltc_vllm.models.prompt import limits_of
+from moltc_vllm.models.prompt import encoder_key, limits_of
 from moltc_vllm.plugin.metrics import BAD_MOLECULES, MOLECULES_PARSED
 
 MODALITY = "molecule"
@@ -23,7 +23,7 @@ _FIELDS = {"smiles", "molblock", "role", "task"}
 class EncoderInput(NamedTuple):
     """A molecule as the encoder sees it; equal ones share the encoder's cache entry."""
 
-    key: str  # canonical SMILES
+    key: str  # canonical SMILES, or as written where the checkpoint wants it so
     projector: int  # number in the checkpoint's projector bank
 
 
@@ -98,7 +98,7 @@ class MoleculeItems(ProcessorBatchItems[EncoderInput]):
         super().__init__(data, MODALITY)
 
     def get_item_for_hash(self, index: int) -> object:
-        """Canonical molecule and projector: what the encoder's result depends on."""
+        """Molecule and projector: what the encoder's result depends on."""
         item = self.data[index]
         return {"key": item.key, "projector": item.projector}
 
@@ -140,7 +140,7 @@ class MoleculeDataParser(MultiModalDataParser):
         spec = MoleculeSpec.of(item, where, self.config)
         role = place if spec.role is None else spec.role
         try:
-            key = canonical_key(spec.smiles, limits_of(self.config))
+            key = encoder_key(spec.smiles, self.config)
             projector = projector_index(self.config, role, spec.task)
         except MoleculeError as error:
             raise refused(error, where) from error

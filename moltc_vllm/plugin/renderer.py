@@ -7,15 +7,23 @@ it, and handed over as multimodal data. Selected by ``--tokenizer-mode moltc``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.hf import HfRenderer
 
 from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.plugin.molecules import MODALITY, MoleculeSpec
-from moltc_vllm.tasks import MOLECULE_END, MOLECULE_START, MOLECULE_TOKEN, molecule_markup
+from moltc_vllm.tasks import (
+    MOLECULE_END,
+    MOLECULE_START,
+    MOLECULE_TOKEN,
+    PromptStyle,
+    molecule_markup,
+)
 
 _TAGGED = re.compile(
     re.escape(MOLECULE_START) + r"(?P<smiles>.*?)" + re.escape(MOLECULE_END), re.DOTALL
@@ -23,12 +31,15 @@ _TAGGED = re.compile(
 _RESERVED = (MOLECULE_TOKEN, MOLECULE_START, MOLECULE_END)
 
 
-def take_molecules(text: str, where: str) -> tuple[str, list[MoleculeSpec]]:
+def take_molecules(
+    text: str, where: str, markup: Callable[[str], str] = molecule_markup
+) -> tuple[str, list[MoleculeSpec]]:
     """Find tagged molecules in a text and put a placeholder behind each.
 
     Args:
         text: ``... [START_I_SMILES]CCO[END_I_SMILES] ...``.
         where: The request's field, for error messages.
+        markup: Writes a molecule as the checkpoint's prompt style has it.
 
     Raises:
         VLLMValidationError: If the placeholder token is typed, or a tag stands alone.
@@ -42,7 +53,7 @@ def take_molecules(text: str, where: str) -> tuple[str, list[MoleculeSpec]]:
         pieces.append(_without_reserved(text[end : match.start()], where))
         smiles = _without_reserved(match["smiles"], where).strip()
         molecules.append(MoleculeSpec(smiles))
-        pieces.append(molecule_markup(smiles))
+        pieces.append(markup(smiles))
         end = match.end()
     pieces.append(_without_reserved(text[end:], where))
     return "".join(pieces), molecules
@@ -68,6 +79,18 @@ class MoltcRenderer(HfRenderer):
     def _config(self) -> MoltcConfig:
         return self.model_config.hf_config
 
+    @cached_property
+    def _style(self) -> PromptStyle:
+        return self._config.style
+
+    @cached_property
+    def _stop(self) -> int | None:
+        return stop_token_id(self.get_tokenizer(), self._style)
+
+    def get_eos_token_id(self) -> int | None:
+        """The token that ends an answer in the checkpoint's prompt style."""
+        return self._stop
+
     # Text prompts: completions and `LLM.generate`.
 
     def render_prompt(self, prompt: Any) -> Any:
@@ -81,7 +104,7 @@ class MoltcRenderer(HfRenderer):
         text = prompt.get("prompt")
         if text is None or prompt.get("multi_modal_data"):
             return prompt  # token ids, or molecules given beside the text
-        text, molecules = take_molecules(text, "prompt")
+        text, molecules = take_molecules(text, "prompt", self._style.markup)
         if not molecules:
             return prompt
         return {**prompt, "prompt": text, "multi_modal_data": {MODALITY: molecules}}
@@ -119,7 +142,7 @@ class MoltcRenderer(HfRenderer):
                 "task"
             )
             if isinstance(content, str):
-                content, molecules = take_molecules(content, where)
+                content, molecules = take_molecules(content, where, self._style.markup)
             elif content is not None:
                 content, molecules = self._take_from_parts(list(content), where)
             else:
@@ -134,20 +157,30 @@ class MoltcRenderer(HfRenderer):
     ) -> tuple[str | list[Any], list[MoleculeSpec]]:
         found: list[MoleculeSpec] = []
         rewritten: list[Any] = []
+        question: list[str] | None = []  # the texts, while all of them come after all molecules
         for number, part in enumerate(parts):
             here = f"{where}[{number}]"
             if isinstance(part, Mapping) and part.get("type") == MODALITY:
                 spec = MoleculeSpec.of(part.get(MODALITY), f"{here}.{MODALITY}", self._config)
                 found.append(spec)
+                question = None if question else question
                 smiles = _without_reserved(spec.smiles, here)
-                rewritten.append({"type": "text", "text": molecule_markup(smiles)})
+                rewritten.append({"type": "text", "text": self._style.markup(smiles)})
                 continue
             text = part if isinstance(part, str) else part.get("text")
             if isinstance(text, str):
-                text, molecules = take_molecules(text, here)
+                text, molecules = take_molecules(text, here, self._style.markup)
                 found += molecules
+                if question is not None:
+                    question = None if molecules else [*question, text]
                 part = {"type": "text", "text": text}
+            else:
+                question = None
             rewritten.append(part)
+        if question is not None:
+            whole = self._style.compose_chat([spec.smiles for spec in found], _join(question))
+            if whole is not None:
+                return whole.text, [found[place] for place in whole.order]
         if all(part.get("type") == "text" for part in rewritten):
             # The stock parser would put line ends between the parts.
             return _join([part["text"] for part in rewritten]), found

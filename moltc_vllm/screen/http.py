@@ -25,6 +25,7 @@ class HttpEngine:
         batch: Pairs in a request.
         api_key: Default: the environment's ``OPENAI_API_KEY``, as other clients do.
         timeout_s: For one batch.
+        beams: Answers are searched with so many beams; 1: greedily.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class HttpEngine:
         batch: int = 200,
         api_key: str | None = None,
         timeout_s: float = 600.0,
+        beams: int = 1,
     ) -> None:
         key = api_key or os.environ.get("OPENAI_API_KEY")
         self.model = model
         self.batch = batch
+        self.beams = beams
         self.client = httpx.Client(
             base_url=url.rstrip("/").removesuffix("/v1"),
             timeout=timeout_s,
@@ -56,7 +59,8 @@ class HttpEngine:
         source = iter(pairs)
         while batch := list(itertools.islice(source, self.batch)):
             body = {"task": task, "pairs": [list(pair.molecules) for pair in batch]}
-            optional = {"model": self.model, "question": question}
+            beams = self.beams if self.beams > 1 else None
+            optional = {"model": self.model, "question": question, "beams": beams}
             body |= {name: value for name, value in optional.items() if value is not None}
             response = self.client.post("/v1/interactions", json=body)
             if response.is_error:

@@ -14,6 +14,8 @@ from moltc_vllm.tasks.prompts import (
     PromptError,
     molecule_markup,
 )
+from moltc_vllm.tasks.style import Composed, Limits, PromptStyle, held_to_grammar
+from moltc_vllm.tasks.styles import STYLES, get_style
 from moltc_vllm.tasks.table import TASKS, UnknownTaskError, get_task
 from moltc_vllm.tasks.task import Task
 
@@ -23,16 +25,20 @@ __all__ = [
     "MOLECULE_START",
     "MOLECULE_TOKEN",
     "RESERVED_TOKENS",
+    "STYLES",
     "TASKS",
     "Answer",
     "AnswerKind",
     "Choice",
+    "Composed",
     "FailedStatus",
     "Fields",
     "Grammar",
     "Label",
+    "Limits",
     "Number",
     "PromptError",
+    "PromptStyle",
     "Status",
     "Task",
     "Terms",
@@ -40,6 +46,8 @@ __all__ = [
     "TokenLogprob",
     "UnknownTaskError",
     "UnparsedError",
+    "get_style",
     "get_task",
+    "held_to_grammar",
     "molecule_markup",
 ]

@@ -41,12 +41,39 @@ def tokens_before(text: str, tokens: Sequence[TokenLogprob], mark: str) -> Seque
     start, length = joined.find(wanted), wanted.find(_squeeze(mark))
     if start < 0 or length < 0:
         return tokens
+    return tokens[: _count_until(tokens, start + length)]
+
+
+def tokens_between(
+    text: str, tokens: Sequence[TokenLogprob], start: int, end: int
+) -> Sequence[TokenLogprob]:
+    """The tokens that make ``text[start:end]``, those that reach over an end included.
+
+    As with `tokens_before`, blanks and case do not count, and all tokens are returned when they do
+    not add up to the text.
+    """
+    joined, wanted = _squeeze("".join(token.text for token in tokens)), _squeeze(text)
+    offset = joined.find(wanted)
+    if offset < 0 or (start, end) == (0, len(text)):
+        return tokens
+    first = offset + len(_squeeze(text[:start]))
+    last = _count_until(tokens, offset + len(_squeeze(text[:end])))
     position = 0
     for count, token in enumerate(tokens):
-        if position >= start + length:
-            return tokens[:count]
         position += len(_squeeze(token.text))
-    return tokens
+        if position > first:
+            return tokens[count:last]
+    return tokens[last:last]
+
+
+def _count_until(tokens: Sequence[TokenLogprob], length: int) -> int:
+    """How many tokens begin before that many characters."""
+    position = 0
+    for count, token in enumerate(tokens):
+        if position >= length:
+            return count
+        position += len(_squeeze(token.text))
+    return len(tokens)
 
 
 def _squeeze(text: str) -> str:

@@ -116,6 +116,14 @@ TASKS: dict[str, Task] = {
             max_tokens=256,
         ),
         Task(
+            "pair_properties",
+            "Properties of two molecules",
+            "What are the biochemical properties of these two molecules, one by one?",
+            ("molecule 1", "molecule 2"),
+            Text(),
+            max_tokens=256,
+        ),
+        Task(
             "caption",
             "Description of a molecule",
             "Describe this molecule.",
