@@ -116,7 +116,7 @@ class Interviewer:
     def answer(self, task: Task, found: Found) -> Answer:
         """The typed answer in a generated text."""
         ids = list(found.token_ids)
-        text = self.style.clean(self.tokenizer.decode(ids, skip_special_tokens=True))
+        text = self.text(ids)
         tokens = [
             TokenLogprob(self.tokenizer.decode([token]), logprob)
             for token, logprob in zip(ids, found.logprobs, strict=False)
@@ -126,6 +126,10 @@ class Interviewer:
             reason = f"{answer.error} (cut off after {len(ids)} tokens)"
             return task.failed("unparsed", reason, text=text)
         return answer
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Tokens as the style's users read them."""
+        return self.style.clean(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def _sampling_params(self, task: Task, limits: Limits) -> SamplingParams:
         grammar = task.grammar() if self._constrained else None

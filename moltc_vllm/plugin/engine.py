@@ -71,7 +71,7 @@ class VllmEngine:
         self.engine = LLMEngine.from_engine_args(EngineArgs(model=str(model), **arguments))
         config = self.engine.model_config
         check_beams(beams, config.max_logprobs)
-        self._interviewer = Interviewer(
+        self.interviewer = Interviewer(
             config.hf_config,
             self.engine.get_tokenizer(),
             Settings(constrained=constrained, beams=beams, limits=limits),
@@ -91,7 +91,7 @@ class VllmEngine:
             if isinstance(found, Answer):
                 yield pair, found
             else:
-                yield pair, self._interviewer.answer(wanted, found)
+                yield pair, self.interviewer.answer(wanted, found)
 
     def generate(
         self, task: Task, pairs: Iterable[Pair], question: str | None = None
@@ -138,9 +138,9 @@ class VllmEngine:
         question: str | None,
         waiting: dict[str, tuple[_Asked, int]],
     ) -> None:
-        prompt = self._interviewer.prompt(task, pair.molecules, question)
+        prompt = self.interviewer.prompt(task, pair.molecules, question)
         (inputs,) = self.engine.renderer.render_cmpl([prompt])
-        self._send(_Asked(pair, self._interviewer.inquiry(task, inputs), []), waiting)
+        self._send(_Asked(pair, self.interviewer.inquiry(task, inputs), []), waiting)
 
     def _send(self, asked: _Asked, waiting: dict[str, tuple[_Asked, int]]) -> None:
         requests = asked.inquiry.requests()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import httpx
 
@@ -58,9 +59,13 @@ class HttpEngine:
         """
         source = iter(pairs)
         while batch := list(itertools.islice(source, self.batch)):
-            body = {"task": task, "pairs": [list(pair.molecules) for pair in batch]}
+            body: dict[str, Any] = {"task": task, "pairs": [list(pair.molecules) for pair in batch]}
             beams = self.beams if self.beams > 1 else None
-            optional = {"model": self.model, "question": question, "beams": beams}
+            optional: dict[str, Any] = {
+                "model": self.model,
+                "question": question,
+                "beams": beams,
+            }
             body |= {name: value for name, value in optional.items() if value is not None}
             response = self.client.post("/v1/interactions", json=body)
             if response.is_error:
