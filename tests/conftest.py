@@ -48,6 +48,26 @@ def tiny_roles(tmp_path_factory) -> Path:
     return _create(tmp_path_factory, "tiny", name="tiny-roles", projector_sharing="role")
 
 
+@pytest.fixture(scope="session")
+def published(tmp_path_factory) -> Path:
+    """The reference fixture's checkpoint, converted as its outputs were made."""
+    from tests.golden.fixture import Fixture
+    from tests.paths import reference_dir
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "published"
+    return Fixture(reference_dir()).convert(folder)
+
+
+@pytest.fixture(scope="session")
+def published_unpinned(tmp_path_factory) -> Path:
+    """The same without the row of ``<mol>``, which real checkpoints lack."""
+    from tests.golden.fixture import Fixture
+    from tests.paths import reference_dir
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "published-unpinned"
+    return Fixture(reference_dir()).convert(folder, pinned=False)
+
+
 def _create(tmp_path_factory, preset: str, name: str | None = None, **options) -> Path:
     from moltc_vllm.models import create_checkpoint
 

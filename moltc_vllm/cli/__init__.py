@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from moltc_vllm import __version__
-from moltc_vllm.cli import demo, doctor, init, predict, serve
+from moltc_vllm.cli import convert, demo, doctor, evaluate, init, predict, serve
 
 app = typer.Typer(
     name="moltc",
@@ -15,7 +15,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("init")(init.init)
+app.command("convert")(convert.convert)
 app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
 # Everything after the folder belongs to vLLM: unknown options are passed on.
 app.command(
     "serve",

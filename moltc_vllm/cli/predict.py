@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moltc_vllm.cli.engines import EngineName, open_engine
 from moltc_vllm.cli.messages import fail
 
 if TYPE_CHECKING:
     from moltc_vllm.tasks import Answer
-    from moltc_vllm.tasks.engine import Engine
-
-
-class EngineName(enum.StrEnum):
-    """Where the answer is computed."""
-
-    vllm = "vllm"
-    torch = "torch"
 
 
 def predict(
@@ -29,6 +21,7 @@ def predict(
     endpoint: Annotated[str | None, typer.Option(help="URL of a running server.")] = None,
     engine: Annotated[EngineName, typer.Option(help="Without a server.")] = EngineName.vllm,
     question: Annotated[str | None, typer.Option(help="For the task `ask`.")] = None,
+    beams: Annotated[int, typer.Option(min=1, help="Of a beam search; 1: greedy.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
 ) -> None:
     """Ask one question about one pair of molecules."""
@@ -40,34 +33,11 @@ def predict(
         wanted.check(len(smiles), question)
     except (UnknownTaskError, PromptError) as error:
         fail(str(error))
-    ((_, answer),) = _engine(model, endpoint, engine).submit(
-        task, [Pair(0, tuple(smiles))], question
-    )
+    opened = open_engine(model, endpoint, engine, beams=beams)
+    ((_, answer),) = opened.submit(task, [Pair(0, tuple(smiles))], question)
     typer.echo(answer.model_dump_json(exclude_none=True) if json else _one_line(answer))
     if answer.status != "ok":
         raise typer.Exit(1)
-
-
-def _engine(model: Path | None, endpoint: str | None, name: EngineName) -> Engine:
-    if endpoint is not None:
-        from moltc_vllm.screen import HttpEngine
-
-        return HttpEngine(endpoint)
-    if model is None:
-        fail("give a checkpoint folder (--model) or a running server (--endpoint)")
-    from moltc_vllm.models.checkpoint import CheckpointError, load_config
-
-    try:
-        load_config(model)
-    except CheckpointError as error:
-        fail(str(error))
-    if name is EngineName.torch:
-        from moltc_vllm.models.engine import TorchEngine
-
-        return TorchEngine(model)
-    from moltc_vllm.plugin.engine import VllmEngine
-
-    return VllmEngine(model)
 
 
 def _one_line(answer: Answer) -> str:

@@ -24,4 +24,7 @@ def serve(
     from moltc_vllm.plugin import launcher
 
     arguments = ["--help=all" if one == "--vllm-help" else one for one in context.args]
-    launcher.serve([str(folder), *arguments])
+    try:
+        launcher.serve([str(folder), *arguments])
+    except CheckpointError as error:  # of an adapter, before anything started
+        fail(str(error))

@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig
@@ -23,7 +24,7 @@ from transformers.initialization import no_init_weights
 from moltc_vllm import __version__
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.moltc import MoltcModel
-from moltc_vllm.models.tokenizer import MoltcTokenizer
+from moltc_vllm.models.tokenizer import MoltcTokenizer, stop_token_id
 
 INDEX_FILE = "model.safetensors.index.json"
 CARD_FILE = "card.json"
@@ -128,10 +129,53 @@ def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
+def expected_weights(config: MoltcConfig) -> dict[str, torch.Size]:
+    """Name and shape of every weight that a checkpoint of this configuration has."""
+    with torch.device("meta"), no_init_weights():
+        model = MoltcModel(config)
+    tied = _tied_keys(model)
+    return {key: tensor.shape for key, tensor in model.state_dict().items() if key not in tied}
+
+
 def state_of(model: MoltcModel) -> dict[str, Tensor]:
     """The weights to store: the state dict without copies of tied weights."""
     tied = _tied_keys(model)
     return {key: t.contiguous() for key, t in model.state_dict().items() if key not in tied}
+
+
+def ensure_free(folder: Path) -> None:
+    """Refuse a folder that something is in.
+
+    Raises:
+        CheckpointError: If it exists and is not an empty folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists and is not empty")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder that gets the name ``folder`` when the block ends, or vanishes if it fails.
+
+    Raises:
+        CheckpointError: If ``folder`` is in use.
+    """
+    ensure_free(folder)
+    above = [parent for parent in folder.parents if not parent.exists()]
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for parent in above:
+                parent.rmdir()
+        raise
 
 
 def write_checkpoint(
@@ -142,45 +186,48 @@ def write_checkpoint(
     card: Mapping[str, Any],
     *,
     shard_bytes: int = SHARD_BYTES,
+    extra: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a checkpoint folder; it appears under its name only when it is complete.
+
+    The configuration's prompt style decides the chat template and the stop token.
 
     Args:
         folder: Must not exist, or be empty.
         config: The model's configuration.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; gets the style's chat template, if that has one.
         weights: Tensors by name; may be a stream, only one shard is held in memory.
         card: What the model was trained and measured on; checksums and version are added.
         shard_bytes: Largest weight file.
+        extra: Writes further files into the folder that it is given.
 
     Raises:
         CheckpointError: If the folder is in use.
+        ValueError: If the tokenizer has no token for the style's stop text.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists and is not empty")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with new_folder(Path(folder)) as partial:
         config.save_pretrained(partial)
+        style = config.style
+        if style.chat_template is not None:
+            tokenizer.chat_template = style.chat_template
         tokenizer.save_pretrained(partial)
-        text = config.text_config
         GenerationConfig(
-            bos_token_id=text.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=config.text_config.bos_token_id,
+            eos_token_id=stop_token_id(tokenizer, style),
             pad_token_id=tokenizer.pad_token_id,
         ).save_pretrained(partial)
-        _write_shards(partial, weights, shard_bytes)
-        checksums = {path.name: _sha256(path) for path in sorted(partial.glob("model*"))}
-        content = {"moltc_vllm": __version__, **card, "sha256": checksums}
-        (partial / CARD_FILE).write_text(json.dumps(content, indent=2) + "\n")
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        write_weights(partial, weights, shard_bytes)
+        if extra is not None:
+            extra(partial)
+        write_card(partial, card)
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write ``card.json`` with our version and the checksums of the weights that are there."""
+    weights = [*folder.glob("model*"), *folder.glob("adapters/*/*.safetensors")]
+    checksums = {path.relative_to(folder).as_posix(): _sha256(path) for path in sorted(weights)}
+    content = {"moltc_vllm": __version__, **card, "sha256": checksums}
+    (folder / CARD_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def save_model(
@@ -190,23 +237,39 @@ def save_model(
     write_checkpoint(folder, model.config, tokenizer, state_of(model).items(), card)
 
 
-def _write_shards(folder: Path, weights: Iterable[tuple[str, Tensor]], shard_bytes: int) -> None:
+def write_weights(
+    folder: Path, weights: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write ``model*.safetensors``, and their index if there are several.
+
+    Args:
+        folder: Where; must exist.
+        weights: Tensors by name; may be a stream, only one shard is held in memory.
+        shard_bytes: Largest weight file.
+    """
     shard: dict[str, Tensor] = {}
+    memory: set[int] = set()
     shard_size = total = 0
     weight_map: dict[str, int] = {}
     paths: list[Path] = []
 
     def flush() -> None:
-        nonlocal shard, shard_size
+        nonlocal shard, shard_size, memory
         path = folder / f"part-{len(paths)}.safetensors"
-        save_file(shard, path, metadata={"format": "pt"})
+        try:
+            save_file(shard, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk, for one
+            raise CheckpointError(f"{folder}: weights cannot be written: {error}") from error
         paths.append(path)
-        shard, shard_size = {}, 0
+        shard, shard_size, memory = {}, 0, set()
 
     for key, tensor in weights:
         size = tensor.nbytes
         if shard and shard_size + size > shard_bytes:
             flush()
+        if tensor.untyped_storage().data_ptr() in memory:
+            tensor = tensor.clone()  # safetensors refuses two names for the same memory
+        memory.add(tensor.untyped_storage().data_ptr())
         shard[key] = tensor
         shard_size += size
         total += size

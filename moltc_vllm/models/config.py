@@ -11,6 +11,9 @@ from moltc_vllm.tasks.style import OWN_STYLE
 
 ProjectorSharing = Literal["shared", "role", "task_role"]
 
+SELF_LOOP_BOND_TYPES = (0, 4, 5)
+"""As a single bond (published), or one of the bond tables' rows that no bond has."""
+
 
 class GraphEncoderConfig(PretrainedConfig):
     """Sizes of the graph isomorphism network (GIN with edge features).
@@ -21,6 +24,8 @@ class GraphEncoderConfig(PretrainedConfig):
         batch_norm_eps: Added to the variance by the layers' batch norm.
         layer_norm_eps: Added to the variance by the read-out's layer norm.
         dropout: Dropout after each layer, in training only.
+        self_loop_bond_type: Row of the bond tables that an atom's loop to itself takes. Published
+            weights share row 0 with single bonds; 4 is a row of its own.
     """
 
     model_type = "moltc_graph_encoder"
@@ -32,8 +37,14 @@ class GraphEncoderConfig(PretrainedConfig):
         batch_norm_eps: float = 1e-5,
         layer_norm_eps: float = 1e-5,
         dropout: float = 0.0,
+        self_loop_bond_type: int = 0,
         **kwargs: Any,
     ) -> None:
+        if self_loop_bond_type not in SELF_LOOP_BOND_TYPES:
+            raise ValueError(
+                f"self_loop_bond_type {self_loop_bond_type} is none of {SELF_LOOP_BOND_TYPES}"
+            )
+        self.self_loop_bond_type = self_loop_bond_type
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.batch_norm_eps = batch_norm_eps

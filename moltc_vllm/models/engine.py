@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from moltc_vllm.chem import MoleculeError
+from moltc_vllm.models.adapters import load_adapters
 from moltc_vllm.models.checkpoint import load_model, load_tokenizer
 from moltc_vllm.models.decoding import Processor
+from moltc_vllm.models.lora import SwitchedAdapters
 from moltc_vllm.models.projector import ProjectorError, projector_index
 from moltc_vllm.models.prompt import Prompt, encoder_key, prepare
 from moltc_vllm.models.tokenizer import stop_token_id
@@ -28,7 +30,7 @@ from moltc_vllm.tasks.engine import Pair
 
 
 class TorchEngine:
-    """`MoltcModel` behind the engine protocol.
+    """`MoltcModel` behind the engine protocol, each task with its adapter where there is one.
 
     Args:
         folder: Checkpoint folder.
@@ -38,8 +40,10 @@ class TorchEngine:
         device: Where to run.
         beams: Answers are searched with so many beams; 1: greedily.
         pad_query: Predict the first token from a pad, see `prepare`.
+        adapters: Use the folder's adapters.
 
     Raises:
+        CheckpointError: If the folder or one of its adapters is not whole.
         ValueError: For a grammar together with beams.
     """
 
@@ -52,8 +56,12 @@ class TorchEngine:
         device: torch.device | str = "cpu",
         beams: int = 1,
         pad_query: bool = False,
+        adapters: bool = True,
     ) -> None:
         self.model = load_model(Path(folder), device=device)
+        self._adapters = SwitchedAdapters(
+            self.model.language_model, load_adapters(Path(folder)) if adapters else []
+        )
         self.tokenizer = load_tokenizer(Path(folder))
         self.config = self.model.config
         self.style = self.config.style
@@ -110,14 +118,19 @@ class TorchEngine:
         """Token ids of the best answer to each prompt, and their log-probabilities.
 
         Args:
-            task: For its grammar, and its limits where none are given.
+            task: For its adapter, its grammar, and its limits where none are given.
             prompts: Generated together.
             limits: Of the answers' lengths.
         """
         inputs = prepare(
             prompts, self.tokenizer, self.config, self.model.device, pad_query=self.pad_query
         )._asdict()
-        limits = limits or self.style.limits(task)
+        with self._adapters.using(task.name):
+            return self._generate(task, inputs, limits or self.style.limits(task))
+
+    def _generate(
+        self, task: Task, inputs: dict[str, Any], limits: Limits
+    ) -> list[tuple[list[int], list[float]]]:
         if self.beams > 1:
             found = self.model.beam_search(
                 **inputs, width=self.beams, limits=limits, eos_token_id=_or_never(self._stop)

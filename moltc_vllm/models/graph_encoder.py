@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moltc_kernels.aggregate import aggregate
+from moltc_kernels.contracts import SELF_LOOP_CODE
 from moltc_kernels.gin_stack import GinWeights, fold_batch_norm, gin_stack
 from moltc_kernels.readout import readout
 from moltc_vllm.models.batch import BatchMolGraph
@@ -28,11 +30,19 @@ class GINLayer(nn.Module):
         self.bond_direction = nn.Embedding(BOND_DIRECTIONS, dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
         self.norm = nn.BatchNorm1d(dim, eps=config.batch_norm_eps)
+        self.self_loop = config.self_loop_bond_type * BOND_DIRECTIONS
 
     def bond_table(self) -> Tensor:
-        """One row per (type, direction), ``[18, dim]``."""
-        table = self.bond_type.weight[:, None] + self.bond_direction.weight[None]
-        return table.flatten(0, 1)
+        """One row per (type, direction), ``[18, dim]``, that of self loops first.
+
+        Row 0 and the self loops' row have changed places where these are two.
+        """
+        table = (self.bond_type.weight[:, None] + self.bond_direction.weight[None]).flatten(0, 1)
+        if self.self_loop == SELF_LOOP_CODE:
+            return table
+        order = list(range(len(table)))
+        order[SELF_LOOP_CODE], order[self.self_loop] = self.self_loop, SELF_LOOP_CODE
+        return table[order]
 
     def forward(self, h: Tensor, batch: BatchMolGraph) -> Tensor:  # V x d -> V x d
         """Update every atom from its neighbours."""
@@ -61,6 +71,7 @@ class GraphEncoder(nn.Module):
     def __init__(self, config: GraphEncoderConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.self_loop = config.self_loop_bond_type * BOND_DIRECTIONS
         self.atom_type = nn.Embedding(ATOM_TYPES, config.hidden_size)
         self.chirality = nn.Embedding(CHIRALITIES, config.hidden_size)
         self.layers = nn.ModuleList(GINLayer(config) for _ in range(config.num_layers))
@@ -80,6 +91,7 @@ class GraphEncoder(nn.Module):
 
     def atom_states(self, batch: BatchMolGraph) -> Tensor:
         """Atom states after the last layer, before the read-out, ``[V, dim]``."""
+        batch = self._with_codes_of_tables(batch)
         if not self.training and not torch.is_grad_enabled():
             weights = self._folded or self.fold()
             return gin_stack(batch.atoms, batch.bonds, batch.molecule_offsets, weights)
@@ -92,6 +104,14 @@ class GraphEncoder(nn.Module):
                 h = torch.relu(h)
             h = F.dropout(h, self.dropout, self.training)
         return h
+
+    def _with_codes_of_tables(self, batch: BatchMolGraph) -> BatchMolGraph:
+        """Bond codes as `GINLayer.bond_table` has its rows: the operations keep 0 for loops."""
+        if self.self_loop == SELF_LOOP_CODE:
+            return batch
+        code = batch.bonds.code
+        code = code.masked_fill(code == SELF_LOOP_CODE, self.self_loop)
+        return replace(batch, bonds=batch.bonds._replace(code=code))
 
     @torch.no_grad()
     def fold(self) -> GinWeights:

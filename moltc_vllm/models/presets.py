@@ -15,6 +15,7 @@ from moltc_vllm.models.checkpoint import CheckpointError, write_checkpoint
 from moltc_vllm.models.config import GraphEncoderConfig, MoltcConfig, QFormerConfig
 from moltc_vllm.models.language_model import (
     language_model_weights,
+    load_language_config,
     load_language_tokenizer,
     random_language_model_weights,
 )
@@ -166,7 +167,8 @@ def create_checkpoint(
         else train_tokenizer(_corpus(), preset.vocab_size + 1)
     )
     config = MoltcConfig(
-        graph_encoder_config=GraphEncoderConfig(**preset.graph),
+        # New weights need not share the row of single bonds, as published ones do.
+        graph_encoder_config=GraphEncoderConfig(self_loop_bond_type=4, **preset.graph),
         qformer_config=QFormerConfig(**preset.qformer),
         text_config=_text_config(preset, tokenizer, language_model),
         projector_sharing=projector_sharing,  # type: ignore[arg-type]  # checked by the class
@@ -200,9 +202,7 @@ def _text_config(
     preset: Preset, tokenizer: MoltcTokenizer, language_model: Path | None
 ) -> PretrainedConfig:
     if language_model is not None:
-        config = AutoConfig.from_pretrained(language_model)
-        config.vocab_size = len(tokenizer)
-        return config
+        return load_language_config(language_model, len(tokenizer))
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,

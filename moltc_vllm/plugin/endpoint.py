@@ -21,6 +21,7 @@ from vllm.utils import random_uuid
 from vllm.v1.engine.exceptions import EngineGenerateError
 
 from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.plugin.adapters import TaskAdapters
 from moltc_vllm.plugin.answering import Interviewer, Settings, check_beams, failure
 from moltc_vllm.plugin.metrics import PAIRS_ANSWERED
 from moltc_vllm.tasks import TASKS, Answer, PromptError, Task, UnknownTaskError, get_task
@@ -105,6 +106,7 @@ async def tasks(raw_request: Request) -> Any:
                 "question": task.question,
                 "roles": list(task.roles),
                 "unit": getattr(task.kind, "unit", None),
+                "adapter": service.adapters.name_of(task.name),
             }
             for task in TASKS.values()
             if task.name in service.config.tasks
@@ -119,16 +121,18 @@ class InteractionsService:
         self.engine = engine
         self.models = models  # vLLM's table of served names and adapters
         self.config: MoltcConfig = engine.model_config.hf_config
+        self.adapters = TaskAdapters(models, self.config)
 
     async def answer(self, request: InteractionsRequest) -> InteractionsResponse:
         """Answer all pairs of a request.
 
         Raises:
-            VLLMValidationError: If the task is unknown, or does not fit the request.
+            VLLMValidationError: If the task is unknown, or does not fit the request or the model.
             VLLMNotFoundError: If the model is unknown.
         """
         task = self._task(request)
-        model, adapter = self._model(request.model)
+        chosen, _ = self.adapters.choose(request.model, task.name)
+        model, adapter = self._model(chosen)
         interviewer = self._interviewer(request)
         name = f"interactions-{random_uuid()}"
         turns = asyncio.Semaphore(PAIRS_IN_FLIGHT)
@@ -242,6 +246,7 @@ class InteractionsService:
         return task
 
     def _model(self, name: str | None) -> tuple[str, Any]:
+        """Served name and adapter of a model."""
         if not name or self.models.is_base_model(name):
             return name or self.models.base_model_paths[0].name, None
         adapter = self.models.lora_requests.get(name)

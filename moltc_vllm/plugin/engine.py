@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moltc_vllm.plugin.launcher import engine_defaults, prepare_environment
+from moltc_vllm.plugin.launcher import engine_defaults, on_cpu, prepare_environment
+from moltc_vllm.plugin.lora_arguments import folder_modules, lora_arguments
 
 # vLLM reads its environment when it is imported.
 prepare_environment()
 
 from vllm import EngineArgs, LLMEngine  # noqa: E402
 from vllm.exceptions import VLLMClientError  # noqa: E402
+from vllm.lora.request import LoRARequest  # noqa: E402
 from vllm.outputs import RequestOutput  # noqa: E402
 
 from moltc_vllm.plugin.answering import (  # noqa: E402
@@ -36,10 +38,13 @@ class _Asked:
     pair: Pair
     inquiry: Inquiry
     outputs: list[RequestOutput | None]
+    adapter: LoRARequest | None
 
 
 class VllmEngine:
     """The true engine and scheduler, driven step by step.
+
+    A task for which the folder has an adapter is answered with it, unless ``enable_lora=False``.
 
     Args:
         model: Checkpoint folder.
@@ -51,6 +56,7 @@ class VllmEngine:
         **engine_args: Further `vllm.EngineArgs`.
 
     Raises:
+        AdapterError: If one of the folder's adapters is not whole, or does not fit.
         ValueError: If beams and grammar are both wanted.
     """
 
@@ -67,6 +73,13 @@ class VllmEngine:
         self.max_in_flight = max_in_flight
         # vLLM tells 20 candidates of a token unless it is told otherwise.
         defaults = {**engine_defaults(), "max_logprobs": max(20, 2 * beams + 1)}
+        wanted = engine_args.get("enable_lora", True)
+        modules = folder_modules(Path(model)) if wanted else []
+        self._adapters = {
+            module.name: LoRARequest(module.name, number, str(module.path.absolute()))
+            for number, module in enumerate(modules, start=1)
+        }
+        defaults |= lora_arguments(modules, on_cpu=on_cpu())
         arguments = {**defaults, "disable_log_stats": True, **engine_args}
         self.engine = LLMEngine.from_engine_args(EngineArgs(model=str(model), **arguments))
         config = self.engine.model_config
@@ -140,12 +153,13 @@ class VllmEngine:
     ) -> None:
         prompt = self.interviewer.prompt(task, pair.molecules, question)
         (inputs,) = self.engine.renderer.render_cmpl([prompt])
-        self._send(_Asked(pair, self.interviewer.inquiry(task, inputs), []), waiting)
+        inquiry = self.interviewer.inquiry(task, inputs)
+        self._send(_Asked(pair, inquiry, [], self._adapters.get(task.name)), waiting)
 
     def _send(self, asked: _Asked, waiting: dict[str, tuple[_Asked, int]]) -> None:
         requests = asked.inquiry.requests()
         asked.outputs = [None] * len(requests)
         for place, (inputs, params) in enumerate(requests):
             name = f"pair-{next(self._numbers)}"
-            self.engine.add_request(name, inputs, params)
+            self.engine.add_request(name, inputs, params, lora_request=asked.adapter)
             waiting[name] = (asked, place)

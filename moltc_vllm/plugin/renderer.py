@@ -16,6 +16,7 @@ from vllm.renderers.hf import HfRenderer
 
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.tokenizer import stop_token_id
+from moltc_vllm.plugin.adapters import asked_task
 from moltc_vllm.plugin.molecules import MODALITY, MoleculeSpec
 from moltc_vllm.tasks import (
     MOLECULE_END,
@@ -101,12 +102,15 @@ class MoltcRenderer(HfRenderer):
         return self._attach(await super()._render_prompt_async(prompt))
 
     def _attach(self, prompt: Any) -> Any:
+        task = asked_task()
         text = prompt.get("prompt")
         if text is None or prompt.get("multi_modal_data"):
             return prompt  # token ids, or molecules given beside the text
         text, molecules = take_molecules(text, "prompt", self._style.markup)
         if not molecules:
             return prompt
+        if task is not None:
+            molecules = [molecule._replace(task=task) for molecule in molecules]
         return {**prompt, "prompt": text, "multi_modal_data": {MODALITY: molecules}}
 
     # Chat.
@@ -132,15 +136,15 @@ class MoltcRenderer(HfRenderer):
     def _take_from_messages(
         self, messages: Iterable[Any], params: Any
     ) -> tuple[list[Any], list[MoleculeSpec]]:
+        asked = asked_task()
         kwargs = getattr(params, "chat_template_kwargs", None) or {}
+        default = kwargs.get("task") or asked
         found: list[MoleculeSpec] = []
         rewritten = []
         for number, message in enumerate(messages):
             where = f"messages[{number}].content"
             content = message.get("content") if isinstance(message, Mapping) else None
-            task = (message.get("task") if isinstance(message, Mapping) else None) or kwargs.get(
-                "task"
-            )
+            task = (message.get("task") if isinstance(message, Mapping) else None) or default
             if isinstance(content, str):
                 content, molecules = take_molecules(content, where, self._style.markup)
             elif content is not None:
@@ -188,14 +192,19 @@ class MoltcRenderer(HfRenderer):
 
     # All prompts, tokenized: nothing may reach the engine with placeholders and molecules that
     # do not fit each other (typed in look-alike characters, or sent as token ids).
+    #
+    # And every molecule goes to the engine with its data. By vLLM's own cache the second request
+    # with a molecule goes without; when it gets there first (the other is streamed), or the first
+    # was refused after it had been rendered, the engine fails it, and the client gets a 500. What
+    # was packed once is kept all the same, in this process only.
 
     def _process_tokens(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
         self._check_placeholders(prompt)
-        return super()._process_tokens(prompt, skip_mm_cache=skip_mm_cache)
+        return super()._process_tokens(prompt, skip_mm_cache=True)
 
     async def _process_tokens_async(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
         self._check_placeholders(prompt)
-        return await super()._process_tokens_async(prompt, skip_mm_cache=skip_mm_cache)
+        return await super()._process_tokens_async(prompt, skip_mm_cache=True)
 
     def _check_placeholders(self, prompt: Mapping[str, Any]) -> None:
         data = (prompt.get("multi_modal_data") or {}).get(MODALITY)

@@ -118,15 +118,20 @@ class Fixture:
         return found
 
     def convert(
-        self, out: Path, *, lora: str | None = "lora_full", language_model: str = "galactica-1.3b"
+        self,
+        out: Path,
+        *,
+        lora: str | None = "lora_full",
+        language_model: str = "galactica-1.3b",
+        pinned: bool = True,
     ) -> Path:
-        """Convert the checkpoint as its users would, with the pinned ``<mol>`` row."""
+        """Convert the checkpoint as its users would; ``pinned``: with the known ``<mol>`` row."""
         convert_published(
             self.folder / "stage2.ckpt",
             self.folder / language_model,
             out,
             lora=self.folder / lora if lora else None,
-            molecule_row=self.folder / "mol_row.pt",
+            molecule_row=self.folder / "mol_row.pt" if pinned else None,
         )
         return out
 

@@ -32,6 +32,9 @@ from tests.golden.fixture import Fixture, Record, prompt_of
 
 TOKENS_WITHIN = 1e-4
 LOGPROBS_WITHIN = 2e-3
+NOISE = 1e-4
+"""Two tokens whose reference logits are closer than this may stand in either order."""
+
 BEAMS = 5
 TOP = 20
 
@@ -59,20 +62,26 @@ class FirstStep:
     """The distribution of the first token."""
 
     top_equal: Comparison = field(default_factory=Comparison)
+    excused: list[str] = field(default_factory=list)
     largest: float = 0.0
 
     def add(self, record: Record, got: Sequence[tuple[int, float]], expected: torch.Tensor) -> None:
         """Compare the likeliest tokens, best first, with their log-probabilities."""
         wanted = [token for token, _ in record.top20]
         ids = [token for token, _ in got[: len(wanted)]]
-        self.top_equal.add(ids == wanted, f"{record.id}: {ids} instead of {wanted}")
+        changed = [(a, b) for a, b in zip(ids, wanted, strict=True) if a != b]
+        gap = max((abs(float(expected[a] - expected[b])) for a, b in changed), default=0.0)
+        self.top_equal.add(gap < NOISE, f"{record.id}: {ids} instead of {wanted}")
+        if changed and gap < NOISE:
+            self.excused.append(f"{record.id}: {changed[0]} change places, {gap:.1e} apart")
         of = dict(got)
         missing = [token for token in wanted if token not in of]
         differences = [abs(of[t] - float(expected[t])) for t in wanted if t in of]
         self.largest = max([self.largest, *differences, *[float("inf")] * bool(missing)])
 
     def __str__(self) -> str:
-        return f"top {TOP}: {self.top_equal}; log-probabilities within {self.largest:.1e}"
+        notes = "".join(f"\n    {one}" for one in self.excused)
+        return f"top {TOP}: {self.top_equal}; log-probabilities within {self.largest:.1e}{notes}"
 
 
 # Prompts and the molecule side.

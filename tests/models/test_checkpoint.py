@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from moltc_vllm.models import (
@@ -14,8 +15,20 @@ from moltc_vllm.models import (
     load_tokenizer,
     save_model,
 )
-from moltc_vllm.models.checkpoint import INDEX_FILE, state_of, write_checkpoint
-from moltc_vllm.models.language_model import LanguageModelError, language_model_weights
+from moltc_vllm.models.checkpoint import (
+    INDEX_FILE,
+    expected_weights,
+    new_folder,
+    state_of,
+    write_checkpoint,
+    write_weights,
+)
+from moltc_vllm.models.language_model import (
+    LanguageModelError,
+    language_layout,
+    language_model_weights,
+    load_language_config,
+)
 from tests.paths import reference_dir
 
 
@@ -104,6 +117,91 @@ def test_a_failed_write_leaves_nothing(tiny, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_failed_write_leaves_no_parents_and_no_extra_files(tiny, tmp_path):
+    (tmp_path / "old").mkdir()
+
+    def extra(folder):
+        (folder / "adapters").mkdir()
+        raise RuntimeError("disk on fire")
+
+    folder = tmp_path / "old" / "a" / "b" / "c"
+    with pytest.raises(RuntimeError, match="on fire"):
+        write_checkpoint(folder, load_config(tiny), load_tokenizer(tiny), [], {}, extra=extra)
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
+
+
+def test_a_disk_that_is_full_is_a_reason(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("moltc_vllm.models.checkpoint.save_file", full)
+    with pytest.raises(CheckpointError, match="cannot be written: No space left"):
+        write_weights(tmp_path, [("a", torch.zeros(1))])
+
+
+def test_extra_files_appear_with_the_folder(tiny, tmp_path):
+    seen = []
+
+    def extra(folder):
+        seen.append(folder)
+        assert not (tmp_path / "c").exists()
+        (folder / "adapters" / "ddi").mkdir(parents=True)
+        save_file({"a": torch.ones(2)}, folder / "adapters" / "ddi" / "adapter_model.safetensors")
+
+    model = load_model(tiny)
+    weights = state_of(model).items()
+    write_checkpoint(
+        tmp_path / "c", model.config, load_tokenizer(tiny), weights, {"a": 1}, extra=extra
+    )
+    assert seen[0].parent == tmp_path
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    card = json.loads((tmp_path / "c" / "card.json").read_text())
+    assert card["a"] == 1
+    assert "adapters/ddi/adapter_model.safetensors" in card["sha256"]
+
+
+def test_a_new_folder_replaces_an_empty_one_only(tmp_path):
+    (tmp_path / "c").mkdir()
+    with new_folder(tmp_path / "c") as folder:
+        (folder / "x").write_text("x")
+        assert list((tmp_path / "c").iterdir()) == []
+    assert (tmp_path / "c" / "x").read_text() == "x"
+    with pytest.raises(CheckpointError, match="not empty"), new_folder(tmp_path / "c"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_two_names_of_one_tensor_are_two_weights(tmp_path):
+    whole = torch.arange(6.0)
+    write_weights(
+        tmp_path, [("a", whole), ("b", whole), ("c", whole[2:5]), ("d", whole.view(2, 3))]
+    )
+    stored = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(stored["a"], stored["b"])
+    assert stored["c"].tolist() == [2, 3, 4]
+    assert stored["d"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_llama", "tiny_roles"])
+def test_the_expected_weights_are_those_of_a_checkpoint(name, request):
+    folder = request.getfixturevalue(name)
+    stored = {key: t.shape for key, t in load_file(folder / "model.safetensors").items()}
+    assert expected_weights(load_config(folder)) == stored
+
+
+def test_the_prompt_style_decides_template_and_stop_token(tiny, tmp_path):
+    model, tokenizer = load_model(tiny), load_tokenizer(tiny)
+    config = model.config
+    plain = json.loads((tiny / "generation_config.json").read_text())
+    assert plain["eos_token_id"] == tokenizer.eos_token_id
+    config.prompt_style = "moltc-2024"
+    write_checkpoint(tmp_path / "c", config, tokenizer, state_of(model).items(), {})
+    written = load_tokenizer(tmp_path / "c")
+    generation = json.loads((tmp_path / "c" / "generation_config.json").read_text())
+    assert written.chat_template == config.style.chat_template != load_tokenizer(tiny).chat_template
+    assert written.decode([generation["eos_token_id"]]) == "\n"
+
+
 def test_several_shards_are_one_model(tiny, tmp_path):
     model = load_model(tiny)
     write_checkpoint(
@@ -152,5 +250,28 @@ def test_broken_language_models_are_named(tmp_path, tiny):
     with pytest.raises(LanguageModelError, match="has no model"):
         list(language_model_weights(tmp_path, text))
     save_file({"nonsense": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(LanguageModelError, match="superfluous weight nonsense"):
+    with pytest.raises(LanguageModelError, match="superfluous weight nonsense") as caught:
         list(language_model_weights(tmp_path, text))
+    missing = [line for line in caught.value.details if line.startswith("missing weight")]
+    assert len(missing) == len(language_layout(text).shapes)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": []}')
+    with pytest.raises(LanguageModelError, match="is not an index of weights"):
+        list(language_model_weights(tmp_path, text))
+
+
+def test_a_sharded_language_model_is_one(tmp_path):
+    source = reference_dir() / "galactica-1.3b"
+    stored = torch.load(source / "pytorch_model.bin", weights_only=True)
+    stored.pop("lm_head.weight")
+    names = list(stored)
+    config = load_language_config(source, 2001)
+    assert config.name_or_path == ""  # folders of this machine are not written into checkpoints
+    weight_map = {}
+    for number, part in enumerate((names[:10], names[10:])):
+        file = f"model-{number}.safetensors"
+        save_file({name: stored[name] for name in part}, tmp_path / file)
+        weight_map.update(dict.fromkeys(part, file))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    again = dict(language_model_weights(tmp_path, config))
+    assert again.keys() == stored.keys()
+    assert all(torch.equal(again[key][: len(tensor)], tensor) for key, tensor in stored.items())

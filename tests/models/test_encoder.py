@@ -30,9 +30,13 @@ def graphs(*smiles):
 
 @pytest.fixture(scope="module")
 def encoder():
+    return encoder_with()
+
+
+def encoder_with(**sizes):
     torch.manual_seed(0)
     config = MoltcConfig(
-        graph_encoder_config=GraphEncoderConfig(hidden_size=60, num_layers=5),
+        graph_encoder_config=GraphEncoderConfig(hidden_size=60, num_layers=5, **sizes),
         qformer_config=QFormerConfig(
             hidden_size=48, num_layers=4, num_attention_heads=6, intermediate_size=96
         ),
@@ -46,7 +50,7 @@ def encoder():
     return encoder
 
 
-def reference_atom_states(model: GraphEncoder, graph) -> torch.Tensor:
+def reference_atom_states(model: GraphEncoder, graph, self_loop: int = 0) -> torch.Tensor:
     """REFERENCE section 2, atom by atom, in float64."""
     model = copy.deepcopy(model).double()
     edge_index, edge_attr = graph.directed()
@@ -55,7 +59,7 @@ def reference_atom_states(model: GraphEncoder, graph) -> torch.Tensor:
         for a, c in zip(graph.atomic_number, graph.chirality, strict=True)
     ]
     for number, layer in enumerate(model.layers):
-        loop = layer.bond_type.weight[0] + layer.bond_direction.weight[0]
+        loop = layer.bond_type.weight[self_loop] + layer.bond_direction.weight[0]
         a = [state + loop for state in h]
         for (u, v), (kind, direction) in zip(edge_index.T, edge_attr, strict=True):
             bond = layer.bond_type.weight[int(kind)] + layer.bond_direction.weight[int(direction)]
@@ -75,6 +79,29 @@ def test_graph_encoder_is_the_published_computation(encoder, smiles):
         got = encoder.graph_encoder.atom_states(BatchMolGraph.from_graphs([graph]))
         expected = reference_atom_states(encoder.graph_encoder, graph)
     assert (got - expected).norm() < 1e-6 * expected.norm()
+
+
+@pytest.mark.parametrize("smiles", SMILES)
+@pytest.mark.parametrize("training", [False, True])
+def test_self_loops_may_have_a_row_of_their_own(smiles, training):
+    own = encoder_with(self_loop_bond_type=4).graph_encoder
+    (graph,) = graphs(smiles)
+    batch = BatchMolGraph.from_graphs([graph])
+    expected = reference_atom_states(own, graph, self_loop=4)
+    with torch.set_grad_enabled(training):  # with gradients layer by layer, without them folded
+        got = own.atom_states(batch)
+    assert (got - expected).norm() < 1e-6 * expected.norm()
+    assert (got - reference_atom_states(own, graph)).norm() > 1e-2 * expected.norm()
+    if training:
+        got.sum().backward()
+        rows = own.layers[0].bond_type.weight.grad.abs().sum(1)
+        assert rows[4] > 0
+        assert (rows[0] > 0) == bool((graph.bond_type == 0).any())
+
+
+def test_a_bonds_row_is_no_row_for_self_loops():
+    with pytest.raises(ValueError, match=r"self_loop_bond_type 1 is none of \(0, 4, 5\)"):
+        GraphEncoderConfig(self_loop_bond_type=1)
 
 
 def test_a_molecule_does_not_notice_its_neighbours(encoder):

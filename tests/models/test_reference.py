@@ -1,93 +1,54 @@
-"""Our modules compute what the published model computes (shared fixture, float32)."""
+"""A converted checkpoint computes what the published model computes (shared fixture, float32)."""
 
 import json
-import re
 
 import numpy as np
 import pytest
 import torch
 
-from moltc_vllm.chem import featurize, parse_smiles
-from moltc_vllm.models import BatchMolGraph, MoltcConfig, QFormerConfig
-from moltc_vllm.models.molecule_encoder import MoleculeEncoder
-from moltc_vllm.models.projector import ProjectorBank
+from moltc_vllm.chem import featurize_packed, parse_smiles
+from moltc_vllm.models import BatchMolGraph, load_model
+from moltc_vllm.models.published.convert import convert_published
 from tests.paths import reference_dir
 
-# Published names to ours, in this order.
-GIN = r"^blip2opt\.graph_encoder\.gnns\.(\d+)\."
-RENAMES = [
-    (r"^blip2opt\.graph_encoder\.x_embedding1\.", "graph_encoder.atom_type."),
-    (r"^blip2opt\.graph_encoder\.x_embedding2\.", "graph_encoder.chirality."),
-    (
-        r"^blip2opt\.graph_encoder\.gnns\.(\d+)\.edge_embedding1\.",
-        r"graph_encoder.layers.\1.bond_type.",
-    ),
-    (
-        r"^blip2opt\.graph_encoder\.gnns\.(\d+)\.edge_embedding2\.",
-        r"graph_encoder.layers.\1.bond_direction.",
-    ),
-    (GIN + r"mlp\.", r"graph_encoder.layers.\1.mlp."),
-    (r"^blip2opt\.graph_encoder\.batch_norms\.(\d+)\.", r"graph_encoder.layers.\1.norm."),
-    (r"^blip2opt\.ln_graph\.", "graph_encoder.norm."),
-    (r"^blip2opt\.query_tokens$", "qformer.queries"),
-    (r"^blip2opt\.Qformer\.bert\.embeddings\.LayerNorm\.", "qformer.norm."),
-    (r"^blip2opt\.Qformer\.bert\.encoder\.layer\.", "qformer.layers."),
-    (r"\.attention\.self\.", ".self_attention."),
-    (r"\.attention\.output\.dense\.", ".self_attention.output."),
-    (r"\.attention\.output\.LayerNorm\.", ".self_attention.norm."),
-    (r"\.crossattention\.self\.", ".cross_attention."),
-    (r"\.crossattention\.output\.dense\.", ".cross_attention.output."),
-    (r"\.crossattention\.output\.LayerNorm\.", ".cross_attention.norm."),
-    (r"\.intermediate_query\.dense\.", ".up."),
-    (r"\.output_query\.dense\.", ".down."),
-    (r"\.output_query\.LayerNorm\.", ".norm."),
-]
+VARIANTS = {
+    "no_lora": ("galactica-1.3b", None),
+    "lora_default": ("galactica-1.3b", "lora_default"),
+    "opt_with_bias": ("opt_with_bias", None),
+}
+
+
+def records(name):
+    with (reference_dir() / name).open() as lines:
+        return [json.loads(line) for line in lines]
+
+
+def molecules_of(record):
+    # As written, not canonical: the published code reads the SMILES it is given.
+    return BatchMolGraph.from_molecules(
+        [featurize_packed(parse_smiles(record[f"smiles{place}"])) for place in (1, 2)]
+    )
 
 
 @pytest.fixture(scope="module")
-def published():
-    folder = reference_dir()
-    state = torch.load(folder / "stage2.ckpt", weights_only=True)["state_dict"]
-    sizes = json.loads((folder / "bert_pretrained" / "config.json").read_text())
-    config = MoltcConfig(
-        qformer_config=QFormerConfig(
-            hidden_size=sizes["hidden_size"],
-            num_layers=sizes["num_hidden_layers"],
-            num_attention_heads=sizes["num_attention_heads"],
-            intermediate_size=sizes["intermediate_size"],
-        ),
-    )
-    config.text_config.word_embed_proj_dim = state["blip2opt.opt_proj.weight"].shape[0]
-    encoder, projectors = MoleculeEncoder(config).eval(), ProjectorBank(config)
-    weights = {}
-    for key, tensor in state.items():
-        name = key
-        for pattern, ours in RENAMES:
-            name = re.sub(pattern, ours, name)
-        weights[name] = tensor
-    projectors["shared"].weight.data = weights.pop("blip2opt.opt_proj.weight")
-    projectors["shared"].bias.data = weights.pop("blip2opt.opt_proj.bias")
-    weights.pop("blip2opt.Qformer.bert.embeddings.position_ids", None)  # unused buffer
-    weights["qformer.queries"] = weights["qformer.queries"][0]
-    encoder.load_state_dict(weights, strict=True)
-    return encoder, projectors, folder
+def model(published):
+    """The fixture's checkpoint with ``lora_full`` merged."""
+    return load_model(published)
 
 
-def test_every_step_of_forty_pairs_is_the_published_one(published):
-    encoder, projectors, folder = published
-    rows = [json.loads(line) for line in (folder / "expected.jsonl").open()]
+def test_every_step_of_forty_pairs_is_the_published_one(model):
+    rows = records("expected.jsonl")
     assert len(rows) == 40
+    encoder = model.molecule_encoder
     worst = dict.fromkeys(("gnn", "ln", "query", "mol"), 0.0)
     for row in rows:
-        arrays = np.load(folder / row["arrays"])
-        # As written, not canonical: the published code reads the SMILES it is given.
-        graphs = [featurize(parse_smiles(row[f"smiles{i}"])) for i in (1, 2)]
-        batch = BatchMolGraph.from_graphs(graphs)
+        arrays = np.load(reference_dir() / row["arrays"])
+        batch = molecules_of(row)
         with torch.no_grad():
             atoms = encoder.graph_encoder.atom_states(batch)
             tokens, offsets = encoder.graph_encoder(batch)
             queries = encoder.qformer(tokens, offsets)
-            molecules = projectors(queries, torch.zeros(2, dtype=torch.long))
+            molecules = model.projectors(queries, torch.zeros(2, dtype=torch.long))
         for i in (0, 1):
             own = slice(*batch.molecule_offsets[i : i + 2].tolist())
             got = {
@@ -102,3 +63,62 @@ def test_every_step_of_forty_pairs_is_the_published_one(published):
                 worst[name] = max(worst[name], float((value - expected).abs().max()))
     print(f"\nlargest differences: {worst}")
     assert max(worst.values()) < 1e-4
+
+
+def check_first_logits(model, rows, count):
+    """The twenty likeliest first tokens, in their order where it is not a tie, and their logits."""
+    assert len(rows) == count
+    worst = 0.0
+    for row in rows:
+        with torch.no_grad():
+            out = model(
+                torch.tensor([row["input_ids"]]),
+                molecules=molecules_of(row),
+                projector=torch.zeros(2, dtype=torch.long),
+            )
+        logits = out.logits[0, -1]
+        ids, expected = zip(*row["first_logits_top20"], strict=True)
+        got = logits[list(ids)].tolist()
+        worst = max(worst, *(abs(a - b) for a, b in zip(got, expected, strict=True)))
+        assert set(logits.topk(20).indices.tolist()) == set(ids)
+        for place in range(19):
+            if expected[place] - expected[place + 1] > 1e-3:
+                assert got[place] > got[place + 1]
+    print(f"\nlargest difference of a logit: {worst}")
+    assert worst < 2e-3
+
+
+def test_first_logits_of_forty_pairs(model):
+    check_first_logits(model, records("expected.jsonl"), 40)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_first_logits_of_other_language_models_and_adapters(tmp_path, variant):
+    folder = reference_dir()
+    language_model, lora = VARIANTS[variant]
+    convert_published(
+        folder / "stage2.ckpt",
+        folder / language_model,
+        tmp_path / "c",
+        lora=folder / lora if lora else None,
+        molecule_row=folder / "mol_row.pt",
+    )
+    rows = [r for r in records("expected_variants.jsonl") if r["variant"] == variant]
+    check_first_logits(load_model(tmp_path / "c"), rows, 10)
+
+
+def test_the_row_of_the_placeholder_takes_part_in_the_logits(model, published_unpinned):
+    """With the row the placeholder is a token like any other; without, it is never an answer."""
+    row = records("expected.jsonl")[0]
+    inputs = {
+        "input_ids": torch.tensor([row["input_ids"]]),
+        "molecules": molecules_of(row),
+        "projector": torch.zeros(2, dtype=torch.long),
+    }
+    with torch.no_grad():
+        pinned = model(**inputs).logits[0, -1]
+        unpinned = load_model(published_unpinned)(**inputs).logits[0, -1]
+    expected = torch.from_numpy(np.load(reference_dir() / row["arrays"])["first_logits"])
+    torch.testing.assert_close(pinned, expected.float().flatten(), rtol=0, atol=2e-3)
+    assert unpinned[-1] == -torch.inf
+    torch.testing.assert_close(unpinned[:-1], pinned[:-1], rtol=0, atol=1e-6)

@@ -100,7 +100,12 @@ def test_overridden_methods_have_the_same_parameters():
     [
         ("vllm.model_executor.models.utils:init_vllm_registered_model", ["hf_config", "prefix"]),
         ("vllm.sampling_params:StructuredOutputsParams", ["regex", "choice"]),
-        ("vllm.v1.engine.llm_engine:LLMEngine.add_request", ["request_id", "prompt", "params"]),
+        (
+            "vllm.v1.engine.llm_engine:LLMEngine.add_request",
+            ["request_id", "prompt", "params", "lora_request"],
+        ),
+        ("vllm.lora.request:LoRARequest", ["lora_name", "lora_int_id", "lora_path"]),
+        ("vllm.entrypoints.openai.models.serving:OpenAIServingModels.is_base_model", []),
         ("vllm.renderers.base:BaseRenderer.render_cmpl_async", ["prompts", "tok_params"]),
         ("vllm.renderers.base:BaseRenderer.render_cmpl", ["prompts"]),
         ("vllm.v1.engine.async_llm:AsyncLLM.generate", ["prompt", "request_id", "lora_request"]),

@@ -1,0 +1,63 @@
+"""Where answers are computed, as the commands' options choose it."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moltc_vllm.cli.messages import fail
+
+if TYPE_CHECKING:
+    from moltc_vllm.tasks.engine import Engine
+
+
+class EngineName(enum.StrEnum):
+    """Where the answer is computed."""
+
+    vllm = "vllm"
+    torch = "torch"
+
+
+def open_engine(
+    model: Path | None,
+    endpoint: str | None,
+    name: EngineName,
+    *,
+    beams: int = 1,
+    pad_query: bool = False,
+) -> Engine:
+    """The engine that the options of a command name; the command ends where they are wrong.
+
+    Args:
+        model: Checkpoint folder, if there is no endpoint.
+        endpoint: URL of a running server; goes before everything else.
+        name: Which engine, if there is no endpoint.
+        beams: Width of the beam search; 1 is greedy.
+        pad_query: Of plain torch only.
+    """
+    # What an engine does by default it is not told.
+    options: dict[str, Any] = {"beams": beams} if beams != 1 else {}
+    if pad_query:
+        if endpoint is not None or name is not EngineName.torch:
+            fail("the query can be padded with `--engine torch` only")
+        options["pad_query"] = True
+    if endpoint is not None:
+        from moltc_vllm.screen import HttpEngine
+
+        return HttpEngine(endpoint, **options)
+    if model is None:
+        fail("give a checkpoint folder (--model) or a running server (--endpoint)")
+    from moltc_vllm.models.checkpoint import CheckpointError, load_config
+
+    try:
+        load_config(model)
+    except CheckpointError as error:
+        fail(str(error))
+    if name is EngineName.torch:
+        from moltc_vllm.models.engine import TorchEngine
+
+        return TorchEngine(model, **options)
+    from moltc_vllm.plugin.engine import VllmEngine
+
+    return VllmEngine(model, **options)

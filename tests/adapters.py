@@ -1,0 +1,48 @@
+"""Random adapters, written as PEFT writes them."""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from moltc_vllm.models import load_config
+from moltc_vllm.models.adapters import _linear_layers
+
+
+def write_adapter(
+    checkpoint: Path,
+    name: str,
+    targets: list[str],
+    *,
+    rank: int = 4,
+    strength: float = 1.0,
+    seed: int = 0,
+    **settings,
+) -> Path:
+    """Write ``adapters/<name>`` into a checkpoint folder.
+
+    Args:
+        checkpoint: The folder.
+        name: Of the adapter.
+        targets: Ends of layers' names, in all layers.
+        rank: Of every layer.
+        strength: Size of the change beside a random weight of the tiny presets.
+        seed: Of the weights.
+        **settings: Further keys of ``adapter_config.json``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for module, (out_size, in_size) in _linear_layers(load_config(checkpoint).text_config).items():
+        if module.rpartition(".")[2] in targets:
+            key = f"base_model.model.{module}.lora_"
+            size = 0.2 * strength / math.sqrt(rank)
+            tensors[f"{key}A.weight"] = torch.randn(rank, in_size, generator=generator)
+            tensors[f"{key}B.weight"] = torch.randn(out_size, rank, generator=generator) * size
+    folder = checkpoint / "adapters" / name
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": targets}
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"bias": "none"} | settings))
+    return folder

@@ -1,0 +1,239 @@
+"""``moltc convert``: one line for what went wrong, after a line for every weight."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from moltc_vllm.cli import app
+
+runner = CliRunner()
+
+
+def run(*arguments):
+    return runner.invoke(app, ["convert", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Small published files."""
+    from tests.models.published import files
+
+    root = tmp_path_factory.mktemp("made")
+    files.write_lightning(root / "stage2.ckpt", files.published_state())
+    files.write_lightning(root / "stage1.ckpt", files.published_state(stage=1))
+    files.write_language_model(root / "lm")
+    files.write_lora(root / "lora", files.ATTENTION)
+    return root
+
+
+def source(made, name="stage2.ckpt"):
+    return "--lightning", made / name, "--language-model", made / "lm"
+
+
+def refused(result, reason):
+    """The one line that says why, and the lines before it."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    *details, last = result.stderr.splitlines()
+    assert last.startswith("moltc: ")
+    assert reason in last
+    return details
+
+
+def test_published_files_become_a_folder(made, tmp_path):
+    out = tmp_path / "new" / "out"
+    result = run(*source(made), "--lora", made / "lora", "--projectors", "task_role", out)
+    assert result.exit_code == 0, result.output
+    assert "GIN 2 x 16, Q-Former 3 x 128, opt of width 32" in result.stdout
+    assert "projectors task_role, prompts moltc-2024" in result.stdout
+    assert "attention heads: 2, from no file: heads of width 64" in result.stdout
+    assert "LoRA: lora of rank 4, 4 modules, scale 8, merged" in result.stdout
+    assert result.stderr == ""
+    assert json.loads((out / "config.json").read_text())["model_type"] == "moltc"
+
+
+def test_every_option_reaches_the_converter(made, tmp_path, monkeypatch):
+    from moltc_vllm.models.published import convert as module
+
+    seen = {}
+
+    def record(lightning, language_model, out, **options):
+        seen.update(options, lightning=lightning, language_model=language_model, out=out)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(module, "convert_published", record)
+    options = {
+        "lora": "a",
+        "lora_as": "adapter",
+        "lora_alpha": 16.0,
+        "task": "ddi",
+        "graph_encoder": "b",
+        "qformer_config": "c",
+        "molecule_row": "d",
+        "prompt_style": "moltc",
+        "molecule_prompt": "e",
+    }
+    words = [w for name, value in options.items() for w in (f"--{name.replace('_', '-')}", value)]
+    refused(run(*source(made), *words, "--new-projector", "--projector-per-role", "out"), "enough")
+    assert {name: str(value) for name, value in seen.items()} == {
+        **{name: str(value) for name, value in options.items()},
+        "lightning": str(made / "stage2.ckpt"),
+        "language_model": str(made / "lm"),
+        "new_projector": "True",
+        "projector_sharing": "role",
+        "out": "out",
+    }
+    seen.clear()
+    run(*source(made), "out")
+    assert seen.keys() == {"lightning", "language_model", "out"}  # the rest is the API's business
+
+
+def test_our_own_folder_gets_a_projector_per_role(tiny, tmp_path):
+    result = run("--checkpoint", tiny, "--role-split", tmp_path / "roles")
+    assert result.exit_code == 0, result.output
+    assert "projectors role" in result.stdout
+    result = run("--checkpoint", tmp_path / "roles", "--projectors", "task_role", tmp_path / "t")
+    assert result.exit_code == 0, result.output
+    details = refused(
+        run("--checkpoint", tmp_path / "t", "--projectors", "shared", tmp_path / "s"),
+        "cannot become 1 ('shared')",
+    )
+    assert details == []
+    assert {path.name for path in tmp_path.iterdir()} == {"roles", "t"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "give either --lightning (published) or --checkpoint (ours)"),
+        (["--lightning", "a", "--checkpoint", "b"], "give either --lightning"),
+        (["--lightning", "a"], "--lightning needs --language-model"),
+        (["--checkpoint", "a"], "needs --role-split or --projectors"),
+        (["--checkpoint", "a", "--role-split", "--lora", "b"], "--lora does not go with"),
+        (["--checkpoint", "a", "--role-split", "--new-projector"], "--new-projector does not go"),
+        (["--checkpoint", "a", "--role-split", "--language-model", "b"], "--language-model does"),
+        (["--checkpoint", "a", "--role-split", "--projectors", "shared"], "contradict each other"),
+        (["--checkpoint", "nowhere", "--role-split"], "nowhere is not a checkpoint folder"),
+        (["--lightning", "nowhere", "--language-model", "b"], "nowhere does not exist"),
+        (["--lightning", "a", "--language-model", "b", "--lora-as", "x"], "LoRA as 'x' is none of"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, monkeypatch, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    assert refused(run(*arguments, "out"), reason) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def broken(kind, made, folder):
+    """A Lightning file with something wrong."""
+    import torch
+    from safetensors.torch import save_file
+
+    from tests.models.published import files
+
+    path, state = folder / "stage2.ckpt", files.published_state()
+    whole = (made / "stage2.ckpt").read_bytes()
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("no pickle")
+    elif kind == "safetensors":
+        save_file(state, path)
+    elif kind.startswith("cut"):
+        path.write_bytes(whole[: int(len(whole) * float(kind.split()[1]))])
+    elif kind == "code":
+
+        class Bomb:
+            def __reduce__(self):
+                return os.system, (f"touch {folder / 'it-ran'}",)
+
+        torch.save({"state_dict": state, "callbacks": Bomb()}, path)
+    elif kind == "resnet":
+        torch.save({"conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, path)
+    elif kind == "other lightning":
+        files.write_lightning(path, {"model.a": torch.zeros(2), "model.b": torch.zeros(2)})
+    else:
+        key = "blip2opt.graph_encoder.gnns.0.mlp.0.bias"
+        if kind == "missing":
+            del state[key]
+        elif kind == "shape":
+            state[key] = torch.zeros(5)
+        elif kind == "nan":
+            state[key][2] = float("nan")
+        files.write_lightning(path, state)
+    return path
+
+
+BROKEN = {
+    "empty": ("stage2.ckpt is empty", 0),
+    "text": ("stage2.ckpt is not a file written by torch.save", 0),
+    "safetensors": ("stage2.ckpt is a safetensors file", 0),
+    "cut 0.001": ("stage2.ckpt is truncated or damaged", 0),
+    "cut 0.5": ("stage2.ckpt is truncated or damaged", 0),
+    "cut 0.999": ("stage2.ckpt is truncated or damaged", 0),
+    "code": ("stage2.ckpt wants to run 'posix.system' when loaded; refused", 0),
+    "resnet": ("stage2.ckpt is not a Lightning checkpoint: no state_dict", 0),
+    "other lightning": ("stage2.ckpt is not of MolTC or MolCA", 2),
+    "missing": ("missing weight blip2opt.graph_encoder.gnns.0.mlp.0.bias; --graph-encoder", 1),
+    "shape": ("gnns.0.mlp.0.bias has shape [5], expected [32]", 1),
+    "nan": ("blip2opt.graph_encoder.gnns.0.mlp.0.bias holds NaN or infinite values", 0),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_broken_file_is_one_line_and_leaves_nothing(made, tmp_path, kind, existing):
+    reason, listed = BROKEN[kind]
+    path = broken(kind, made, tmp_path)
+    if existing:
+        (tmp_path / "out").mkdir()
+    result = run("--lightning", path, "--language-model", made / "lm", tmp_path / "out")
+    details = refused(result, reason)
+    assert len(details) == listed
+    left = {"stage2.ckpt", "out"} if existing else {"stage2.ckpt"}
+    assert {item.name for item in tmp_path.iterdir()} == left
+    assert not existing or list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_in_use_is_not_touched(made, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    refused(run(*source(made), tmp_path / "out"), "out exists and is not empty")
+    refused(run("--lightning", "nowhere", "--language-model", "b", tmp_path / "out"), "not empty")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_stage_1_says_what_to_do(made, tmp_path):
+    refused(run(*source(made, "stage1.ckpt"), tmp_path / "out"), "--new-projector draws one")
+    result = run(*source(made, "stage1.ckpt"), "--new-projector", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "noise until it is trained" in result.stdout
+
+
+def test_what_a_run_had_and_the_files_lack_is_a_warning(made, tmp_path):
+    from tests.models.published import files
+
+    shutil.copytree(made / "lm", tmp_path / "lm")
+    told = {**files.TOLD, "llm_tune": "lora"}
+    state = files.published_state()
+    files.write_lightning(tmp_path / "stage2.ckpt", state, hyper_parameters=told)
+    result = run(*source(tmp_path), tmp_path / "out")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("moltc: warning: not in these files: LoRA weights")
+
+
+def test_a_real_process_says_nothing_else(made, tmp_path):
+    """No warnings of libraries around the one line."""
+    path = broken("code", made, tmp_path)
+    command = [sys.executable, "-m", "moltc_vllm.cli", "convert", "--lightning", path]
+    command += ["--language-model", made / "lm", tmp_path / "out"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == f"moltc: {path} wants to run 'posix.system' when loaded; refused\n"
+    assert not (tmp_path / "it-ran").exists()

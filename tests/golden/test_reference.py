@@ -1,0 +1,74 @@
+"""The golden report, part by part; ``python -m tests.golden.reference --report`` prints it all."""
+
+import pytest
+
+from moltc_vllm.models.engine import TorchEngine
+from tests.golden import reference
+from tests.golden.fixture import Fixture
+from tests.paths import reference_dir
+
+
+@pytest.fixture(scope="module")
+def fixture():
+    return Fixture(reference_dir())
+
+
+@pytest.fixture(scope="module")
+def engine(published):
+    return TorchEngine(published, batch=1)
+
+
+@pytest.fixture(scope="module")
+def vllm(published):
+    return reference.Vllm(published)
+
+
+def everything(comparison, of):
+    assert (comparison.equal, comparison.of) == (of, of), str(comparison)
+
+
+def test_prompts_and_molecule_tokens(engine, fixture):
+    texts, ids = reference.compare_prompts(engine, fixture.records)
+    everything(texts, 40)
+    everything(ids, 40)
+    worst = reference.compare_molecules(engine, fixture.records)
+    print(f"\nlargest differences: {worst}")
+    assert max(worst.values()) < reference.TOKENS_WITHIN
+
+
+def test_plain_torch(engine, fixture):
+    step = reference.torch_first_step(engine, fixture.records)
+    everything(step.top_equal, 40)
+    assert step.largest < reference.LOGPROBS_WITHIN
+    for result in ("greedy", "beam5"):
+        everything(reference.torch_texts(engine, fixture.records, result), 40)
+
+
+@pytest.mark.parametrize("result", ["greedy", "beam5"])
+def test_padded_batches_in_plain_torch(engine, fixture, result):
+    padded = [record for record in fixture.records if record.raw["batch4"]["pad"]]
+    assert len(padded) == 26
+    everything(reference.torch_padded(engine, fixture.records, result), 40)
+    if result == "greedy":  # and without the pad none of them would be equal
+        unpadded = reference.torch_texts(engine, padded, result)
+        texts = {r.id: r.raw["batch4"][result]["text"] for r in padded}
+        assert all(texts[r.id] != r.raw[result]["text"] for r in padded)
+        assert unpadded.equal == 26
+
+
+@pytest.mark.parametrize("name", ["lora_default", "no_lora", "opt_with_bias"])
+def test_other_language_models_and_adapters(fixture, name, tmp_path):
+    rows = fixture.variants()[name]
+    engine = TorchEngine(reference.convert_variant(fixture, name, tmp_path / name), batch=1)
+    for result in ("greedy", "beam5"):
+        everything(reference.torch_texts(engine, rows, result), 10)
+
+
+def test_vllm(vllm, fixture):
+    step = vllm.first_step(fixture.records)
+    everything(step.top_equal, 40)
+    assert step.largest < reference.LOGPROBS_WITHIN
+    everything(vllm.texts(fixture.records, "greedy"), 40)
+    beams = vllm.texts(fixture.records, "beam5")
+    print(f"\nbeam5: {beams}")
+    assert beams.equal >= 38

@@ -1,0 +1,29 @@
+"""Small published files, written once."""
+
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """A folder with everything a small published checkpoint consists of."""
+    # Not above: what imports Triton has to wait until the kernels' conftest chose how it runs.
+    import torch
+
+    from tests.models.published import files
+
+    root = tmp_path_factory.mktemp("small")
+    gin = {
+        key: torch.randn_like(t.float()).to(t.dtype) for key, t in files.Gin().state_dict().items()
+    }
+    torch.save(gin, root / "graphcl_80.pth")
+    return SimpleNamespace(
+        root=root,
+        state=files.published_state(),
+        lightning=files.write_lightning(root / "stage2.ckpt", files.published_state()),
+        language_model=files.write_language_model(root / "galactica-1.3b"),
+        graph_encoder=root / "graphcl_80.pth",
+        gin=gin,
+        lora=files.write_lora(root / "lora_epoch_9", {**files.ATTENTION, **files.FEED_FORWARDS}),
+    )
