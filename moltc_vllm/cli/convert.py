@@ -188,5 +188,7 @@ def _tell(report: ConversionReport) -> None:
         typer.echo(f"known and not used: {len(done['unused'])} weights")
     for what in done["lacking"]:
         typer.echo(f"moltc: warning: not in these files: {what}", err=True)
+    for what in done["contradictions"]:
+        typer.echo(f"moltc: warning: {what}: sizes are those of the weights", err=True)
     if done["drawn"]:
         typer.echo("The projection is drawn: its answers are noise until it is trained.")

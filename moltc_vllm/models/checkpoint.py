@@ -257,7 +257,10 @@ def write_weights(
         nonlocal shard, shard_size, memory
         path = folder / f"part-{len(paths)}.safetensors"
         try:
+            path.touch()
+            mode = path.stat().st_mode
             save_file(shard, path, metadata={"format": "pt"})
+            path.chmod(mode)  # safetensors' own files may be read by nobody else
         except SafetensorError as error:  # a full disk, for one
             raise CheckpointError(f"{folder}: weights cannot be written: {error}") from error
         paths.append(path)

@@ -307,10 +307,8 @@ def report(folder: Path, work: Path) -> dict[str, Any]:
     return {
         "pairs": len(records),
         "molecule_tokens_max_abs_difference": worst["mol"],
-        "first_step": {
-            "top20_ids_equal": first.top_equal.equal,
-            "max_abs_logprob_difference": first.largest,
-        },
+        "first_step_top20_ids_equal": first.top_equal.equal,
+        "first_step_logprobs_max_abs_difference": first.largest,
         "greedy_texts_equal": greedy.equal,
         "beam5_texts_equal": beams.equal,
     }
@@ -344,8 +342,8 @@ def good(figures: dict[str, Any]) -> bool:
     pairs = figures["pairs"]
     return bool(
         figures["molecule_tokens_max_abs_difference"] <= TOKENS_WITHIN
-        and figures["first_step"]["top20_ids_equal"] == pairs
-        and figures["first_step"]["max_abs_logprob_difference"] <= LOGPROBS_WITHIN
+        and figures["first_step_top20_ids_equal"] == pairs
+        and figures["first_step_logprobs_max_abs_difference"] <= LOGPROBS_WITHIN
         and figures["greedy_texts_equal"] == pairs
         and figures["beam5_texts_equal"] >= 0.95 * pairs
     )

@@ -57,6 +57,10 @@ def test_round_trip(name, tmp_path, request):
     assert len(card["sha256"]["model.safetensors"]) == 64
 
 
+def test_who_may_read_the_rest_may_read_the_weights(tiny):
+    assert len({path.stat().st_mode for path in tiny.iterdir()}) == 1
+
+
 def test_same_seed_same_weights(tiny, tmp_path):
     create_checkpoint("tiny", tmp_path / "same")
     create_checkpoint("tiny", tmp_path / "other", seed=1)

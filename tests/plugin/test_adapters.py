@@ -46,12 +46,17 @@ def llama(tmp_path_factory):
     return adapted(tmp_path_factory.mktemp("checkpoints") / "llama", "tiny-llama")
 
 
-def in_torch(folder, task, **options):
+@functools.cache
+def torch_engine(folder, adapters):
+    return TorchEngine(folder, constrained=False, adapters=adapters)
+
+
+@functools.cache
+def in_torch(folder, task, adapters=True):
     """Token ids and log-probabilities of all pairs."""
     wanted = get_task(task)
     prompts = [Prompt(wanted.prompt(pair.molecules), list(pair.molecules), task) for pair in PAIRS]
-    engine = TorchEngine(folder, constrained=False, **options)
-    return engine.generate(wanted, prompts, LIMITS)
+    return torch_engine(folder, adapters).generate(wanted, prompts, LIMITS)
 
 
 @pytest.mark.parametrize("name", ["opt", "llama"])

@@ -11,7 +11,7 @@ from moltc_vllm.models.published.language import PublishedLanguageModel
 from moltc_vllm.models.published.lightning import Lightning
 from moltc_vllm.models.published.lora import Lora, lora_files
 from moltc_vllm.models.published.provenance import folder_name, input_record, plain_json
-from moltc_vllm.models.published.sizes import HEAD_WIDTH, BertSizes
+from moltc_vllm.models.published.sizes import HEAD_WIDTH, BertSizes, contradictions
 
 _TRAINED = "converted from published weights; nothing was measured"
 _UNTRAINED = "its projection is untrained: its answers are noise"
@@ -67,6 +67,7 @@ def card_of(
             "drawn": {} if encoder.projection else {"projection": {"seed": PROJECTION_SEED}},
             "unused": run.parts.unused,
             "lacking": lacking(sources),
+            "contradictions": contradictions(run.hyper_parameters, config),
             "tensors": tensors,
         },
     }

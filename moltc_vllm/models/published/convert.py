@@ -23,7 +23,6 @@ from moltc_vllm.models.published.lightning import Lightning, read_lightning
 from moltc_vllm.models.published.names import GRAPH_ENCODER
 from moltc_vllm.models.published.sizes import (
     BertSizes,
-    check_told,
     graph_encoder_sizes,
     qformer_sizes,
     read_bert_sizes,
@@ -108,7 +107,6 @@ def convert_published(
         molecule_prompt=prompt,
         mask_molecule_token=not language.knows_molecule_row,
     )
-    check_told(run.hyper_parameters, config, lightning)
     if task is not None and task not in config.tasks:
         raise ValueError(f"unknown task {task!r}; there are {', '.join(config.tasks)}")
     expected = expected_weights(config)

@@ -84,19 +84,15 @@ def qformer_sizes(encoder: PublishedEncoder, bert: BertSizes | None) -> QFormerC
     return QFormerConfig(**sizes, num_attention_heads=width // HEAD_WIDTH)
 
 
-def check_told(told: Mapping[str, Any], config: MoltcConfig, path: Path) -> None:
-    """Compare what the training run was told with what its weights are.
+def contradictions(told: Mapping[str, Any], config: MoltcConfig) -> list[str]:
+    """Where the settings of a training run are not what its weights are, a line each.
 
-    The published code builds its encoder from these four: a file with fewer layers than it says
-    has lost some.
+    Weights that are whole go before settings, which may be another run's. But names alone cannot
+    tell a smaller model from one that has lost its last layers, so somebody should know.
 
     Args:
         told: The run's hyper-parameters.
         config: Sizes of the weights.
-        path: The file of both.
-
-    Raises:
-        WeightsError: If they differ.
     """
     graph, qformer = config.graph_encoder_config, config.qformer_config
     found = {
@@ -106,13 +102,11 @@ def check_told(told: Mapping[str, Any], config: MoltcConfig, path: Path) -> None
     }
     every, layers = qformer.cross_attention_frequency, qformer.num_layers
     lines = [
-        f"its hyper_parameters say {name} {told[name]}, its weights {value}"
+        f"hyper_parameters say {name} {told[name]}, the weights {value}"
         for name, value in found.items()
         if isinstance(told.get(name), int) and told[name] != value
     ]
-    lines += _other_layers("its hyper_parameters say", told, every, layers)
-    if lines:
-        raise WeightsError(summary(path, lines), lines)
+    return lines + _other_layers("hyper_parameters say", told, every, layers)
 
 
 def _with_heads(sizes: Mapping[str, int], key_width: int, bert: BertSizes) -> QFormerConfig:
