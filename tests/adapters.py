@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from moltc_vllm.models import load_config
-from moltc_vllm.models.adapters import _linear_layers
+from moltc_vllm.models.adapters import linear_layers
 
 
 def write_adapter(
@@ -34,7 +34,7 @@ def write_adapter(
     """
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for module, (out_size, in_size) in _linear_layers(load_config(checkpoint).text_config).items():
+    for module, (out_size, in_size) in linear_layers(load_config(checkpoint).text_config).items():
         if module.rpartition(".")[2] in targets:
             key = f"base_model.model.{module}.lora_"
             size = 0.2 * strength / math.sqrt(rank)

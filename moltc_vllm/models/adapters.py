@@ -84,7 +84,7 @@ def load_adapters(folder: Path) -> list[Adapter]:
     folders = sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
     if not folders:
         return []
-    linears = _linear_layers(load_config(folder).text_config)
+    linears = linear_layers(load_config(folder).text_config)
     return [_load(path, linears) for path in folders]
 
 
@@ -96,7 +96,7 @@ def declared_rank(folder: Path) -> int | None:
         return None
 
 
-def _linear_layers(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
+def linear_layers(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
     """Sizes ``(out, in)`` of the linear layers, without the output layer, which may be tied."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

