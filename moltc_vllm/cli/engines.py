@@ -51,13 +51,13 @@ def open_engine(
     from moltc_vllm.models.checkpoint import CheckpointError, load_config
 
     try:
-        load_config(model)
+        load_config(model)  # first: vLLM would say the same after seconds, and at length
+        if name is EngineName.torch:
+            from moltc_vllm.models.engine import TorchEngine
+
+            return TorchEngine(model, **options)
+        from moltc_vllm.plugin.engine import VllmEngine
+
+        return VllmEngine(model, **options)
     except CheckpointError as error:
         fail(str(error))
-    if name is EngineName.torch:
-        from moltc_vllm.models.engine import TorchEngine
-
-        return TorchEngine(model, **options)
-    from moltc_vllm.plugin.engine import VllmEngine
-
-    return VllmEngine(model, **options)

@@ -38,6 +38,9 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of --limit and --bootstrap.")] = 0,
     beams: Annotated[int, typer.Option(min=1, help="Of a beam search; 1: greedy.")] = 1,
+    pad_query: Annotated[
+        bool, typer.Option("--pad-query", help="First token from a pad, as published; torch only.")
+    ] = False,
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamples for the 95 % intervals; 0: none.")
     ] = 1000,
@@ -70,7 +73,9 @@ def evaluate(
     if out is not None:
         _new_folder(out)
     stdout = _stdout_for_the_result()
-    asked = _ask(open_engine(model, endpoint, engine, beams=beams), wanted, rows)
+    asked = _ask(
+        open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query), wanted, rows
+    )
     evaluation = score(wanted, rows, asked.answers, resamples=bootstrap, seed=seed)
     name = str(endpoint or model)
     result = {
@@ -83,6 +88,7 @@ def evaluate(
         "model": name,
         "engine": "http" if endpoint is not None else engine.value,
         "beams": beams,
+        "pad_query": pad_query,
         "partial": asked.stopped is not None,
         "stopped": asked.stopped,
         "bootstrap": {"resamples": bootstrap, "level": LEVEL},

@@ -22,6 +22,9 @@ def predict(
     engine: Annotated[EngineName, typer.Option(help="Without a server.")] = EngineName.vllm,
     question: Annotated[str | None, typer.Option(help="For the task `ask`.")] = None,
     beams: Annotated[int, typer.Option(min=1, help="Of a beam search; 1: greedy.")] = 1,
+    pad_query: Annotated[
+        bool, typer.Option("--pad-query", help="First token from a pad, as published; torch only.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
 ) -> None:
     """Ask one question about one pair of molecules."""
@@ -33,7 +36,7 @@ def predict(
         wanted.check(len(smiles), question)
     except (UnknownTaskError, PromptError) as error:
         fail(str(error))
-    opened = open_engine(model, endpoint, engine, beams=beams)
+    opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
     ((_, answer),) = opened.submit(task, [Pair(0, tuple(smiles))], question)
     typer.echo(answer.model_dump_json(exclude_none=True) if json else _one_line(answer))
     if answer.status != "ok":

@@ -52,13 +52,30 @@ def load_config(folder: Path) -> MoltcConfig:
         raise CheckpointError(
             f"{path} has model_type {raw.get('model_type')!r}, expected {MoltcConfig.model_type!r}"
         )
-    config = MoltcConfig.from_dict(raw)
+    try:
+        config = MoltcConfig.from_dict(raw)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    _check_card(folder, config)
     if not 0 <= config.molecule_token_id < config.text_config.vocab_size:
         raise CheckpointError(
             f"{path}: molecule_token_id {config.molecule_token_id} is not in the vocabulary of "
             f"{config.text_config.vocab_size}"
         )
     return config
+
+
+def _check_card(folder: Path, config: MoltcConfig) -> None:
+    """The card repeats the prompt style for readers; one who changes it there shall know."""
+    path = folder / CARD_FILE
+    try:
+        told = json.loads(path.read_text()).get("prompt_style") if path.is_file() else None
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a JSON object") from error
+    if told is not None and told != config.prompt_style:
+        raise CheckpointError(
+            f"{path} has prompt_style {told!r}, config.json {config.prompt_style!r}: change both"
+        )
 
 
 def load_tokenizer(folder: Path) -> MoltcTokenizer:

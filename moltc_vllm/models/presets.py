@@ -180,6 +180,7 @@ def create_checkpoint(
     weights = _weights(config, preset.molecule_std, language_model)
     card = {
         "preset": preset_name,
+        "prompt_style": config.prompt_style,
         "seed": seed,
         "trained_on": [],
         "metrics": {},

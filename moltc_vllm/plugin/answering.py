@@ -14,6 +14,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TextPrompt
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.v1.engine.exceptions import EngineGenerateError
 
 from moltc_vllm.models.beams import BeamSearch, Candidate
 from moltc_vllm.models.config import MoltcConfig
@@ -63,7 +64,11 @@ class Inquiry(Protocol):
         ...
 
     def take(self, outputs: Sequence[RequestOutput]) -> Found | None:
-        """Take their outputs, in order; ``None``: more requests are needed."""
+        """Take their outputs, in order; ``None``: more requests are needed.
+
+        Raises:
+            EngineGenerateError: If the engine failed on one of them.
+        """
         ...
 
 
@@ -166,6 +171,8 @@ class GreedyInquiry:
     def take(self, outputs: Sequence[RequestOutput]) -> Found:
         """Its output."""
         (completion,) = outputs[0].outputs
+        if completion.finish_reason not in ("stop", "length"):
+            raise EngineGenerateError(f"the engine gave no answer: {completion.finish_reason}")
         ids = list(completion.token_ids)
         logprobs = [
             chosen[token].logprob
@@ -230,7 +237,7 @@ def check_beams(beams: int, max_logprobs: int) -> None:
 def _candidates(output: RequestOutput) -> list[Candidate]:
     (completion,) = output.outputs
     if not completion.logprobs:
-        raise RuntimeError(f"the engine gave no token: {completion.finish_reason}")
+        raise EngineGenerateError(f"the engine gave no token: {completion.finish_reason}")
     (top,) = completion.logprobs
     return [Candidate(token, one.logprob) for token, one in top.items()]
 

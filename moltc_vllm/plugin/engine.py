@@ -18,6 +18,7 @@ from vllm import EngineArgs, LLMEngine  # noqa: E402
 from vllm.exceptions import VLLMClientError  # noqa: E402
 from vllm.lora.request import LoRARequest  # noqa: E402
 from vllm.outputs import RequestOutput  # noqa: E402
+from vllm.v1.engine.exceptions import EngineGenerateError  # noqa: E402
 
 from moltc_vllm.plugin.answering import (  # noqa: E402
     Found,
@@ -134,7 +135,11 @@ class VllmEngine:
                     outputs = [one for one in asked.outputs if one is not None]
                     if len(outputs) < len(asked.outputs):
                         continue
-                    found = asked.inquiry.take(outputs)
+                    found: Found | Answer | None
+                    try:
+                        found = asked.inquiry.take(outputs)
+                    except EngineGenerateError as error:
+                        found = failure(task, error)
                     if found is None:
                         self._send(asked, waiting)
                     else:

@@ -60,6 +60,27 @@ def test_predict_with_plain_torch(tiny):
     assert "bad_molecule: molecule 'C1CC'" in bad.stdout
 
 
+def test_predict_with_beams_and_from_a_pad(published):
+    """On published weights each way of asking has an answer of its own."""
+    from tests.golden.fixture import Fixture
+    from tests.paths import reference_dir
+
+    record = Fixture(reference_dir()).records[0]
+    arguments = ["predict", "--task", "ddi", *record.pair.molecules, "--model", published]
+    arguments += ["--engine", "torch", "--json"]
+    texts = [
+        json.loads(run(*arguments, *options).stdout)["text"]
+        for options in ([], ["--pad-query"], ["--beams", "5"], ["--beams", "5", "--pad-query"])
+    ]
+    assert len(set(texts)) == 4
+    # The fixture's answers end after 24 tokens, these after 29, if they do not end before.
+    assert texts[0].startswith(record.raw["greedy"]["text"])
+    assert texts[1].startswith(record.raw["batch4"]["greedy"]["text"])
+    refused = run("predict", "--task", "ddi", "C", "O", "--model", published, "--pad-query")
+    assert refused.exit_code == 2
+    assert "`--engine torch` only" in refused.output
+
+
 def test_help_does_not_load_anything_heavy():
     code = "import sys; from moltc_vllm.cli import app; app(['--help'], standalone_mode=False)"
     code += "; assert not {'torch', 'vllm', 'rdkit'} & set(sys.modules)"

@@ -57,7 +57,7 @@ def test_predict_hands_its_beams_on(monkeypatch):
     for options in ([], ["--beams", "5"]):
         result = runner.invoke(app, ["predict", "--task", "ddi", "C", "O", *options])
         assert result.stdout == "interaction\n"
-    assert told == [{"beams": 1}, {"beams": 5}]
+    assert [(one["beams"], one["pad_query"]) for one in told] == [(1, False), (5, False)]
     assert runner.invoke(app, ["predict", "--task", "ddi", "C", "O", "--beams", "0"]).exit_code == 2
 
 

@@ -121,7 +121,7 @@ def test_a_table_for_people(engine, data):
     assert "unanswered" in result.stdout
     assert "calibration_error" in result.stdout
     assert "…" not in result.stdout
-    assert engine.options == [{"beams": 1}]
+    assert engine.options == [{"beams": 1, "pad_query": False}]
 
 
 def test_all_options_are_in_the_result(engine, data):
@@ -129,7 +129,7 @@ def test_all_options_are_in_the_result(engine, data):
     arguments = ("--endpoint", "http://x", "--task", "solvation", "--data", data, "--json")
     result = run(*arguments, "--beams", 5, "--limit", 2, "--seed", 3, "--bootstrap", 50)
     found = json.loads(result.stdout)
-    assert engine.options == [{"beams": 5}]
+    assert engine.options == [{"beams": 5, "pad_query": False}]
     assert (found["beams"], found["limit"], found["seed"]) == (5, 2, 3)
     assert (found["model"], found["engine"], found["split"]) == ("http://x", "http", None)
     assert found["bootstrap"] == {"resamples": 50, "level": 0.95}

@@ -111,6 +111,24 @@ def test_other_folders_are_refused(tmp_path):
         create_checkpoint("huge", tmp_path / "new")
 
 
+def test_a_prompt_style_is_known_and_the_same_in_both_files(tiny, tmp_path):
+    folder = copy_of(tiny, tmp_path / "c")
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, "prompt_style": "moltc-2024"}))
+    with pytest.raises(CheckpointError, match=r"'moltc-2024', config.json 'moltc': change both"):
+        load_config(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "prompt_style": "moltc-2024"}))
+    assert load_config(folder).style.as_written
+    (folder / "config.json").write_text(json.dumps({**config, "prompt_style": "moltc-1"}))
+    with pytest.raises(CheckpointError, match=r"config.json: unknown prompt style 'moltc-1'"):
+        load_config(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "card.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"card.json is not a JSON object"):
+        load_config(folder)
+
+
 def test_a_failed_write_leaves_nothing(tiny, tmp_path):
     def broken():
         yield "a", torch.zeros(3)
