@@ -153,9 +153,12 @@ def _run(work: Any, *arguments: Any) -> ConversionReport:
     try:
         report: ConversionReport = work(*arguments)
     except (ValueError, OSError) as error:
-        for line in getattr(error, "details", ()):
-            typer.echo(line, err=True)
-        fail(" ".join(str(error).split()))
+        message = " ".join(str(error).split())
+        details = getattr(error, "details", ())
+        if any(line not in message for line in details):  # else one line says it all
+            for line in details:
+                typer.echo(line, err=True)
+        fail(message)
     return report
 
 

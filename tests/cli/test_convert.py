@@ -159,9 +159,11 @@ def broken(kind, made, folder):
         files.write_lightning(path, {"model.a": torch.zeros(2), "model.b": torch.zeros(2)})
     else:
         key = "blip2opt.graph_encoder.gnns.0.mlp.0.bias"
-        if kind == "missing":
+        if "missing" in kind:
             del state[key]
-        elif kind == "shape":
+        if kind == "two missing":
+            del state["blip2opt.opt_proj.bias"]
+        if kind == "shape":
             state[key] = torch.zeros(5)
         elif kind == "nan":
             state[key][2] = float("nan")
@@ -178,9 +180,10 @@ BROKEN = {
     "cut 0.999": ("stage2.ckpt is truncated or damaged", 0),
     "code": ("stage2.ckpt wants to run 'posix.system' when loaded; refused", 0),
     "resnet": ("stage2.ckpt is not a Lightning checkpoint: no state_dict", 0),
-    "other lightning": ("stage2.ckpt is not of MolTC or MolCA", 2),
-    "missing": ("missing weight blip2opt.graph_encoder.gnns.0.mlp.0.bias; --graph-encoder", 1),
-    "shape": ("gnns.0.mlp.0.bias has shape [5], expected [32]", 1),
+    "other lightning": ("stage2.ckpt is not of MolTC or MolCA: none of its 2 weights", 0),
+    "missing": ("missing weight blip2opt.graph_encoder.gnns.0.mlp.0.bias; --graph-encoder", 0),
+    "two missing": ("missing weight blip2opt.graph_encoder.gnns.0.mlp.0.bias, and 1 more", 2),
+    "shape": ("gnns.0.mlp.0.bias has shape [5], expected [32]", 0),
     "nan": ("blip2opt.graph_encoder.gnns.0.mlp.0.bias holds NaN or infinite values", 0),
 }
 

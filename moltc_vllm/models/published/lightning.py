@@ -43,8 +43,8 @@ def read_lightning(path: Path) -> Lightning:
     if parts is None:
         begins = " or ".join(PREFIXES.values())
         raise WeightsError(
-            f"{path} is not of MolTC or MolCA: no weight's name begins with {begins}",
-            [f"superfluous weight {key}" for key in state],
+            f"{path} is not of MolTC or MolCA: none of its {len(state)} weights begins with "
+            f"{begins}; the first is {next(iter(state), None)!r}"
         )
     told = raw.get("hyper_parameters")
     names = ("epoch", "global_step", "pytorch-lightning_version")
