@@ -64,6 +64,12 @@ def test_other_language_models_and_adapters(fixture, name, tmp_path):
         everything(reference.torch_texts(engine, rows, result), 10)
 
 
+def test_only_a_line_end_ends_an_answer(vllm):
+    renderer = vllm.engine.engine.renderer
+    (line_end,) = renderer.get_tokenizer().encode("\n")
+    assert renderer.get_eos_token_id() == line_end  # and not </s>, which prompts are full of
+
+
 def test_vllm(vllm, fixture):
     step = vllm.first_step(fixture.records)
     everything(step.top_equal, 40)

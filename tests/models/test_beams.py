@@ -88,21 +88,53 @@ def test_without_a_stop_token_only_the_length_ends_it(seed):
         assert not one.stopped
 
 
-def test_a_stop_token_of_low_rank_is_no_answer():
-    # Two beams: after "1" the stop token is third likeliest, so it is not taken.
-    def after(tokens):
-        p = [0.1, 0.4, 0.3, 0.2] if tokens else [0.001, 0.5, 0.3, 0.199]
-        return [math.log(x) for x in p]
+def written_down(after, width, limits, stop=STOP):
+    """The published rules once more, on whole sequences with the token in front."""
+    beams, answers = [(0.0, (None,))], []
+    while len(beams[0][1]) <= limits.max_new_tokens:
+        ranked = []
+        for total, sequence in beams:
+            for token, logprob in enumerate(after(sequence[1:])):
+                if token == stop and len(sequence) <= limits.min_new_tokens:
+                    continue
+                ranked.append((total + logprob, sequence, token))
+        ranked = sorted(ranked, key=lambda one: -one[0])[: 2 * width]
+        beams = []
+        for rank, (total, sequence, token) in enumerate(ranked):
+            if token == stop and rank < width:
+                answers.append((total / len(sequence), sequence))
+                answers = sorted(answers, key=lambda one: -one[0])[:width]
+            elif token != stop and len(beams) < width:
+                beams.append((total, (*sequence, token)))
+            if len(beams) == width:
+                break
+        if len(answers) == width and answers[-1][0] >= ranked[0][0] / len(beams[0][1]):
+            return answers
+    answers += [(total / len(sequence), sequence) for total, sequence in beams]
+    return sorted(answers, key=lambda one: -one[0])[:width]
 
+
+@given(st.integers(0, 10**6), st.integers(1, 3), st.integers(0, 3), st.integers(1, 9))
+def test_the_rules_are_the_published_ones(seed, width, least, longest):
+    after, limits = table_of(seed), Limits(longest, min(least, longest), 1)
+    expected = written_down(after, width, limits)
+    found = search(after, width, limits)
+    assert [one.tokens for one in found] == [sequence[1:] for _, sequence in expected]
+    assert [one.score for one in found] == pytest.approx([score for score, _ in expected])
+
+
+def test_a_stop_token_of_low_rank_is_no_answer():
     one = BeamSearch(2, Limits(9), STOP)
-    for _ in range(2):
-        rows = [
-            [Candidate(*item) for item in sorted(enumerate(after(b.tokens)), key=lambda i: -i[1])]
-            for b in one.open
+    one.advance([[Candidate(1, -1.0), Candidate(2, -1.1), Candidate(3, -9.0)]])
+    # Likeliest two: a stop token and a token; the other beam's stop token comes third.
+    one.advance(
+        [
+            [Candidate(STOP, -0.1), Candidate(1, -0.2), Candidate(2, -8.0)],
+            [Candidate(STOP, -0.5), Candidate(1, -0.9), Candidate(2, -8.0)],
         ]
-        one.advance(rows)
-    assert one.hypotheses == []
-    assert [beam.tokens for beam in one.open] == [(1, 1), (1, 2)]
+    )
+    assert [answer.tokens for answer in one.hypotheses] == [(1,)]
+    assert [beam.tokens for beam in one.open] == [(1, 1), (2, 1)]
 
 
 def test_the_search_ends_when_nothing_better_can_come():
