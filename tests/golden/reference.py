@@ -232,7 +232,7 @@ class Vllm:
             )
             (inputs,) = self.engine.engine.renderer.render_cmpl([prompt])
             self.engine.engine.add_request(f"first-{number}", inputs, params)
-            (output,) = self._finished()
+            (output,) = self.finished()
             top = output.outputs[0].logprobs[0]
             got = sorted(((t, one.logprob) for t, one in top.items()), key=lambda one: -one[1])
             step.add(record, got, record.first_logprobs)
@@ -267,7 +267,8 @@ class Vllm:
         interviewer.settings = settings
         return comparison
 
-    def _finished(self) -> list[Any]:
+    def finished(self) -> list[Any]:
+        """Run the engine until nothing is left to do."""
         outputs: list[Any] = []
         while self.engine.engine.has_unfinished_requests():
             outputs += [one for one in self.engine.engine.step() if one.finished]

@@ -70,6 +70,21 @@ def test_only_a_line_end_ends_an_answer(vllm):
     assert renderer.get_eos_token_id() == line_end  # and not </s>, which prompts are full of
 
 
+def test_the_placeholders_logit_is_the_published_one_where_its_row_is_known(vllm, fixture):
+    from vllm import SamplingParams
+
+    record = fixture.records[0]
+    placeholder = vllm.engine.interviewer.config.molecule_token_id
+    vllm.engine.interviewer.style = record.style
+    prompt = vllm.engine.interviewer.prompt(record.task, record.pair.molecules, record.question)
+    (inputs,) = vllm.engine.engine.renderer.render_cmpl([prompt])
+    params = SamplingParams(max_tokens=1, logprobs=1, logprob_token_ids=[placeholder])
+    vllm.engine.engine.add_request("placeholder", inputs, params)
+    (output,) = vllm.finished()
+    got = output.outputs[0].logprobs[0][placeholder].logprob
+    assert got == pytest.approx(float(record.first_logprobs[placeholder]), abs=2e-3)
+
+
 def test_vllm(vllm, fixture):
     step = vllm.first_step(fixture.records)
     everything(step.top_equal, 40)
