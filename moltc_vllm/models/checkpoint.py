@@ -25,6 +25,7 @@ from moltc_vllm import __version__
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.tokenizer import MoltcTokenizer, stop_token_id
+from moltc_vllm.models.weights import misfits
 
 INDEX_FILE = "model.safetensors.index.json"
 CARD_FILE = "card.json"
@@ -67,15 +68,30 @@ def load_config(folder: Path) -> MoltcConfig:
 
 def _check_card(folder: Path, config: MoltcConfig) -> None:
     """The card repeats the prompt style for readers; one who changes it there shall know."""
-    path = folder / CARD_FILE
-    try:
-        told = json.loads(path.read_text()).get("prompt_style") if path.is_file() else None
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a JSON object") from error
+    told = read_card(folder).get("prompt_style")
     if told is not None and told != config.prompt_style:
         raise CheckpointError(
-            f"{path} has prompt_style {told!r}, config.json {config.prompt_style!r}: change both"
+            f"{folder / CARD_FILE} has prompt_style {told!r}, config.json "
+            f"{config.prompt_style!r}: change both"
         )
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read ``card.json``; empty, if there is none.
+
+    Raises:
+        CheckpointError: If it is not a JSON object.
+    """
+    path = folder / CARD_FILE
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a JSON object") from error
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return card
 
 
 def load_tokenizer(folder: Path) -> MoltcTokenizer:
@@ -102,13 +118,12 @@ def load_model(
     expected = model.state_dict()
     tied = _tied_keys(model)
     weights = dict(read_weights(folder))
-    problems = [f"superfluous weight {key}" for key in sorted(weights.keys() - expected.keys())]
-    problems += [f"missing weight {key}" for key in sorted(expected.keys() - weights.keys() - tied)]
-    problems += [
-        f"{key} has shape {list(weights[key].shape)}, expected {list(expected[key].shape)}"
-        for key in sorted(weights.keys() & expected.keys())
-        if weights[key].shape != expected[key].shape
-    ]
+    wanted = {
+        key: tensor.shape
+        for key, tensor in sorted(expected.items())
+        if key in weights or key not in tied
+    }
+    problems = misfits({key: t.shape for key, t in sorted(weights.items())}, wanted)
     if problems:
         shown = "; ".join(problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -242,7 +257,7 @@ def write_checkpoint(
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     """Write ``card.json`` with our version and the checksums of the weights that are there."""
     weights = [*folder.glob("model*"), *folder.glob("adapters/*/*.safetensors")]
-    checksums = {path.relative_to(folder).as_posix(): _sha256(path) for path in sorted(weights)}
+    checksums = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(weights)}
     content = {"moltc_vllm": __version__, **card, "sha256": checksums}
     (folder / CARD_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -315,6 +330,7 @@ def _tied_keys(model: MoltcModel) -> set[str]:
     return {"language_model.lm_head.weight"} & set(model.state_dict())
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,13 +16,13 @@ from moltc_vllm.models.decoding import Processor
 from moltc_vllm.models.lora import SwitchedAdapters
 from moltc_vllm.models.projector import ProjectorError, projector_index
 from moltc_vllm.models.prompt import Prompt, encoder_key, prepare
+from moltc_vllm.models.reading import read_answer, read_text
 from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.tasks import (
     Answer,
     Limits,
     PromptError,
     Task,
-    TokenLogprob,
     get_task,
     held_to_grammar,
 )
@@ -99,17 +99,9 @@ class TorchEngine:
         return Prompt(text, [pair.molecules[place] for place in order], task.name)
 
     def _answers(self, task: Task, prompts: list[Prompt]) -> list[Answer]:
-        generated = self.generate(task, prompts)
         return [
-            self.style.read(
-                task,
-                self.text(ids),
-                [
-                    TokenLogprob(self.tokenizer.decode([token]), logprob)
-                    for token, logprob in zip(ids, logprobs, strict=True)
-                ],
-            )
-            for ids, logprobs in generated
+            read_answer(task, self.style, self.tokenizer, ids, logprobs)
+            for ids, logprobs in self.generate(task, prompts)
         ]
 
     def generate(
@@ -151,7 +143,7 @@ class TorchEngine:
 
     def text(self, ids: Sequence[int]) -> str:
         """Tokens as the style's users read them."""
-        return self.style.clean(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return read_text(self.style, self.tokenizer, ids)
 
 
 def _or_never(stop: int | None) -> int:

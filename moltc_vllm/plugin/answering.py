@@ -18,6 +18,7 @@ from vllm.v1.engine.exceptions import EngineGenerateError
 
 from moltc_vllm.models.beams import BeamSearch, Candidate
 from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.reading import read_answer, read_text
 from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.plugin.molecules import MODALITY, BadMoleculeError, MoleculeSpec
 from moltc_vllm.tasks import (
@@ -25,7 +26,6 @@ from moltc_vllm.tasks import (
     FailedStatus,
     Limits,
     Task,
-    TokenLogprob,
     held_to_grammar,
 )
 
@@ -120,21 +120,15 @@ class Interviewer:
 
     def answer(self, task: Task, found: Found) -> Answer:
         """The typed answer in a generated text."""
-        ids = list(found.token_ids)
-        text = self.text(ids)
-        tokens = [
-            TokenLogprob(self.tokenizer.decode([token]), logprob)
-            for token, logprob in zip(ids, found.logprobs, strict=False)
-        ]
-        answer = self.style.read(task, text, tokens)
+        answer = read_answer(task, self.style, self.tokenizer, found.token_ids, found.logprobs)
         if answer.status == "unparsed" and found.cut_off:
-            reason = f"{answer.error} (cut off after {len(ids)} tokens)"
-            return task.failed("unparsed", reason, text=text)
+            reason = f"{answer.error} (cut off after {len(found.token_ids)} tokens)"
+            return task.failed("unparsed", reason, text=answer.text)
         return answer
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Tokens as the style's users read them."""
-        return self.style.clean(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        return read_text(self.style, self.tokenizer, token_ids)
 
     def _sampling_params(self, task: Task, limits: Limits) -> SamplingParams:
         grammar = task.grammar() if self._constrained else None
@@ -153,6 +147,7 @@ class Interviewer:
             max_tokens=limits.max_new_tokens,
             min_tokens=limits.min_new_tokens,
             logprobs=0,  # of the chosen token only
+            detokenize=False,  # `answer` does it, once and at the end
             output_kind=RequestOutputKind.FINAL_ONLY,
             **arguments,
         )
@@ -176,7 +171,7 @@ class GreedyInquiry:
         ids = list(completion.token_ids)
         logprobs = [
             chosen[token].logprob
-            for token, chosen in zip(ids, completion.logprobs or [], strict=False)
+            for token, chosen in zip(ids, completion.logprobs or [], strict=True)
         ]
         if completion.finish_reason == "stop":
             ids, logprobs = ids[:-1], logprobs[: len(ids) - 1]

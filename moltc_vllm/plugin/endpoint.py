@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from argparse import Namespace
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -193,7 +192,8 @@ class InteractionsService:
         usage.prompt_tokens += len(inputs["prompt_token_ids"])
         inquiry = interviewer.inquiry(task, inputs)
         found = None
-        for step in itertools.count():
+        step = 0
+        while found is None:
             outputs = await asyncio.gather(
                 *(
                     self._output(one, params, f"{request_id}-{step}-{place}", adapter)
@@ -201,9 +201,7 @@ class InteractionsService:
                 )
             )
             found = inquiry.take(outputs)
-            if found is not None:
-                break
-        assert found is not None
+            step += 1
         usage.completion_tokens += len(found.token_ids)
         return interviewer.answer(task, found)
 

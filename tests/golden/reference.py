@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +25,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 import torch
 
-from moltc_vllm.models import prepare
+from moltc_vllm.models import BatchMolGraph, MoltcModel, prepare
 from moltc_vllm.models.engine import TorchEngine
 from moltc_vllm.models.prompt import expand_placeholders
 from moltc_vllm.tasks import Answer
@@ -38,6 +38,8 @@ NOISE = 1e-4
 
 BEAMS = 5
 TOP = 20
+STEPS = ("gnn", "ln", "query", "mol")
+"""Graph encoder, layer norm, Q-Former and molecule tokens, as the fixtures name them."""
 
 
 @dataclass
@@ -103,35 +105,54 @@ def compare_prompts(
     return texts, ids
 
 
-@torch.inference_mode()
 def compare_molecules(engine: TorchEngine, records: Iterable[Record]) -> dict[str, float]:
     """Largest differences of every step of the molecule side."""
-    worst = dict.fromkeys(("gnn", "ln", "query", "mol"), 0.0)
-    model = engine.model
-    encoder = model.molecule_encoder
+    worst = dict.fromkeys(STEPS, 0.0)
     for record in records:
         inputs = prepare([prompt_of(record)], engine.tokenizer, engine.config)
-        batch = inputs.molecules
-        assert batch is not None
+        assert inputs.molecules is not None
         assert inputs.projector is not None
-        atoms = encoder.graph_encoder.atom_states(batch)
-        tokens, offsets = encoder.graph_encoder(batch)
-        queries = encoder.qformer(tokens, offsets)
-        molecules = model.projectors(queries, inputs.projector)
-        for place in range(2):
-            own = slice(*batch.molecule_offsets[place : place + 2].tolist())
-            got = {
-                "gnn": torch.cat([atoms[own].mean(0, keepdim=True), atoms[own]]),
+        steps = molecule_steps(engine.model, inputs.molecules, inputs.projector)
+        for name, difference in differences(steps, record.arrays).items():
+            worst[name] = max(worst[name], difference)
+    return worst
+
+
+@torch.inference_mode()
+def molecule_steps(
+    model: MoltcModel, batch: BatchMolGraph, projector: torch.Tensor
+) -> list[dict[str, torch.Tensor]]:
+    """Every step of each molecule of a batch, as the fixtures name and lay them out."""
+    encoder = model.molecule_encoder
+    atoms = encoder.graph_encoder.atom_states(batch)
+    tokens, offsets = encoder.graph_encoder(batch)
+    queries = encoder.qformer(tokens, offsets)
+    molecules = model.projectors(queries, projector)
+    steps = []
+    for place in range(batch.num_molecules):
+        own = atoms[slice(*batch.molecule_offsets[place : place + 2].tolist())]
+        steps.append(
+            {
+                "gnn": torch.cat([own.mean(0, keepdim=True), own]),
                 "ln": tokens[slice(*offsets[place : place + 2].tolist())],
                 "query": queries[place],
                 "mol": molecules[place],
             }
-            for name, value in got.items():
-                expected = torch.from_numpy(record.arrays[f"{name}{place + 1}"])
-                if value.shape != expected.shape:
-                    worst[name] = float("inf")
-                else:
-                    worst[name] = max(worst[name], float((value - expected).abs().max()))
+        )
+    return steps
+
+
+def differences(
+    steps: Sequence[Mapping[str, torch.Tensor]], arrays: Mapping[str, Any]
+) -> dict[str, float]:
+    """Largest difference of each step from a record's arrays; infinite for another shape."""
+    worst = dict.fromkeys(STEPS, 0.0)
+    for place, step in enumerate(steps, start=1):
+        for name, value in step.items():
+            expected = torch.from_numpy(arrays[f"{name}{place}"])
+            same = value.shape == expected.shape
+            difference = float((value - expected).abs().max()) if same else float("inf")
+            worst[name] = max(worst[name], difference)
     return worst
 
 

@@ -8,14 +8,11 @@ import torch
 
 from moltc_vllm.chem import featurize_packed, parse_smiles
 from moltc_vllm.models import BatchMolGraph, load_model
-from moltc_vllm.models.published.convert import convert_published
+from tests.golden.fixture import Fixture
+from tests.golden.reference import STEPS, convert_variant, differences, molecule_steps
 from tests.paths import reference_dir
 
-VARIANTS = {
-    "no_lora": ("galactica-1.3b", None),
-    "lora_default": ("galactica-1.3b", "lora_default"),
-    "opt_with_bias": ("opt_with_bias", None),
-}
+VARIANTS = ("no_lora", "lora_default", "opt_with_bias")
 
 
 def records(name):
@@ -39,28 +36,13 @@ def model(published):
 def test_every_step_of_forty_pairs_is_the_published_one(model):
     rows = records("expected.jsonl")
     assert len(rows) == 40
-    encoder = model.molecule_encoder
-    worst = dict.fromkeys(("gnn", "ln", "query", "mol"), 0.0)
+    worst = dict.fromkeys(STEPS, 0.0)
     for row in rows:
-        arrays = np.load(reference_dir() / row["arrays"])
-        batch = molecules_of(row)
-        with torch.no_grad():
-            atoms = encoder.graph_encoder.atom_states(batch)
-            tokens, offsets = encoder.graph_encoder(batch)
-            queries = encoder.qformer(tokens, offsets)
-            molecules = model.projectors(queries, torch.zeros(2, dtype=torch.long))
-        for i in (0, 1):
-            own = slice(*batch.molecule_offsets[i : i + 2].tolist())
-            got = {
-                "gnn": torch.cat([atoms[own].mean(0, keepdim=True), atoms[own]]),
-                "ln": tokens[slice(*offsets[i : i + 2].tolist())],
-                "query": queries[i],
-                "mol": molecules[i],
-            }
-            for name, value in got.items():
-                expected = torch.from_numpy(arrays[f"{name}{i + 1}"])
-                assert value.shape == expected.shape
-                worst[name] = max(worst[name], float((value - expected).abs().max()))
+        steps = molecule_steps(model, molecules_of(row), torch.zeros(2, dtype=torch.long))
+        for name, difference in differences(
+            steps, np.load(reference_dir() / row["arrays"])
+        ).items():
+            worst[name] = max(worst[name], difference)
     print(f"\nlargest differences: {worst}")
     assert max(worst.values()) < 1e-4
 
@@ -94,15 +76,7 @@ def test_first_logits_of_forty_pairs(model):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_first_logits_of_other_language_models_and_adapters(tmp_path, variant):
-    folder = reference_dir()
-    language_model, lora = VARIANTS[variant]
-    convert_published(
-        folder / "stage2.ckpt",
-        folder / language_model,
-        tmp_path / "c",
-        lora=folder / lora if lora else None,
-        molecule_row=folder / "mol_row.pt",
-    )
+    convert_variant(Fixture(reference_dir()), variant, tmp_path / "c")
     rows = [r for r in records("expected_variants.jsonl") if r["variant"] == variant]
     check_first_logits(load_model(tmp_path / "c"), rows, 10)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+
+from moltc_vllm.models.checkpoint import sha256
 
 
 def input_record(option: str, path: Path, inside: Path | None = None) -> dict[str, str]:
@@ -24,12 +25,6 @@ def input_record(option: str, path: Path, inside: Path | None = None) -> dict[st
 def folder_name(folder: Path) -> str:
     """A folder's own name, also where it was given as ``.``."""
     return folder.resolve().name
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain_json(raw: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -19,6 +19,7 @@ from moltc_vllm.models.checkpoint import (
     expected_weights,
     load_config,
     new_folder,
+    read_card,
     read_weights,
     write_card,
     write_weights,
@@ -129,13 +130,7 @@ def _weights(
 
 def _card(checkpoint: Path, stored: list[Path], before: str, after: str) -> dict[str, Any]:
     """The checkpoint's own card with a note of this step."""
-    path = checkpoint / CARD_FILE
-    card: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            card = dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} is not a JSON object") from error
+    card = read_card(checkpoint)
     for added in ("moltc_vllm", "sha256"):
         card.pop(added, None)
     step = {

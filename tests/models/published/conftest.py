@@ -27,3 +27,13 @@ def small(tmp_path_factory):
         gin=gin,
         lora=files.write_lora(root / "lora_epoch_9", {**files.ATTENTION, **files.FEED_FORWARDS}),
     )
+
+
+@pytest.fixture(scope="session")
+def converted(small, tmp_path_factory):
+    """The small checkpoint, converted as it is."""
+    from moltc_vllm.models.published.convert import convert_published
+
+    folder = tmp_path_factory.mktemp("converted") / "plain"
+    convert_published(small.lightning, small.language_model, folder)
+    return folder

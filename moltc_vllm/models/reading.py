@@ -1,0 +1,43 @@
+"""From generated tokens to text and typed answer, as a checkpoint's prompt style has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from moltc_vllm.tasks import Answer, PromptStyle, Task, TokenLogprob
+
+
+def read_text(style: PromptStyle, tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """Tokens as the style's users read them."""
+    return style.clean(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+
+def read_answer(
+    task: Task,
+    style: PromptStyle,
+    tokenizer: Any,
+    token_ids: Sequence[int],
+    logprobs: Sequence[float],
+) -> Answer:
+    """The typed answer that generated tokens are.
+
+    Args:
+        task: What was asked.
+        style: The checkpoint's prompt style.
+        tokenizer: The checkpoint's.
+        token_ids: Without the stop token.
+        logprobs: Of each token.
+    """
+    tokens = [
+        TokenLogprob(_token_text(tokenizer, token), logprob)
+        for token, logprob in zip(token_ids, logprobs, strict=True)
+    ]
+    return style.read(task, read_text(style, tokenizer, token_ids), tokens)
+
+
+# Every answer asks for the text of each of its tokens, and they are few: a grammar's.
+@lru_cache(maxsize=1 << 16)
+def _token_text(tokenizer: Any, token: int) -> str:
+    return str(tokenizer.decode([token]))
