@@ -20,8 +20,8 @@ ALLOWED = {
     "plugin": {"models"},
     "deploy": {"plugin", "models"},
     "screen": set(),
-    "evaluate": set(),
-    "data": {"models"},
+    "evaluate": {"data"},
+    "data": set(),
     "train": {"data", "models"},
     "cli": {"deploy", "screen", "evaluate", "train", "data", "plugin", "models"},
 }

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from moltc_vllm.evaluate import Dataset, Evaluation, Metric
+    from moltc_vllm.data import Dataset
+    from moltc_vllm.evaluate import Evaluation, Metric
     from moltc_vllm.tasks import Answer, Task
     from moltc_vllm.tasks.engine import Engine
 
@@ -57,7 +58,7 @@ def evaluate(
     accuracy, F1, precision, recall and exact match; MAE, RMSE, R2, interval hit rate, AUROC, AUPR
     and calibration leave them out. Rows whose target is empty were not measured and are not asked.
     """
-    from moltc_vllm.evaluate import DataError, read_dataset
+    from moltc_vllm.data import DataError, read_dataset
     from moltc_vllm.evaluate import evaluate as score
     from moltc_vllm.evaluate.bootstrap import LEVEL
     from moltc_vllm.tasks import UnknownTaskError, get_task

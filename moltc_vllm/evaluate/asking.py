@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from moltc_vllm.evaluate.data import Row
+from moltc_vllm.data.rows import Row
 from moltc_vllm.tasks import Answer, Task
 from moltc_vllm.tasks.engine import Engine, Pair
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.metrics import f1_score, roc_curve
 
+from moltc_vllm.data.rows import Dataset
 from moltc_vllm.evaluate.choices import classes, positive_scores
-from moltc_vllm.evaluate.data import Dataset
 from moltc_vllm.evaluate.numbers import values
 from moltc_vllm.evaluate.resampled import Floats
 from moltc_vllm.evaluate.scoring import Calibration, Evaluation, Metric

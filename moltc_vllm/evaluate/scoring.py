@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from moltc_vllm.data.rows import Dataset
 from moltc_vllm.evaluate.bootstrap import bootstrap
 from moltc_vllm.evaluate.calibration import Bin, calibrate
 from moltc_vllm.evaluate.choices import choice_statistics, label_hits
-from moltc_vllm.evaluate.data import Dataset
 from moltc_vllm.evaluate.numbers import interval_hits, number_statistics
 from moltc_vllm.evaluate.statistic import (
     Answered,

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from moltc_vllm.evaluate.data import Row
+from moltc_vllm.data.rows import Row
 from moltc_vllm.evaluate.resampled import Floats, Resampled, ratio
 from moltc_vllm.tasks import Answer
 

@@ -2,7 +2,7 @@
 
 import random
 
-from moltc_vllm.evaluate import COLUMNS, Dataset, Row
+from moltc_vllm.data import COLUMNS, Dataset, Row
 from moltc_vllm.tasks import get_task
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from moltc_vllm.evaluate import ask, evaluate, read_dataset
+from moltc_vllm.data import read_dataset
+from moltc_vllm.evaluate import ask, evaluate
 from moltc_vllm.tasks import Choice, Number, get_task
 from tests.evaluate.fakes import FakeEngine, said
 from tests.paths import data_dir

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from moltc_vllm.evaluate.columns import COLUMNS, SPLIT, Columns, Glossary
-from moltc_vllm.evaluate.files import DataError, read_rows, require_columns, sha256
+from moltc_vllm.data.columns import COLUMNS, SPLIT, Columns, Glossary
+from moltc_vllm.data.files import DataError, read_rows, require_columns, sha256
 from moltc_vllm.tasks import Choice, Number, Task, Terms
 
 Target = int | float | str | tuple[str, ...]

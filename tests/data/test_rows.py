@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moltc_vllm.evaluate import COLUMNS, DataError, read_dataset
+from moltc_vllm.data import COLUMNS, DataError, read_dataset
 from moltc_vllm.tasks import TASKS, Text, get_task
 from tests.paths import data_dir
 
