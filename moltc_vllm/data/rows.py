@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,28 +74,13 @@ def read_dataset(
         DataError: If the file cannot be read, lacks a column or the split, or has a target that
             is none of the task's.
     """
-    columns = COLUMNS.get(task.name)
-    if columns is None:
-        raise DataError(f"task {task.name!r} has no measured answers; {', '.join(COLUMNS)} have")
-    wanted = [*columns.molecules, columns.target, *([SPLIT] if split is not None else [])]
-    require_columns(path, wanted)
-    terms = _terms(path, columns.glossary) if columns.glossary else {}
     measured: list[Row] = []
     not_measured: list[Row] = []
     splits = set()
-    for number, cells in enumerate(read_rows(path, wanted), 1):
-        if split is not None:
-            part = "" if cells[SPLIT] is None else str(cells[SPLIT])
-            splits.add(part)
-            if part != split:
-                continue
-        try:
-            molecules = tuple(_text(cells[name]) for name in columns.molecules)
-            target = _target(task, cells[columns.target], terms)
-        except ValueError as error:
-            raise DataError(f"{path.name}, row {number}: {error}") from error
-        row = Row(number, molecules, target)
-        (not_measured if target is None else measured).append(row)
+    for part, row in _rows(path, task, only=split, with_split=split is not None):
+        splits.add(part)
+        if row is not None:
+            (not_measured if row.target is None else measured).append(row)
     if split is not None and split not in splits:
         present = ", ".join(sorted(filter(None, splits))) or "none"
         raise DataError(f"{path.name} has no split {split!r}; there are {present}")
@@ -105,13 +91,48 @@ def read_dataset(
     return Dataset(
         path.name,
         sha256(path),
-        columns,
+        COLUMNS[task.name],
         split,
         in_split,
         len(measured),
         tuple(drawn),
         tuple(not_measured),
     )
+
+
+def read_split_rows(path: Path, task: Task) -> Iterator[tuple[str, Row]]:
+    """Every row of a task's data with its split, in the order of the file.
+
+    Raises:
+        DataError: As `read_dataset`.
+    """
+    for split, row in _rows(path, task, only=None, with_split=True):
+        if row is not None:
+            yield split, row
+
+
+def _rows(
+    path: Path, task: Task, *, only: str | None, with_split: bool
+) -> Iterator[tuple[str, Row | None]]:
+    """Split and row of each line; no row where the split is another than the only one wanted."""
+    columns = COLUMNS.get(task.name)
+    if columns is None:
+        raise DataError(f"task {task.name!r} has no measured answers; {', '.join(COLUMNS)} have")
+    wanted = [*columns.molecules, columns.target, *([SPLIT] if with_split else [])]
+    require_columns(path, wanted)
+    terms = _terms(path, columns.glossary) if columns.glossary else {}
+    for number, cells in enumerate(read_rows(path, wanted), 1):
+        cell = cells[SPLIT] if with_split else None
+        part = "" if cell is None else str(cell)
+        if only is not None and part != only:
+            yield part, None
+            continue
+        try:
+            molecules = tuple(_text(cells[name]) for name in columns.molecules)
+            target = _target(task, cells[columns.target], terms)
+        except ValueError as error:
+            raise DataError(f"{path.name}, row {number}: {error}") from error
+        yield part, Row(number, molecules, target)
 
 
 def _text(cell: Any) -> str:
