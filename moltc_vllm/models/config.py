@@ -26,6 +26,9 @@ class GraphEncoderConfig(PretrainedConfig):
         dropout: Dropout after each layer, in training only.
         self_loop_bond_type: Row of the bond tables that an atom's loop to itself takes. Published
             weights share row 0 with single bonds; 4 is a row of its own.
+        count_features: Kinds of atoms that are learned and counted, for the pooled token: means
+            and attention alone cannot tell a molecule from one twice its size. Published weights
+            have none.
     """
 
     model_type = "moltc_graph_encoder"
@@ -38,8 +41,12 @@ class GraphEncoderConfig(PretrainedConfig):
         layer_norm_eps: float = 1e-5,
         dropout: float = 0.0,
         self_loop_bond_type: int = 0,
+        count_features: int = 0,
         **kwargs: Any,
     ) -> None:
+        if count_features < 0:
+            raise ValueError(f"count_features {count_features} is negative")
+        self.count_features = count_features
         if self_loop_bond_type not in SELF_LOOP_BOND_TYPES:
             raise ValueError(
                 f"self_loop_bond_type {self_loop_bond_type} is none of {SELF_LOOP_BOND_TYPES}"

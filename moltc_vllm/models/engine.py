@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +17,7 @@ from moltc_vllm.models.lora import SwitchedAdapters
 from moltc_vllm.models.projector import ProjectorError, projector_index
 from moltc_vllm.models.prompt import Prompt, encoder_key, prepare
 from moltc_vllm.models.reading import read_answer, read_text
+from moltc_vllm.models.scale import LIKELIEST, Likely
 from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.tasks import (
     Answer,
@@ -27,6 +28,14 @@ from moltc_vllm.tasks import (
     held_to_grammar,
 )
 from moltc_vllm.tasks.engine import Pair
+
+
+class Generated(NamedTuple):
+    """An answer as tokens, without the stop token."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    likely: Sequence[Likely] = ()  # first tokens; not of beams
 
 
 class TorchEngine:
@@ -100,14 +109,16 @@ class TorchEngine:
 
     def _answers(self, task: Task, prompts: list[Prompt]) -> list[Answer]:
         return [
-            read_answer(task, self.style, self.tokenizer, ids, logprobs)
-            for ids, logprobs in self.generate(task, prompts)
+            read_answer(
+                task, self.style, self.tokenizer, found.token_ids, found.logprobs, found.likely
+            )
+            for found in self.generate(task, prompts)
         ]
 
     def generate(
         self, task: Task, prompts: list[Prompt], limits: Limits | None = None
-    ) -> list[tuple[list[int], list[float]]]:
-        """Token ids of the best answer to each prompt, and their log-probabilities.
+    ) -> list[Generated]:
+        """The best answer to each prompt.
 
         Args:
             task: For its adapter, its grammar, and its limits where none are given.
@@ -120,14 +131,12 @@ class TorchEngine:
         with self._adapters.using(task.name):
             return self._generate(task, inputs, limits or self.style.limits(task))
 
-    def _generate(
-        self, task: Task, inputs: dict[str, Any], limits: Limits
-    ) -> list[tuple[list[int], list[float]]]:
+    def _generate(self, task: Task, inputs: dict[str, Any], limits: Limits) -> list[Generated]:
         if self.beams > 1:
             found = self.model.beam_search(
                 **inputs, width=self.beams, limits=limits, eos_token_id=_or_never(self._stop)
             )
-            return [(list(best[0].tokens), list(best[0].logprobs)) for best in found]
+            return [Generated(best[0].tokens, best[0].logprobs) for best in found]
         held = self._grammars.processors(task) if self.constrained else []
         stop = self._stop
         if held:  # a whole answer is followed by the tokenizer's end token, in any style
@@ -139,7 +148,13 @@ class TorchEngine:
             logits_processor=held,
             eos_token_id=_or_never(stop),
         )
-        return list(zip(out.token_ids, out.logprobs, strict=True))
+        top = out.first_logprobs.topk(min(LIKELIEST, out.first_logprobs.shape[-1]))
+        likely = (
+            [Likely(*one) for one in zip(*row, strict=True)]
+            for row in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        )
+        rows = zip(out.token_ids, out.logprobs, likely, strict=True)
+        return [Generated(*row) for row in rows]
 
     def text(self, ids: Sequence[int]) -> str:
         """Tokens as the style's users read them."""

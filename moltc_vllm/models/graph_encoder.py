@@ -57,6 +57,34 @@ class GINLayer(nn.Module):
         return up, down
 
 
+class AtomCounts(nn.Module):
+    """How many atoms of some learned kinds a molecule has, as a vector for its pooled token.
+
+    An atom belongs to a kind by a sigmoid of its state. The counts go in as they are, for what adds
+    up over a molecule, and as logarithms, for what large molecules have less of per atom.
+    """
+
+    def __init__(self, dim: int, kinds: int) -> None:
+        super().__init__()
+        self.kinds = nn.Linear(dim, kinds)
+        self.output = nn.Linear(2 * kinds, dim)
+
+    def forward(self, h: Tensor, offsets: Tensor) -> Tensor:
+        """Count.
+
+        Args:
+            h: Atom states, ``[V, dim]``.
+            offsets: Where each molecule's atoms begin, ``[B + 1]`` int64.
+
+        Returns:
+            ``[B, dim]``.
+        """
+        belongs = torch.sigmoid(self.kinds(h)).float()
+        counts = torch.segment_reduce(belongs, "sum", offsets=offsets)  # B x kinds
+        # Tenths, so that a drug's thirty atoms are of the size the layer was initialised for.
+        return self.output(torch.cat([counts / 10, torch.log1p(counts)], dim=1).to(h.dtype))
+
+
 class GraphEncoder(nn.Module):
     """Atoms in, normalised atom states and a mean token out.
 
@@ -76,6 +104,9 @@ class GraphEncoder(nn.Module):
         self.chirality = nn.Embedding(CHIRALITIES, config.hidden_size)
         self.layers = nn.ModuleList(GINLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.counts = (
+            AtomCounts(config.hidden_size, config.count_features) if config.count_features else None
+        )
         self._folded: GinWeights | None = None
         self.register_load_state_dict_post_hook(GraphEncoder._drop_folded)
 
@@ -86,8 +117,12 @@ class GraphEncoder(nn.Module):
             Tokens ``[V + B, dim]``, a molecule's mean in front of its atoms, and where each
             molecule's tokens begin, ``[B + 1]`` int64.
         """
-        h = self.atom_states(batch)
-        return readout(h, batch.molecule_offsets, self.norm.weight, self.norm.bias, self.norm.eps)
+        h, norm = self.atom_states(batch), self.norm
+        tokens, offsets = readout(h, batch.molecule_offsets, norm.weight, norm.bias, norm.eps)
+        if self.counts is not None:
+            counted = self.counts(h, batch.molecule_offsets.long())
+            tokens = tokens.index_add(0, offsets[:-1], counted)
+        return tokens, offsets
 
     def atom_states(self, batch: BatchMolGraph) -> Tensor:
         """Atom states after the last layer, before the read-out, ``[V, dim]``."""

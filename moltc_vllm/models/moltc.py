@@ -43,17 +43,23 @@ class MoltcModel(PreTrainedModel):
         """The language model's token embeddings."""
         return self.language_model.get_input_embeddings()
 
-    def encode_molecules(self, molecules: BatchMolGraph, projector: Tensor) -> Tensor:
+    def encode_molecules(
+        self, molecules: BatchMolGraph, projector: Tensor, which: Tensor | None = None
+    ) -> Tensor:
         """Molecule tokens in the language model's width.
 
         Args:
-            molecules: Graphs of B molecules.
-            projector: Projector number of each, ``[B]`` integers.
+            molecules: Graphs of M molecules.
+            projector: Projector number of each place, ``[B]`` integers.
+            which: Molecule at each place, ``[B]`` integers; default: the molecules in their order.
 
         Returns:
             ``[B, num_queries, hidden]``.
         """
-        return self.projectors(self.molecule_encoder(molecules), projector)
+        tokens = self.molecule_encoder(molecules)
+        if which is not None:
+            tokens = tokens.index_select(0, which)
+        return self.projectors(tokens, projector)
 
     def embed(
         self, input_ids: Tensor, molecules: BatchMolGraph | None, projector: Tensor | None
@@ -72,19 +78,29 @@ class MoltcModel(PreTrainedModel):
         Raises:
             ValueError: If placeholders and molecules differ in number.
         """
+        if molecules is None or projector is None:
+            return self.splice(input_ids, None)
+        return self.splice(input_ids, self.encode_molecules(molecules, projector))
+
+    def splice(self, input_ids: Tensor, tokens: Tensor | None) -> Tensor:
+        """Token embeddings with molecule tokens in their places; as `embed`.
+
+        Args:
+            input_ids: ``[B, T]``.
+            tokens: Of every placed molecule, ``[places, num_queries, hidden]``.
+        """
         embeds = self.get_input_embeddings()(input_ids)
         places = input_ids.eq(self.config.molecule_token_id)
         found = int(places.sum())
-        count = 0 if molecules is None else molecules.num_molecules
+        count = 0 if tokens is None else len(tokens)
         queries = self.config.qformer_config.num_queries
         if found != count * queries:
             raise ValueError(
                 f"{found} placeholder tokens for {count} molecules of {queries} tokens each"
             )
-        if molecules is None or projector is None:
+        if tokens is None:
             return embeds
-        tokens = self.encode_molecules(molecules, projector).flatten(0, 1).to(embeds.dtype)
-        return embeds.masked_scatter(places[..., None], tokens)
+        return embeds.masked_scatter(places[..., None], tokens.flatten(0, 1).to(embeds.dtype))
 
     def forward(
         self,

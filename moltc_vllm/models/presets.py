@@ -20,9 +20,11 @@ from moltc_vllm.models.language_model import (
     random_language_model_weights,
 )
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder, initialise_molecule_weights
+from moltc_vllm.models.phrases import Phrases, phrases_of
 from moltc_vllm.models.projector import ProjectorBank
 from moltc_vllm.models.tokenizer import MoltcTokenizer, train_tokenizer
 from moltc_vllm.tasks import TASKS, molecule_markup
+from moltc_vllm.tasks.style import OWN_STYLE
 
 _PUBLISHED_ENCODER: dict[str, Any] = {
     "graph": {"hidden_size": 300, "num_layers": 5},
@@ -42,6 +44,8 @@ class Preset:
     vocab_size: int = 50_000
     text_type: str = "opt"
     molecule_std: float = 0.02
+    prompt_style: str = OWN_STYLE.name
+    has_phrases: bool = False  # its tokenizer has a token for each phrase of the tasks
 
 
 def _galactica(
@@ -111,21 +115,27 @@ PRESETS = {
         Preset(
             name="mini",
             summary="a few million parameters, to be trained on a laptop",
-            graph={"hidden_size": 128, "num_layers": 5},
+            graph={"hidden_size": 128, "num_layers": 5, "count_features": 64},
             qformer={
+                "num_queries": 4,
                 "hidden_size": 192,
                 "num_layers": 4,
                 "num_attention_heads": 6,
                 "intermediate_size": 768,
+                "dropout": 0.0,
             },
             text={
-                "hidden_size": 256,
-                "word_embed_proj_dim": 256,
-                "num_hidden_layers": 6,
-                "num_attention_heads": 8,
-                "ffn_dim": 1024,
+                "hidden_size": 192,
+                "word_embed_proj_dim": 192,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 6,
+                "ffn_dim": 768,
+                "max_position_embeddings": 512,
+                "dropout": 0.0,
             },
-            vocab_size=2048,
+            vocab_size=1536,
+            prompt_style="moltc-graph",
+            has_phrases=True,
         ),
         _galactica("125m", layers=12, hidden=768, heads=12),
         _galactica("1.3b", layers=24, hidden=2048, heads=32),
@@ -142,6 +152,7 @@ def create_checkpoint(
     language_model: Path | None = None,
     projector_sharing: str = "shared",
     seed: int = 0,
+    phrases: Phrases | None = None,
 ) -> MoltcConfig:
     """Write a new, untrained checkpoint folder.
 
@@ -152,6 +163,7 @@ def create_checkpoint(
             tokenizer are taken; without it the language model is random, too.
         projector_sharing: ``shared``, ``role`` or ``task_role``.
         seed: Of the random weights.
+        phrases: For a preset whose tokenizer has phrases: in place of the tasks' own.
 
     Raises:
         CheckpointError: If the preset is unknown, or the folder in use.
@@ -164,7 +176,11 @@ def create_checkpoint(
     tokenizer = (
         load_language_tokenizer(language_model)
         if language_model
-        else train_tokenizer(_corpus(), preset.vocab_size + 1)
+        else train_tokenizer(
+            _corpus(),
+            preset.vocab_size + 1,
+            (phrases or phrases_of(TASKS.values())) if preset.has_phrases else None,
+        )
     )
     config = MoltcConfig(
         # New weights need not share the row of single bonds, as published ones do.
@@ -173,6 +189,7 @@ def create_checkpoint(
         text_config=_text_config(preset, tokenizer, language_model),
         projector_sharing=projector_sharing,  # type: ignore[arg-type]  # checked by the class
         tasks=list(TASKS),
+        prompt_style=preset.prompt_style,
         molecule_token=tokenizer.convert_ids_to_tokens(len(tokenizer) - 1),
         molecule_token_id=len(tokenizer) - 1,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from moltc_vllm.models.scale import Likely, interval_scale
 from moltc_vllm.tasks import Answer, PromptStyle, Task, TokenLogprob
 
 
@@ -20,6 +21,7 @@ def read_answer(
     tokenizer: Any,
     token_ids: Sequence[int],
     logprobs: Sequence[float],
+    likely: Sequence[Likely] = (),
 ) -> Answer:
     """The typed answer that generated tokens are.
 
@@ -29,12 +31,18 @@ def read_answer(
         tokenizer: The checkpoint's.
         token_ids: Without the stop token.
         logprobs: Of each token.
+        likely: The likeliest first tokens; a number's value is then their mean, if it can be.
     """
     tokens = [
         TokenLogprob(_token_text(tokenizer, token), logprob)
         for token, logprob in zip(token_ids, logprobs, strict=True)
     ]
-    return style.read(task, read_text(style, tokenizer, token_ids), tokens)
+    answer = style.read(task, read_text(style, tokenizer, token_ids), tokens)
+    if likely and answer.value is not None and (scale := interval_scale(task, tokenizer)):
+        mean = scale.mean(likely)
+        if mean is not None:
+            return answer.model_copy(update={"value": mean})
+    return answer
 
 
 # Every answer asks for the text of each of its tokens, and they are few: a grammar's.

@@ -7,6 +7,7 @@ vLLM included, needs to know.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from moltc_vllm.models.phrases import Phrases
 from moltc_vllm.tasks import MOLECULE_TOKEN, PromptStyle
 
 SPLIT_MARKER = "SPL1T-TH1S-Pl3A5E"
@@ -82,10 +84,23 @@ def stop_token_id(tokenizer: Any, style: PromptStyle) -> int | None:
     return int(ids[0])
 
 
-def _galactica_rules() -> Tokenizer:
-    """An untrained tokenizer with Galactica's splitting rules."""
+def _galactica_rules(phrases: Phrases | None = None) -> Tokenizer:
+    """An untrained tokenizer with Galactica's splitting rules; phrases go before all others."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.decoder = decoders.ByteLevel()
+    if phrases is not None:
+        # One expression, as a second splitter would split the phrases again.
+        rules = [*phrases.patterns, r"[\(\)\[\]\{\}]", r"\n", r"\p{N}", r" ?\p{L}+"]
+        rules += [r"([!-/:-@\\^-`|~])\1*", r"[^\s\p{L}\p{N}]+", r"\s+"]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(SPLIT_MARKER, "removed"),
+                pre_tokenizers.Split(Regex("|".join(rules)), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        return tokenizer
     punctuation = r"""([!"\#\$%\&'\*\+,\-\./:;<=>\?\\\^_`\|\~])\1*"""
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -96,18 +111,20 @@ def _galactica_rules() -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
-def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> MoltcTokenizer:
+def train_tokenizer(
+    corpus: Iterable[str], vocab_size: int, phrases: Phrases | None = None
+) -> MoltcTokenizer:
     """Learn a small vocabulary from a corpus; deterministic.
 
     Args:
         corpus: Texts, SMILES between their tags included.
         vocab_size: Upper bound; special tokens and the 256 bytes come first, ``<mol>`` last.
+        phrases: Texts that get a token each, besides those that are learned.
     """
-    tokenizer = _galactica_rules()
+    tokenizer = _galactica_rules(phrases)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1,
         special_tokens=list(SPECIAL_TOKENS),
@@ -115,7 +132,21 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> MoltcTokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator((mark_sequences(text) for text in corpus), trainer)
+    if phrases is not None:
+        tokenizer.model = _with_phrases(tokenizer, phrases)
     return as_moltc_tokenizer(tokenizer)
+
+
+def _with_phrases(tokenizer: Tokenizer, phrases: Phrases) -> Any:
+    """The tokenizer's model, and a token per phrase that no merges lead to."""
+    learned = json.loads(tokenizer.to_str())["model"]
+    vocabulary = dict(learned["vocab"])
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for text in phrases.texts:
+        ((written, _),) = to_bytes.pre_tokenize_str(text)
+        vocabulary.setdefault(written, len(vocabulary))
+    merges = [tuple(merge) for merge in learned["merges"]]
+    return models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True)
 
 
 def as_moltc_tokenizer(tokenizer: Tokenizer) -> MoltcTokenizer:

@@ -19,6 +19,7 @@ from vllm.v1.engine.exceptions import EngineGenerateError
 from moltc_vllm.models.beams import BeamSearch, Candidate
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.reading import read_answer, read_text
+from moltc_vllm.models.scale import LIKELIEST, Likely, interval_scale
 from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.plugin.molecules import MODALITY, BadMoleculeError, MoleculeSpec
 from moltc_vllm.tasks import (
@@ -54,6 +55,7 @@ class Found(NamedTuple):
     token_ids: Sequence[int]
     logprobs: Sequence[float]
     cut_off: bool
+    likely: Sequence[Likely] = ()  # first tokens; not of beams
 
 
 class Inquiry(Protocol):
@@ -79,17 +81,25 @@ class Interviewer:
         config: The checkpoint's configuration.
         tokenizer: Its tokenizer.
         settings: How answers are generated.
+        max_logprobs: How many of the likeliest tokens the engine tells at most; -1: all.
 
     Raises:
         ValueError: If settings contradict each other.
     """
 
-    def __init__(self, config: MoltcConfig, tokenizer: Any, settings: Settings) -> None:
+    def __init__(
+        self,
+        config: MoltcConfig,
+        tokenizer: Any,
+        settings: Settings,
+        max_logprobs: int = LIKELIEST,
+    ) -> None:
         self.config = config
         self.tokenizer = tokenizer
         self.settings = settings
         self.style = config.style
         self._constrained = held_to_grammar(self.style, settings.constrained, settings.beams)
+        self._likeliest = LIKELIEST if max_logprobs < 0 else min(LIKELIEST, max_logprobs)
         self._stop = stop_token_id(tokenizer, self.style)
 
     def prompt(self, task: Task, molecules: Sequence[Any], question: str | None) -> TextPrompt:
@@ -120,7 +130,9 @@ class Interviewer:
 
     def answer(self, task: Task, found: Found) -> Answer:
         """The typed answer in a generated text."""
-        answer = read_answer(task, self.style, self.tokenizer, found.token_ids, found.logprobs)
+        answer = read_answer(
+            task, self.style, self.tokenizer, found.token_ids, found.logprobs, found.likely
+        )
         if answer.status == "unparsed" and found.cut_off:
             reason = f"{answer.error} (cut off after {len(found.token_ids)} tokens)"
             return task.failed("unparsed", reason, text=answer.text)
@@ -146,7 +158,8 @@ class Interviewer:
             temperature=0.0,
             max_tokens=limits.max_new_tokens,
             min_tokens=limits.min_new_tokens,
-            logprobs=0,  # of the chosen token only
+            # Of the chosen token only, but for the mean of a number.
+            logprobs=self._likeliest if interval_scale(task, self.tokenizer) else 0,
             detokenize=False,  # `answer` does it, once and at the end
             output_kind=RequestOutputKind.FINAL_ONLY,
             **arguments,
@@ -173,9 +186,10 @@ class GreedyInquiry:
             chosen[token].logprob
             for token, chosen in zip(ids, completion.logprobs or [], strict=True)
         ]
+        likely = [Likely(token, one.logprob) for token, one in completion.logprobs[0].items()]
         if completion.finish_reason == "stop":
             ids, logprobs = ids[:-1], logprobs[: len(ids) - 1]
-        return Found(ids, logprobs, completion.finish_reason == "length")
+        return Found(ids, logprobs, completion.finish_reason == "length", likely)
 
 
 class BeamInquiry:

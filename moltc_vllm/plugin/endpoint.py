@@ -221,7 +221,12 @@ class InteractionsService:
             constrained=request.constrained, max_tokens=request.max_tokens, beams=request.beams
         )
         try:
-            return Interviewer(self.config, self.engine.renderer.get_tokenizer(), settings)
+            return Interviewer(
+                self.config,
+                self.engine.renderer.get_tokenizer(),
+                settings,
+                self.engine.model_config.max_logprobs,
+            )
         except ValueError as error:
             raise VLLMValidationError(str(error), parameter="beams") from error
 

@@ -89,6 +89,7 @@ class VllmEngine:
             config.hf_config,
             self.engine.get_tokenizer(),
             Settings(constrained=constrained, beams=beams, limits=limits),
+            config.max_logprobs,
         )
         self._numbers = itertools.count()
 

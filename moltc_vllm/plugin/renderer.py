@@ -24,6 +24,7 @@ from moltc_vllm.tasks import (
     MOLECULE_TOKEN,
     PromptStyle,
     molecule_markup,
+    task_asked_in,
 )
 
 _TAGGED = re.compile(
@@ -109,6 +110,8 @@ class MoltcRenderer(HfRenderer):
         text, molecules = take_molecules(text, "prompt", self._style.markup)
         if not molecules:
             return prompt
+        text = self._style.tidy(text)
+        task = task or self._told_by(text)
         if task is not None:
             molecules = [molecule._replace(task=task) for molecule in molecules]
         return {**prompt, "prompt": text, "multi_modal_data": {MODALITY: molecules}}
@@ -152,9 +155,22 @@ class MoltcRenderer(HfRenderer):
             else:
                 rewritten.append(message)
                 continue
+            if molecules:
+                content = self._style.tidy(content) if isinstance(content, str) else content
+                task = task or self._told_by(content)
             found += [m if m.task or not task else m._replace(task=task) for m in molecules]
             rewritten.append({**message, "content": content})
         return rewritten, found
+
+    def _told_by(self, content: str | Sequence[Any]) -> str | None:
+        """The task that the text asks for in its own words, where projectors depend on it."""
+        if self._config.projector_sharing != "task_role":
+            return None
+        if not isinstance(content, str):
+            parts = (part for part in content if isinstance(part, Mapping))
+            content = _join([str(part["text"]) for part in parts if part.get("type") == "text"])
+        asked = task_asked_in(content)
+        return asked.name if asked is not None and asked.name in self._config.tasks else None
 
     def _take_from_parts(
         self, parts: list[Any], where: str

@@ -16,7 +16,7 @@ from moltc_vllm.tasks.prompts import (
 )
 from moltc_vllm.tasks.style import Composed, Limits, PromptStyle, held_to_grammar
 from moltc_vllm.tasks.styles import STYLES, get_style
-from moltc_vllm.tasks.table import TASKS, UnknownTaskError, get_task
+from moltc_vllm.tasks.table import TASKS, UnknownTaskError, get_task, task_asked_in
 from moltc_vllm.tasks.task import Task
 
 __all__ = [
@@ -50,4 +50,5 @@ __all__ = [
     "get_task",
     "held_to_grammar",
     "molecule_markup",
+    "task_asked_in",
 ]

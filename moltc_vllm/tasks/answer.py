@@ -22,6 +22,7 @@ class Fields:
     """What an answer kind read from a text."""
 
     value: float | None = None
+    stated: float | None = None
     label: str | None = None
     label_id: int | None = None
     items: tuple[str, ...] | None = None
@@ -36,7 +37,9 @@ class Answer(BaseModel):
         task: Name of the task.
         status: ``ok``, or what went wrong; then ``error`` says it and there is nothing else but
             perhaps the ``text``.
-        value: Number in ``unit``.
+        value: Number in ``unit``: the mean of what the model thinks possible, where each interval
+            is one token and the engine tells how likely the first ones are; else as ``stated``.
+        stated: Number that the model wrote.
         label: Short name of a class; ``label_id`` is its number in the data.
         items: Terms of a list.
         interval: The interval that the model named before its value; the value may lie outside.
@@ -49,6 +52,7 @@ class Answer(BaseModel):
     task: str = Field(min_length=1)
     status: Status
     value: FiniteFloat | None = None
+    stated: FiniteFloat | None = None
     label: str | None = None
     label_id: int | None = None
     items: tuple[str, ...] | None = None
@@ -71,7 +75,7 @@ class Answer(BaseModel):
 
     @model_validator(mode="after")
     def _is_honest(self) -> Self:
-        findings = (self.value, self.label, self.label_id, self.items, self.interval)
+        findings = (self.value, self.stated, self.label, self.label_id, self.items, self.interval)
         if self.status == "ok":
             if self.error is not None:
                 raise ValueError("an answer that is ok has no error")
@@ -82,6 +86,8 @@ class Answer(BaseModel):
                 raise ValueError(f"an answer that is {self.status} has an error")
             if any(found is not None for found in (*findings, self.unit, self.confidence)):
                 raise ValueError(f"an answer that is {self.status} has nothing but its text")
+        if (self.value is None) != (self.stated is None):
+            raise ValueError("value and stated come together")
         if (self.label is None) != (self.label_id is None):
             raise ValueError("label and label_id come together")
         if self.interval is not None and self.interval[0] > self.interval[1]:

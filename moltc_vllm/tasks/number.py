@@ -72,7 +72,7 @@ class Number:
         ends = _ends(self)
         upper = bisect_right(ends, rounded)
         interval = _interval(ends[upper - 1], ends[upper])
-        return f"{self._start()}{interval}{VALUE_MARK} is {rounded};"
+        return f"{self.start}{interval}{VALUE_MARK} is {rounded};"
 
     def parse(self, text: str) -> Fields:
         """Read interval and value; case, blanks and the final ``;`` do not matter.
@@ -85,13 +85,13 @@ class Number:
         """
         match = _pattern(self.phrase).fullmatch(" ".join(text.split()))
         if match is None:
-            raise UnparsedError(f"not of the form '{self._start()}L and below U{VALUE_MARK} is V;'")
+            raise UnparsedError(f"not of the form '{self.start}L and below U{VALUE_MARK} is V;'")
         lower, upper, value = (float(group) + 0.0 for group in match.groups())
         if lower > upper:
             raise UnparsedError(f"the interval from {lower} to {upper} runs backwards")
         if not self.bounds[0] <= value <= self.bounds[1]:
             raise UnparsedError(self._outside(value))
-        return Fields(value=value, unit=self.unit or None, interval=(lower, upper))
+        return Fields(value=value, stated=value, unit=self.unit or None, interval=(lower, upper))
 
     def grammar(self) -> Grammar:
         """All intervals, each with the values that are in it: whatever it allows can be parsed."""
@@ -101,13 +101,37 @@ class Number:
         """The probability that the model gave its interval: all that stands before the value."""
         return probability(tokens_before(text, tokens, VALUE_MARK))
 
+    @property
+    def start(self) -> str:
+        """What every answer begins with."""
+        return f"The {self.phrase} of these two molecules is above "
+
+    def intervals(self) -> list[tuple[float, float]]:
+        """Both ends of every interval that has a value, rising."""
+        return [(float(a), float(b)) for a, b in pairwise(_ends(self)) if _values(self, a, b)]
+
+    def position(self, value: float) -> float:
+        """Where a value is, counted in intervals: 0.5 is the middle of the first one."""
+        ends = [float(end) for end in _ends(self)]
+        place = min(max(bisect_right(ends, value) - 1, 0), len(ends) - 2)
+        return place + (value - ends[place]) / (ends[place + 1] - ends[place])
+
+    def value_at(self, position: float) -> float:
+        """The value at a position, see there; within the bounds."""
+        ends = _ends(self)
+        place = min(max(math.floor(position), 0), len(ends) - 2)
+        lower, upper = float(ends[place]), float(ends[place + 1])
+        value = lower + (position - place) * (upper - lower)
+        return min(max(value, float(self.bounds[0])), float(self.bounds[1]))
+
+    def interval_text(self, lower: float, upper: float) -> str:
+        """What an answer says before its value."""
+        return f"{self.start}{_interval(Decimal(repr(lower)), Decimal(repr(upper)))}"
+
     def examples(self) -> Iterator[str]:
         """A few texts, evenly over the bounds."""
         low, high = self.bounds
         return (self.write(low + (high - low) * step / 8) for step in range(9))
-
-    def _start(self) -> str:
-        return f"The {self.phrase} of these two molecules is above "
 
     def _outside(self, value: float) -> str:
         return f"{value} is outside {self.bounds[0]} to {self.bounds[1]} {self.unit}".rstrip()
@@ -152,7 +176,7 @@ def _grammar(kind: Number) -> Grammar:
         for ends in pairwise(_ends(kind))
         if (values := _values(kind, *ends))
     )
-    return Grammar("regex", f"{literal(kind._start())}(?:{'|'.join(answers)});")
+    return Grammar("regex", f"{literal(kind.start)}(?:{'|'.join(answers)});")
 
 
 def _values(kind: Number, lower: Decimal, upper: Decimal) -> str:

@@ -151,6 +151,10 @@ class PublishedStyle:
         """The beginning of the SMILES between tags, then the placeholder."""
         return molecule_markup(smiles[:SMILES_SHOWN])
 
+    def tidy(self, text: str) -> str:
+        """The text as it is."""
+        return text
+
     def limits(self, task: Task) -> Limits:
         """The published lengths without the one that counts ``<s>``."""
         return self.limits_of_length(_MAX_LENGTHS.get(task.name, _MAX_LENGTH), _MIN_LENGTH)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from moltc_vllm.tasks.published import CURRENT, EARLY, MOLECULE_PROMPT, PublishedStyle
-from moltc_vllm.tasks.style import OWN_STYLE, PromptStyle
+from moltc_vllm.tasks.style import GRAPH_STYLE, OWN_STYLE, PromptStyle
 
-STYLES = (OWN_STYLE.name, CURRENT, EARLY)
+_OURS: dict[str, PromptStyle] = {style.name: style for style in (OWN_STYLE, GRAPH_STYLE)}
+
+STYLES = (*_OURS, CURRENT, EARLY)
 
 
 def get_style(name: str, molecule_prompt: str | None = None) -> PromptStyle:
@@ -20,8 +22,8 @@ def get_style(name: str, molecule_prompt: str | None = None) -> PromptStyle:
     """
     if name not in STYLES:
         raise ValueError(f"unknown prompt style {name!r}; there are {', '.join(STYLES)}")
-    if name != OWN_STYLE.name:
+    if name not in _OURS:
         return PublishedStyle(name, MOLECULE_PROMPT if molecule_prompt is None else molecule_prompt)
     if molecule_prompt is not None:
         raise ValueError(f"prompt style {name!r} has no molecule prompt")
-    return OWN_STYLE
+    return _OURS[name]

@@ -149,6 +149,12 @@ class UnknownTaskError(ValueError):
     """There is no task of that name."""
 
 
+def task_asked_in(text: str) -> Task | None:
+    """The task whose question a text has, if it is of one task only; of two the longer question."""
+    asked = [task for task in TASKS.values() if task.question and task.question in text]
+    return max(asked, key=lambda task: len(task.question), default=None)
+
+
 def get_task(name: str) -> Task:
     """The task of a name.
 
