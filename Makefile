@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STACK ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 INSTALLED := $(VENV)/.installed-$(STACK)
 
-.PHONY: demo test test-slow test-gpu lint doctor install clean
+.PHONY: demo test test-slow test-gpu lint doctor install train-mini clean
 
 demo: $(INSTALLED)
 	$(BIN)/moltc demo
@@ -25,6 +25,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The shipped model from MOLTC_DATA, in hours; `make train-mini SMOKE=1` is a rehearsal of minutes.
+MOLTC_DATA ?= $(wildcard ../shared/data)
+train-mini: $(INSTALLED)
+	MOLTC_DATA="$(MOLTC_DATA)" $(BIN)/python -m moltc_vllm.train.mini $(if $(SMOKE),--smoke --out runs/smoke)
 
 doctor: $(INSTALLED)
 	$(BIN)/moltc doctor

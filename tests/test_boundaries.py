@@ -22,8 +22,8 @@ ALLOWED = {
     "screen": set(),
     "evaluate": {"data"},
     "data": set(),
-    "train": {"data", "models"},
-    "cli": {"deploy", "screen", "evaluate", "train", "data", "plugin", "models"},
+    "train": {"data", "models", "shipped"},
+    "cli": {"deploy", "screen", "evaluate", "train", "data", "plugin", "models", "shipped"},
 }
 
 

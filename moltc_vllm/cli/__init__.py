@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from moltc_vllm import __version__
-from moltc_vllm.cli import convert, demo, doctor, evaluate, init, predict, serve
+from moltc_vllm.cli import convert, data, demo, doctor, evaluate, init, predict, serve, train
 
 app = typer.Typer(
     name="moltc",
@@ -16,6 +16,8 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("convert")(convert.convert)
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 # Everything after the folder belongs to vLLM: unknown options are passed on.

@@ -27,7 +27,7 @@ SOLVENTS = {"water": "O", "ethanol": "CCO", "toluene": "Cc1ccccc1", "chloroform"
 
 def demo(
     model: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder; default: a new random `tiny`.")
+        Path | None, typer.Option(help="Checkpoint folder; default: the shipped moltc-mini.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
 ) -> None:
@@ -35,17 +35,14 @@ def demo(
     from openai import OpenAI
     from rich.console import Console
 
-    from moltc_vllm.models.presets import create_checkpoint
+    from moltc_vllm.models.checkpoint import read_card
     from moltc_vllm.plugin.server_process import ServerProcess
+    from moltc_vllm.shipped import shipped_checkpoint
 
     console = Console(highlight=False, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
-    note = ""
-    if model is None:
-        model = out / "tiny"
-        note = "The weights are random: the answers show the way, not the chemistry."
-        if not (model / "card.json").exists():
-            create_checkpoint("tiny", model)
+    model = model or shipped_checkpoint()
+    note = str(read_card(model).get("note", ""))
     server = ServerProcess(
         model, ["--served-model-name", "moltc", "--no-enable-log-requests"], log=out / "server.log"
     )

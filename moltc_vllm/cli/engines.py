@@ -30,7 +30,7 @@ def open_engine(
     """The engine that the options of a command name; the command ends where they are wrong.
 
     Args:
-        model: Checkpoint folder, if there is no endpoint.
+        model: Checkpoint folder, if there is no endpoint; default: the shipped one.
         endpoint: URL of a running server; goes before everything else.
         name: Which engine, if there is no endpoint.
         beams: Width of the beam search; 1 is greedy.
@@ -46,9 +46,11 @@ def open_engine(
         from moltc_vllm.screen import HttpEngine
 
         return HttpEngine(endpoint, **options)
-    if model is None:
-        fail("give a checkpoint folder (--model) or a running server (--endpoint)")
     from moltc_vllm.models.checkpoint import CheckpointError, load_config
+    from moltc_vllm.shipped import shipped_checkpoint
+
+    if model is None:
+        model = shipped_checkpoint()
 
     try:
         load_config(model)  # first: vLLM would say the same after seconds, and at length

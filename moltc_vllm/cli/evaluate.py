@@ -30,7 +30,9 @@ INTERRUPTED, STOPPED = 130, 1
 def evaluate(
     task: Annotated[str, typer.Option(help="What to ask, e.g. solvation.")],
     data: Annotated[Path, typer.Option(help="CSV or Parquet with molecules and targets.")],
-    model: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder; default: the shipped moltc-mini.")
+    ] = None,
     endpoint: Annotated[str | None, typer.Option(help="URL of a running server.")] = None,
     engine: Annotated[EngineName, typer.Option(help="Without a server.")] = EngineName.vllm,
     split: Annotated[str | None, typer.Option(help="Only rows with this in `split`.")] = None,
@@ -61,6 +63,7 @@ def evaluate(
     from moltc_vllm.data import DataError, read_dataset
     from moltc_vllm.evaluate import evaluate as score
     from moltc_vllm.evaluate.bootstrap import LEVEL
+    from moltc_vllm.shipped import NAME
     from moltc_vllm.tasks import UnknownTaskError, get_task
 
     # Everything that can be wrong is, before a model is loaded.
@@ -78,7 +81,7 @@ def evaluate(
         open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query), wanted, rows
     )
     evaluation = score(wanted, rows, asked.answers, resamples=bootstrap, seed=seed)
-    name = str(endpoint or model)
+    name = str(endpoint or model or NAME)
     result = {
         "task": wanted.name,
         "unit": getattr(wanted.kind, "unit", None) or None,

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def predict(
     smiles: Annotated[list[str], typer.Argument(help="The molecules, as SMILES.")],
     task: Annotated[str, typer.Option(help="What to ask, e.g. solvation.")],
-    model: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder; default: the shipped moltc-mini.")
+    ] = None,
     endpoint: Annotated[str | None, typer.Option(help="URL of a running server.")] = None,
     engine: Annotated[EngineName, typer.Option(help="Without a server.")] = EngineName.vllm,
     question: Annotated[str | None, typer.Option(help="For the task `ask`.")] = None,

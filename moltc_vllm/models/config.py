@@ -29,6 +29,10 @@ class GraphEncoderConfig(PretrainedConfig):
         count_features: Kinds of atoms that are learned and counted, for the pooled token: means
             and attention alone cannot tell a molecule from one twice its size. Published weights
             have none.
+        environment_buckets: Rows of the table of atom environments; an atom's surroundings within
+            one bond and within two are hashed to a row each (a power of two). What recurs in a few
+            molecules only is learned from a table at once, which message passing takes long to
+            tell apart. 0, as published: no table.
     """
 
     model_type = "moltc_graph_encoder"
@@ -42,8 +46,12 @@ class GraphEncoderConfig(PretrainedConfig):
         dropout: float = 0.0,
         self_loop_bond_type: int = 0,
         count_features: int = 0,
+        environment_buckets: int = 0,
         **kwargs: Any,
     ) -> None:
+        if environment_buckets < 0 or environment_buckets & (environment_buckets - 1):
+            raise ValueError(f"environment_buckets {environment_buckets} is not a power of two")
+        self.environment_buckets = environment_buckets
         if count_features < 0:
             raise ValueError(f"count_features {count_features} is negative")
         self.count_features = count_features
@@ -72,6 +80,8 @@ class QFormerConfig(PretrainedConfig):
         cross_attention_frequency: Layers 0, f, 2f, ... look at the atoms.
         layer_norm_eps: Added to the variance.
         dropout: Dropout of attention and hidden states, in training only.
+        pooled_skip: Whether a molecule's pooled token is added to what the queries found, through
+            a linear layer. Not in published weights.
     """
 
     model_type = "moltc_qformer"
@@ -86,8 +96,10 @@ class QFormerConfig(PretrainedConfig):
         cross_attention_frequency: int = 2,
         layer_norm_eps: float = 1e-12,
         dropout: float = 0.1,
+        pooled_skip: bool = False,
         **kwargs: Any,
     ) -> None:
+        self.pooled_skip = pooled_skip
         if hidden_size % num_attention_heads:
             raise ValueError(
                 f"Q-Former hidden_size {hidden_size} is not a multiple of its "

@@ -15,6 +15,7 @@ from moltc_kernels.gin_stack import GinWeights, fold_batch_norm, gin_stack
 from moltc_kernels.readout import readout
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import GraphEncoderConfig
+from moltc_vllm.models.environments import Environments
 
 # Table sizes of the published checkpoints (their pre-training reserved a few rows).
 ATOM_TYPES, CHIRALITIES, BOND_TYPES, BOND_DIRECTIONS = 120, 3, 6, 3
@@ -107,6 +108,11 @@ class GraphEncoder(nn.Module):
         self.counts = (
             AtomCounts(config.hidden_size, config.count_features) if config.count_features else None
         )
+        self.environments = (
+            Environments(config.hidden_size, config.environment_buckets)
+            if config.environment_buckets
+            else None
+        )
         self._folded: GinWeights | None = None
         self.register_load_state_dict_post_hook(GraphEncoder._drop_folded)
 
@@ -118,10 +124,17 @@ class GraphEncoder(nn.Module):
             molecule's tokens begin, ``[B + 1]`` int64.
         """
         h, norm = self.atom_states(batch), self.norm
-        tokens, offsets = readout(h, batch.molecule_offsets, norm.weight, norm.bias, norm.eps)
+        pooled: list[Tensor] = []
+        molecules = batch.molecule_offsets.long()
+        if self.environments is not None:
+            around = self.environments(batch)
+            pooled.append(self.environments.pool(around, molecules))
+            h = h + around.to(h.dtype)
         if self.counts is not None:
-            counted = self.counts(h, batch.molecule_offsets.long())
-            tokens = tokens.index_add(0, offsets[:-1], counted)
+            pooled.append(self.counts(h, molecules))
+        tokens, offsets = readout(h, batch.molecule_offsets, norm.weight, norm.bias, norm.eps)
+        for vector in pooled:
+            tokens = tokens.index_add(0, offsets[:-1], vector.to(tokens.dtype))
         return tokens, offsets
 
     def atom_states(self, batch: BatchMolGraph) -> Tensor:

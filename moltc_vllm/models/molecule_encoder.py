@@ -17,10 +17,20 @@ class MoleculeEncoder(nn.Module):
         super().__init__()
         self.graph_encoder = GraphEncoder(config.graph_encoder_config)
         self.qformer = QFormer(config.qformer_config, config.graph_encoder_config.hidden_size)
+        found = self.qformer.queries.shape
+        self.skip = (
+            nn.Linear(config.graph_encoder_config.hidden_size, found.numel())
+            if config.qformer_config.pooled_skip
+            else None
+        )
 
     def forward(self, batch: BatchMolGraph) -> Tensor:
         """Read each molecule of the batch into ``[B, num_queries, hidden]``."""
-        return self.qformer(*self.graph_encoder(batch))
+        tokens, offsets = self.graph_encoder(batch)
+        found = self.qformer(tokens, offsets)
+        if self.skip is not None:
+            found = found + self.skip(tokens[offsets[:-1]]).view_as(found)
+        return found
 
 
 def initialise_molecule_weights(module: nn.Module, std: float = 0.02) -> None:

@@ -115,9 +115,15 @@ PRESETS = {
         Preset(
             name="mini",
             summary="a few million parameters, to be trained on a laptop",
-            graph={"hidden_size": 128, "num_layers": 5, "count_features": 64},
+            graph={
+                "hidden_size": 128,
+                "num_layers": 5,
+                "count_features": 64,
+                "environment_buckets": 8192,
+            },
             qformer={
                 "num_queries": 4,
+                "pooled_skip": True,
                 "hidden_size": 192,
                 "num_layers": 4,
                 "num_attention_heads": 6,

@@ -86,8 +86,8 @@ class Answer(BaseModel):
                 raise ValueError(f"an answer that is {self.status} has an error")
             if any(found is not None for found in (*findings, self.unit, self.confidence)):
                 raise ValueError(f"an answer that is {self.status} has nothing but its text")
-        if (self.value is None) != (self.stated is None):
-            raise ValueError("value and stated come together")
+        if self.stated is not None and self.value is None:
+            raise ValueError("a stated number comes with a value")
         if (self.label is None) != (self.label_id is None):
             raise ValueError("label and label_id come together")
         if self.interval is not None and self.interval[0] > self.interval[1]:

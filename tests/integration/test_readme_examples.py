@@ -6,15 +6,15 @@ import sys
 from tests.test_readme import block_with
 
 
-def test_the_client_and_offline_examples_run(server, tiny):
+def test_the_client_and_offline_examples_run(server, tmp_path):
     client, offline = block_with("OpenAI("), block_with("LLM(")
-    client = client.replace("http://127.0.0.1:8000", server.url).replace("./tiny", "moltc")
+    client = client.replace("http://127.0.0.1:8000", server.url).replace("moltc-mini", "moltc")
     subprocess.run([sys.executable, "-c", client], check=True, capture_output=True)
     # vLLM starts its engine in another process, so the example needs the usual guard.
-    script = tiny.parent / "example.py"
+    script = tmp_path / "example.py"
     body = "\n".join("    " + line for line in offline.splitlines())
     script.write_text(f"if __name__ == '__main__':\n{body}\n")
     run = subprocess.run(
-        [sys.executable, script], cwd=tiny.parent, capture_output=True, text=True, check=False
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr[-2000:]

@@ -66,7 +66,7 @@ def qformer_sizes(encoder: PublishedEncoder, bert: BertSizes | None) -> QFormerC
         WeightsError: If the cross-attention is irregular, or something contradicts the shapes.
     """
     _, queries, width = _shape(encoder, QUERIES, 3)
-    sizes = {
+    sizes: dict[str, Any] = {
         "num_queries": queries,
         "hidden_size": width,
         "num_layers": encoder.layout.qformer_layers,
@@ -109,7 +109,7 @@ def contradictions(told: Mapping[str, Any], config: MoltcConfig) -> list[str]:
     return lines + _other_layers("hyper_parameters say", told, every, layers)
 
 
-def _with_heads(sizes: Mapping[str, int], key_width: int, bert: BertSizes) -> QFormerConfig:
+def _with_heads(sizes: Mapping[str, Any], key_width: int, bert: BertSizes) -> QFormerConfig:
     """The sizes with what only the BERT configuration tells."""
     heads = bert.raw.get("num_attention_heads")
     width = sizes["hidden_size"]

@@ -1,0 +1,112 @@
+"""A trained checkpoint with all that a user has to know: measured on test data, and what of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from moltc_vllm.data.sources import SOURCES
+from moltc_vllm.data.splits import TEST, read_parts
+from moltc_vllm.models.checkpoint import load_model, load_tokenizer, new_folder, write_card
+from moltc_vllm.tasks import get_task
+from moltc_vllm.train.batch import Collator
+from moltc_vllm.train.examples import Molecules, make_examples
+from moltc_vllm.train.validate import validate
+
+LICENCE = (
+    "For research use only: several of the data sets are licensed for non-commercial use, or state "
+    "no licence. The code is Apache-2.0."
+)
+_HOW = (
+    "From the distribution of the answers' first tokens: numbers by their expected value, "
+    "interactions of two drugs by the mean of both orders. Pairs that any data set holds back were "
+    "in no training row; molecules were, in other pairs."
+)
+
+
+def measure(
+    checkpoint: Path, data: Path, names: Iterable[str], most: int | None = None
+) -> dict[str, dict[str, float]]:
+    """Metrics of a checkpoint on the test parts, as training looks at its valid parts.
+
+    Args:
+        checkpoint: What is measured.
+        data: Folder of the data files.
+        names: Data sets.
+        most: At most the first so many pairs of each.
+
+    Raises:
+        CheckpointError: If the checkpoint is not whole.
+        DataError: If a data set is unknown or cannot be read.
+    """
+    model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
+    molecules = Molecules(model.config)
+    rows = {name: part.rows[TEST][:most] for name, part in read_parts(names, data).items()}
+    molecules.add(one for part in rows.values() for row in part for one in row.molecules)
+    examples = {
+        name: make_examples(get_task(SOURCES[name].task), part, molecules, tokenizer)
+        for name, part in rows.items()
+    }
+    found = validate(model, Collator(molecules, model.config, tokenizer), tokenizer, examples)
+    return {name: {"pairs": len(examples[name]), **metrics} for name, metrics in found.items()}
+
+
+def ship(
+    checkpoint: Path,
+    data: Path,
+    folder: Path,
+    *,
+    name: str,
+    stages: list[dict[str, Any]],
+    note: str = "",
+    most: int | None = None,
+) -> None:
+    """Copy a trained checkpoint with its full card.
+
+    Args:
+        checkpoint: A run's.
+        data: Folder of the data files, for the test parts.
+        folder: Where to; must not exist, or be empty.
+        name: Of the model.
+        stages: The recipes that led to it, in order.
+        note: What else is to be known; empty: nothing.
+        most: Measure on so many pairs of each data set only.
+
+    Raises:
+        CheckpointError: If ``folder`` is in use or the checkpoint is not whole.
+        DataError: If the data cannot be read.
+    """
+    before = json.loads((checkpoint / "card.json").read_text())
+    trained_on = sorted({one for stage in stages for one in stage["parts"] if one in SOURCES})
+    card = {
+        "name": name,
+        "prompt_style": before["prompt_style"],
+        "tasks": before["tasks"],
+        "licence": LICENCE,
+        "trained_on": trained_on,
+        "data": {
+            one: {
+                "file": SOURCES[one].file,
+                "task": SOURCES[one].task,
+                "origin": SOURCES[one].origin,
+                "licence": SOURCES[one].licence,
+            }
+            for one in trained_on
+        },
+        "metrics": {
+            "how": _HOW,
+            "valid": before["metrics"]["valid"],
+            "test": measure(checkpoint, data, trained_on, most),
+        },
+        "commands": ["make train-mini"],
+        "stages": stages,
+        **({"note": note} if note else {}),
+    }
+    with new_folder(folder) as partial:
+        for path in sorted(checkpoint.iterdir()):
+            if path.name != "card.json" and path.is_file():
+                shutil.copyfile(path, partial / path.name)
+        write_card(partial, card)

@@ -1,0 +1,118 @@
+"""Everything a recipe trains and validates on, read once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from moltc_vllm.chem import MoleculeError
+from moltc_vllm.data.libraries import read_libraries
+from moltc_vllm.data.properties import calculated_properties, statement
+from moltc_vllm.data.rows import Row
+from moltc_vllm.data.sources import get_source
+from moltc_vllm.data.splits import TRAIN, VALID, read_parts
+from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.tokenizer import MoltcTokenizer
+from moltc_vllm.tasks import get_task
+from moltc_vllm.train.examples import Examples, Molecules, make_examples
+from moltc_vllm.train.recipe import PROPERTIES, Recipe
+
+PROPERTY_PAIRS = 40_000
+"""Random pairs of library molecules that are drawn for pretraining."""
+
+_LEARNED = (TRAIN, VALID)
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Examples by data set and part, and their molecules.
+
+    Attributes:
+        molecules: By number.
+        train: What is trained on.
+        valid: What is looked at; not for random pairs.
+    """
+
+    molecules: Molecules
+    train: dict[str, Examples]
+    valid: dict[str, Examples]
+
+
+def read_corpus(
+    recipe: Recipe,
+    folder: Path,
+    config: MoltcConfig,
+    tokenizer: MoltcTokenizer,
+    tell: Tell = lambda _: None,
+) -> Corpus:
+    """Read the data sets of a recipe.
+
+    Args:
+        recipe: Names them, and draws validation pairs by its seed.
+        folder: Of the data files.
+        config: The model's; says which molecules are too large.
+        tokenizer: The model's.
+        tell: Is told what was read, a line for each data set.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    molecules = Molecules(config)
+    train: dict[str, Examples] = {}
+    valid: dict[str, Examples] = {}
+    parts = read_parts((name for name in recipe.parts if name != PROPERTIES), folder)
+    if all(recipe.parts[name].limit is None for name in parts):
+        # All molecules at once: the processes that read them are started once.
+        rows = (row for part in parts.values() for split in _LEARNED for row in part.rows[split])
+        began = time.monotonic()
+        molecules.add(text for row in rows for text in row.molecules)
+        tell(f"{len(molecules.packed)} molecules read in {time.monotonic() - began:.0f} s")
+    for name, part in parts.items():
+        task = get_task(get_source(name).task)
+        limit = recipe.parts[name].limit
+        trained_on = _drawn(part.rows[TRAIN], limit, recipe.seed)
+        train[name] = make_examples(task, trained_on, molecules, tokenizer)
+        looked_at = trained_on if recipe.validate_on == "train" else part.rows[VALID]
+        looked_at = _drawn(looked_at, recipe.validate_pairs, recipe.seed)
+        valid[name] = make_examples(task, looked_at, molecules, tokenizer)
+        tell(f"{name}: {len(train[name])} pairs, {len(valid[name])} to validate with")
+    if PROPERTIES in recipe.parts:
+        pairs = recipe.parts[PROPERTIES].limit or PROPERTY_PAIRS
+        drawn = property_rows(folder, pairs, recipe.seed)
+        train[PROPERTIES] = make_examples(get_task("pair_properties"), drawn, molecules, tokenizer)
+        tell(f"{PROPERTIES}: {len(train[PROPERTIES])} random pairs")
+    for error in molecules.refused:
+        tell(f"left out: {error}")
+    return Corpus(molecules, train, valid)
+
+
+def property_rows(folder: Path, pairs: int, seed: int) -> list[Row]:
+    """Random pairs of library molecules with their calculated properties, one by one.
+
+    Raises:
+        DataError: If a library cannot be read.
+    """
+    library = read_libraries(folder)
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number, chosen in enumerate(rng.choice(len(library), (pairs, 2)), 1):
+        smiles = tuple(library[place] for place in chosen)
+        try:
+            known = [calculated_properties(text) for text in smiles]
+        except MoleculeError:
+            continue  # a library may hold anything
+        rows.append(Row(number, smiles, statement(("molecule 1", "molecule 2"), known)))
+    return rows
+
+
+def _drawn(rows: Sequence[Row], most: int | None, seed: int) -> list[Row]:
+    if most is None or len(rows) <= most:
+        return list(rows)
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:most]
+    return [rows[place] for place in sorted(chosen)]

@@ -1,0 +1,339 @@
+"""The training loop: one for every stage, on Accelerate."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from moltc_vllm.models.checkpoint import load_config, load_model, load_tokenizer
+from moltc_vllm.models.moltc import MoltcModel
+from moltc_vllm.models.presets import PRESETS, create_checkpoint
+from moltc_vllm.models.published.split import split_projectors
+from moltc_vllm.models.tokenizer import MoltcTokenizer
+from moltc_vllm.tasks import Choice, Number
+from moltc_vllm.train.batch import Batch, Collator, Item
+from moltc_vllm.train.corpus import Corpus, read_corpus
+from moltc_vllm.train.log import Log, draw_curves
+from moltc_vllm.train.loss import AnswerLoss, Terms
+from moltc_vllm.train.order import Order, shares, step_rng
+from moltc_vllm.train.recipe import Recipe
+from moltc_vllm.train.result import save_trained
+from moltc_vllm.train.sharing import parameter_groups, prepare_model
+from moltc_vllm.train.state import new_state, remember_recipe, states
+from moltc_vllm.train.validate import validate
+from moltc_vllm.train.vocabulary import training_phrases
+
+LOG_EVERY = 20
+"""Steps whose mean loss is one line of the log."""
+
+
+class Watcher(Protocol):
+    """Who looks at a run while it goes on."""
+
+    def tell(self, line: str) -> None:
+        """Something happened."""
+        ...
+
+    def at(self, step: int, steps: int, pairs_per_second: float, loss: float) -> None:
+        """A step is done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        checkpoint: Folder of the trained model; ``None`` if the run was interrupted.
+        step: Steps that were done, in this call and before.
+        valid: The last look at the valid parts.
+    """
+
+    checkpoint: Path | None
+    step: int
+    valid: dict[str, dict[str, float]]
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    run: Path,
+    watcher: Watcher,
+    *,
+    checkpoint: Path | None = None,
+) -> Outcome:
+    """Run a stage, or go on with it where it was interrupted.
+
+    Args:
+        recipe: What is done.
+        data: Folder of the data files.
+        run: Folder of the run: log, curves, states, and at the end ``checkpoint/``.
+        watcher: Is told of progress.
+        checkpoint: Model to begin with; default: a new one of the recipe's preset.
+
+    Raises:
+        ValueError: If the run was begun with another recipe.
+        CheckpointError: If the model cannot be read.
+        DataError: If the data cannot be read.
+    """
+    remember_recipe(
+        run, {**recipe.model_dump(mode="json"), "from": str(checkpoint or recipe.start)}
+    )
+    # A step need not have pairs of every task, and each has projectors of its own.
+    partial = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[partial])
+    if accelerator.is_main_process:
+        _begin(recipe, run, checkpoint)
+    accelerator.wait_for_everyone()
+    start = run / "start"
+    model, tokenizer = load_model(start), load_tokenizer(start)
+    prepare_model(model, recipe)
+    if recipe.gradient_checkpointing:
+        model.language_model.gradient_checkpointing_enable()
+    corpus = read_corpus(recipe, data, model.config, tokenizer, watcher.tell)
+    set_seed(recipe.seed)  # of dropout, whether or not the model is new
+    trainer = _Trainer(recipe, run, accelerator, model, tokenizer, corpus, watcher)
+    return trainer.run()
+
+
+def _begin(recipe: Recipe, run: Path, checkpoint: Path | None) -> None:
+    """Put the model to begin with into ``start/``, with as many projectors as the stage has."""
+    start = run / "start"
+    if (start / "config.json").is_file():
+        return
+    if checkpoint is None:
+        new = PRESETS.get(recipe.start)
+        phrases = training_phrases() if new is not None and new.has_phrases else None
+        create_checkpoint(
+            recipe.start,
+            start,
+            projector_sharing=recipe.projectors,
+            seed=recipe.seed,
+            phrases=phrases,
+        )
+        return
+    if load_config(checkpoint).projector_sharing == recipe.projectors:
+        shutil.copytree(checkpoint, start)
+    else:
+        split_projectors(checkpoint, start, recipe.projectors)
+
+
+class _Learner(nn.Module):
+    """The model behind its loss: what several processes share has to be one module's `forward`."""
+
+    def __init__(self, model: MoltcModel, loss: AnswerLoss) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, batch: Batch) -> Terms:
+        return self._loss(self.model, batch)
+
+
+class _Trainer:
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        accelerator: Accelerator,
+        model: MoltcModel,
+        tokenizer: MoltcTokenizer,
+        corpus: Corpus,
+        watcher: Watcher,
+    ) -> None:
+        self.recipe, self.folder, self.watcher = recipe, run, watcher
+        self.accelerator, self.tokenizer, self.corpus = accelerator, tokenizer, corpus
+        self.plain = model
+        self.orders = {
+            name: Order(name, corpus.train[name].molecules, part.block, recipe.seed)
+            for name, part in recipe.parts.items()
+        }
+        groups = parameter_groups(model, recipe.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+        learner = _Learner(model, AnswerLoss(recipe.loss, tokenizer))
+        self.learner, self.optimiser = accelerator.prepare(learner, optimiser)
+        self.collator = Collator(corpus.molecules, model.config, tokenizer, accelerator.device)
+        self.average = _average_of(model, recipe.average)
+        self.untold: list[list[float]] = []  # losses since the last line of the log
+        self.step = self._resume()
+        if accelerator.is_main_process:
+            self.log = Log(run, self.step)
+
+    def run(self) -> Outcome:
+        recipe, began, done = self.recipe, time.monotonic(), 0
+        valid: dict[str, dict[str, float]] = {}
+        self.learner.train()
+        with _interruptible() as interrupted:
+            while self.step < recipe.steps:
+                terms = self._learn()
+                self.untold.append([float(term) for term in terms])
+                self.step += 1
+                done += sum(part.pairs for part in recipe.parts.values())
+                rate = done / (time.monotonic() - began)
+                self.watcher.at(self.step, recipe.steps, rate, float(terms.total))
+                if self.step % LOG_EVERY == 0 or self.step == recipe.steps:
+                    self._write_losses(rate)
+                if self._is_due(recipe.validate_every):
+                    valid = self._look()
+                if self._is_due(recipe.save_every) or interrupted():
+                    self._save()
+                if interrupted():
+                    self.watcher.tell(f"interrupted after step {self.step}; run again to go on")
+                    return Outcome(None, self.step, valid)
+        valid = self._look()
+        return Outcome(self._finish(valid), self.step, valid)
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0 and self.step < self.recipe.steps
+
+    def _learn(self) -> Terms:
+        rate = learning_rate(self.recipe, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        terms: Terms = self.learner(self._batch())
+        if not torch.isfinite(terms.total):
+            raise FloatingPointError(f"the loss is {terms.total.item()} in step {self.step + 1}")
+        self.accelerator.backward(terms.total)
+        self.accelerator.clip_grad_norm_(self.plain.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.plain)
+        return terms._replace(total=terms.total.detach())
+
+    def _batch(self) -> Batch:
+        """The pairs of the next step; those of any step follow from its number alone."""
+        items: list[Item] = []
+        counts = [part.pairs for part in self.recipe.parts.values()]
+        mine = shares(counts, self.accelerator.process_index, self.accelerator.num_processes)
+        for (name, part), share in zip(self.recipe.parts.items(), mine, strict=True):
+            examples = self.corpus.train[name]
+            chosen = self.orders[name].take(self.step * part.pairs, part.pairs)
+            rng = step_rng(self.recipe.seed, name, self.step)
+            turned = rng.random(part.pairs)[share] < 0.5
+            whole = rng.random(part.pairs)[share] < self.recipe.loss.whole
+            free = not isinstance(examples.task.kind, Choice | Number)
+            for at, number in enumerate(chosen[share].tolist()):
+                pair = examples.molecules[number].tolist()
+                if part.both_orders and turned[at]:
+                    pair.reverse()
+                answer = examples.texts[examples.answers[number]]
+                if not (free or whole[at]):
+                    answer = answer[:1]
+                items.append(Item(examples.task, pair, answer, float(examples.values[number])))
+        return self.collator(items)
+
+    def _write_losses(self, rate: float) -> None:
+        means = [sum(column) / len(column) for column in zip(*self.untold, strict=True)]
+        self.untold = []
+        named = dict(zip(("loss", "first", "rest", "expected"), means, strict=True))
+        named = {name: round(value, 5) for name, value in named.items()}
+        if self.accelerator.is_main_process:
+            lr = learning_rate(self.recipe, self.step - 1)
+            self.log.write(self.step, **named, learning_rate=lr, pairs_per_second=round(rate, 1))
+
+    def _look(self) -> dict[str, dict[str, float]]:
+        valid = validate(self._best(), self.collator, self.tokenizer, self.corpus.valid)
+        if self.accelerator.is_main_process:
+            self.log.write(self.step, valid=valid)
+            draw_curves(self.folder)
+            shown = [
+                f"{name} {metric} {value:.4g}"
+                for name, metrics in valid.items()
+                for metric, value in metrics.items()
+            ]
+            self.watcher.tell(f"step {self.step}: {', '.join(shown)}")
+        return valid
+
+    def _best(self) -> MoltcModel:
+        """The averaged weights, where there are any."""
+        if self.average is None:
+            return self.plain
+        average = self.average.module
+        assert isinstance(average, MoltcModel)
+        return average
+
+    def _save(self) -> None:
+        main = self.accelerator.is_main_process
+        wait = self.accelerator.wait_for_everyone
+        with new_state(self.folder, self.step, main=main, wait=wait) as folder:
+            self.accelerator.save_state(str(folder))
+            if main:
+                (folder / "untold.json").write_text(json.dumps(self.untold))
+                if self.average is not None:
+                    torch.save(self.average.state_dict(), folder / "average.pt")
+
+    def _resume(self) -> int:
+        for step, folder in reversed(states(self.folder)):
+            self.accelerator.load_state(str(folder))
+            self.untold = json.loads((folder / "untold.json").read_text())
+            if self.average is not None:
+                self.average.load_state_dict(torch.load(folder / "average.pt", weights_only=True))
+            self.watcher.tell(f"going on after step {step}")
+            return step
+        return 0
+
+    def _finish(self, valid: dict[str, dict[str, float]]) -> Path:
+        folder = self.folder / "checkpoint"
+        if self.accelerator.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+            card = {
+                "prompt_style": self.plain.config.prompt_style,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "trained_on": list(self.recipe.parts),
+                "tasks": sorted({one.task.name for one in self.corpus.train.values()}),
+                "metrics": {"valid": valid},
+            }
+            save_trained(folder, self._best(), self.tokenizer, card)
+            shutil.rmtree(self.folder / "start")
+            for _, path in states(self.folder):
+                shutil.rmtree(path)
+        return folder
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Of a step, counted from 0: linear warm-up, then a cosine down to the floor."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
+    fall = 0.5 * (1 + math.cos(math.pi * done))
+    return recipe.learning_rate * (recipe.floor + (1 - recipe.floor) * fall)
+
+
+def _average_of(model: MoltcModel, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM end the run after the step that is being done, with a saved state."""
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if asked:  # the second time it is meant
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

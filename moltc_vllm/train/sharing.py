@@ -1,0 +1,62 @@
+"""Which weights a stage trains, and which of them both molecules share.
+
+Dynamic parameter sharing (MolTC section 3.3): the graph encoder is one for both molecules in every
+stage; the projector is one in pretraining and may be split per role, or per task and role, in
+fine-tuning, where each copy begins as the shared one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from moltc_vllm.models.moltc import MoltcModel
+from moltc_vllm.train.recipe import Recipe
+
+
+def prepare_model(model: MoltcModel, recipe: Recipe) -> None:
+    """Set dropout, adapters and which weights want gradients, in place."""
+    _set_dropout(model, recipe.dropout)
+    model.requires_grad_(True)
+    if recipe.language_model == "full":
+        return
+    model.language_model.requires_grad_(False)
+    if recipe.language_model == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        lora = recipe.lora
+        config = LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=list(lora.targets),
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+        model.language_model = get_peft_model(model.language_model, config)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trained parameters for AdamW: only matrices of linear layers decay."""
+    decayed = {id(weight) for weight in _linear_weights(model)}
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    return [
+        {"params": [w for w in trained if id(w) in decayed], "weight_decay": weight_decay},
+        {"params": [w for w in trained if id(w) not in decayed], "weight_decay": 0.0},
+    ]
+
+
+def _linear_weights(model: nn.Module) -> Iterator[Tensor]:
+    embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    for part in model.modules():
+        if isinstance(part, nn.Linear) and id(part.weight) not in embeddings:  # a tied head is one
+            yield part.weight
+
+
+def _set_dropout(model: MoltcModel, rate: float) -> None:
+    """Graph encoder and Q-Former keep theirs as numbers, the language model in its settings too."""
+    for part in model.modules():
+        if isinstance(getattr(part, "dropout", None), float):
+            part.dropout = rate

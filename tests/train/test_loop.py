@@ -1,0 +1,144 @@
+"""The training loop: it learns, it can be cut off anywhere, and it writes what can be served."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from moltc_vllm.models.checkpoint import load_model
+from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.tasks.engine import Pair
+from moltc_vllm.train.log import read_log
+from moltc_vllm.train.loop import learning_rate, train
+from moltc_vllm.train.recipe import Recipe
+from tests.train.conftest import Quiet
+
+SMALL = {
+    "name": "small",
+    "stage": "finetune",
+    "start": "mini",
+    "projectors": "role",
+    "parts": {
+        "combisolv_exp": {"pairs": 12, "block": [3, 3]},
+        "zhangddi": {"pairs": 4, "both_orders": True},
+    },
+    "steps": 12,
+    "learning_rate": 1e-3,
+    "warmup": 4,
+    "dropout": 0.1,  # so that the state of random numbers matters
+    "average": 0.9,
+    "validate_every": 0,
+    "save_every": 5,
+}
+
+
+def small(**changes):
+    return Recipe.model_validate({**SMALL, **changes})
+
+
+def losses(run):
+    return [line["loss"] for line in read_log(run) if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def whole(made_data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("run") / "whole"
+    watcher = Quiet()
+    return train(small(), made_data, run, watcher), watcher, run
+
+
+def test_the_loss_falls_and_the_log_says_so(whole):
+    outcome, watcher, run = whole
+    assert outcome.step == 12
+    assert watcher.losses[12] < 0.8 * watcher.losses[1]
+    assert losses(run)
+    assert (run / "loss.png").stat().st_size > 1000
+    assert set(outcome.valid["combisolv_exp"]) == {"hits", "rmse", "mae"}
+    assert set(outcome.valid["zhangddi"]) == {"hits", "accuracy", "auroc"}
+
+
+def test_what_it_writes_answers(whole):
+    outcome, _, run = whole
+    engine = TorchEngine(outcome.checkpoint)
+    pairs = [Pair(0, ("CCO", "O")), Pair(1, ("CCC", "nonsense"))]
+    statuses = {pair.row: answer.status for pair, answer in engine.submit("solvation", pairs)}
+    assert statuses == {0: "ok", 1: "bad_molecule"}
+    card = json.loads((outcome.checkpoint / "card.json").read_text())
+    assert card["trained_on"] == ["combisolv_exp", "zhangddi"]
+    assert card["recipe"]["steps"] == 12
+    # What was only needed to go on is gone.
+    assert not list(run.glob("state-*"))
+    assert not (run / "start").exists()
+
+
+@pytest.mark.parametrize("cut", [3, 5, 8])
+def test_a_run_that_was_cut_off_comes_to_the_same(whole, made_data, tmp_path, cut):
+    _, reference, _ = whole
+    run = tmp_path / "run"
+    broken = Quiet(stop_after=cut)
+    with pytest.raises(ConnectionResetError):
+        train(small(), made_data, run, broken)
+    watcher = Quiet()
+    outcome = train(small(), made_data, run, watcher)
+    last_saved = 5 * (cut // 5) if cut > 5 else 0
+    assert min(watcher.losses) == last_saved + 1
+    assert watcher.losses == pytest.approx(
+        {step: loss for step, loss in reference.losses.items() if step > last_saved}, abs=1e-5
+    )
+    expected = load_model(whole[0].checkpoint).state_dict()
+    for name, tensor in load_model(outcome.checkpoint).state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_run_goes_on_with_its_own_recipe_only(whole, made_data):
+    *_, run = whole
+    with pytest.raises(ValueError, match="was begun with other learning_rate, steps"):
+        train(small(steps=13, learning_rate=1e-4), made_data, run, Quiet())
+
+
+def test_killed_then_resumed(made_data, tmp_path):
+    """As users meet it: `kill -9`, then the same command again."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({**SMALL, "steps": 40}))
+    command = [
+        *(sys.executable, "-m", "moltc_vllm.cli", "train", str(recipe)),
+        *("--data", str(made_data), "--json", "--out"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    straight = subprocess.run(
+        [*command, str(tmp_path / "straight")], capture_output=True, text=True, env=environment
+    )
+    assert straight.returncode == 0, straight.stderr
+    run = tmp_path / "killed"
+    with subprocess.Popen(
+        [*command, str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(run.glob("state-*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert list(run.glob("state-*"))
+    assert not (run / "checkpoint").exists()
+    again = subprocess.run([*command, str(run)], capture_output=True, text=True, env=environment)
+    assert again.returncode == 0, again.stderr
+    assert "going on after step" in again.stderr
+    assert losses(run) == pytest.approx(losses(tmp_path / "straight"), abs=1e-3)
+    first, second = (json.loads(one.stdout.splitlines()[-1]) for one in (straight, again))
+    assert second["valid"]["combisolv_exp"] == pytest.approx(
+        first["valid"]["combisolv_exp"], rel=1e-3
+    )
+
+
+def test_the_learning_rate_rises_and_falls():
+    recipe = small(steps=104, warmup=4, floor=0.1)
+    rates = [learning_rate(recipe, step) for step in range(105)]
+    assert rates[0] == pytest.approx(0.25e-3)
+    assert max(rates) == rates[3] == rates[4] == pytest.approx(1e-3)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[104] == pytest.approx(1e-4)

@@ -1,0 +1,128 @@
+"""Dynamic parameter sharing: on gradients, and on the weights that are saved."""
+
+import pytest
+import torch
+
+from moltc_vllm.models.checkpoint import load_model, load_tokenizer, read_weights
+from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.tasks import get_task
+from moltc_vllm.tasks.engine import Pair
+from moltc_vllm.train.batch import Collator, Item
+from moltc_vllm.train.examples import Molecules
+from moltc_vllm.train.loop import train
+from moltc_vllm.train.loss import AnswerLoss
+from moltc_vllm.train.recipe import Loss
+from moltc_vllm.train.sharing import prepare_model
+from tests.train.conftest import Quiet
+from tests.train.test_loop import small
+
+PARTS = {"combisolv_exp": {"pairs": 6}, "zhangddi": {"pairs": 6}}
+
+
+@pytest.fixture(scope="module")
+def pretrained(made_data, tmp_path_factory):
+    recipe = small(stage="pretrain", projectors="shared", parts=PARTS, steps=2, average=0.0)
+    return train(recipe, made_data, tmp_path_factory.mktemp("pre") / "run", Quiet()).checkpoint
+
+
+@pytest.fixture(scope="module")
+def finetuned(made_data, pretrained, tmp_path_factory):
+    run = tmp_path_factory.mktemp("fine") / "run"
+    recipe = small(projectors="task_role", parts=PARTS, steps=2, average=0.0)
+    return train(recipe, made_data, run, Quiet(), checkpoint=pretrained).checkpoint
+
+
+def gradients(folder, task, molecules):
+    """Gradients of one pair's loss, by name of the weight."""
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    known = Molecules(model.config)
+    known.add(molecules, workers=0)
+    answer = tokenizer.encode(get_task(task).write(1), add_special_tokens=False)
+    item = Item(get_task(task), [known.number(one) for one in molecules], answer, 1.0)
+    batch = Collator(known, model.config, tokenizer)([item])
+    AnswerLoss(Loss(), tokenizer)(model.eval(), batch).total.backward()
+    return {name: weight.grad for name, weight in model.named_parameters()}
+
+
+def touched(grads, prefix):
+    return {
+        name
+        for name, grad in grads.items()
+        if name.startswith(prefix) and grad is not None and bool(grad.abs().sum() > 0)
+    }
+
+
+def test_both_molecules_reach_one_encoder_and_one_projector_in_pretraining(pretrained):
+    grads = gradients(pretrained, "solvation", ["CCBr", "CS(C)=O"])
+    assert touched(grads, "projectors.") == {
+        "projectors.shared.weight",
+        "projectors.shared.bias",
+    }
+    # The rows of atoms that only the first, and only the second molecule has: Br 34, S 15.
+    atoms = grads["molecule_encoder.graph_encoder.atom_type.weight"]
+    assert bool(atoms[34].abs().sum() > 0)
+    assert bool(atoms[15].abs().sum() > 0)
+    assert bool(atoms[52].abs().sum() == 0)  # iodine is in neither
+
+
+def test_each_role_and_task_has_a_projector_of_its_own_in_finetuning(finetuned):
+    grads = gradients(finetuned, "ddi", ["CCBr", "CS(C)=O"])
+    assert touched(grads, "projectors.") == {
+        f"projectors.ddi_role_{role}.{part}" for role in (0, 1) for part in ("weight", "bias")
+    }
+    assert not torch.equal(
+        grads["projectors.ddi_role_0.weight"], grads["projectors.ddi_role_1.weight"]
+    )
+    assert touched(grads, "molecule_encoder.graph_encoder.atom_type")
+
+
+def test_saved_weights_tell_the_same(pretrained, finetuned):
+    before, after = dict(read_weights(pretrained)), dict(read_weights(finetuned))
+    assert [name for name in before if name.startswith("projectors.")] == [
+        "projectors.shared.bias",
+        "projectors.shared.weight",
+    ]
+    shared = before["projectors.shared.weight"]
+    moved = {
+        name: bool((after[f"projectors.{name}.weight"] - shared).abs().max() > 0)
+        for name in ("solvation_role_0", "solvation_role_1", "ddi_role_0", "emission_role_0")
+    }
+    # Each began as the shared one; those that were trained went their own ways.
+    assert moved == {
+        "solvation_role_0": True,
+        "solvation_role_1": True,
+        "ddi_role_0": True,
+        "emission_role_0": False,
+    }
+    one, other = (after[f"projectors.solvation_role_{role}.weight"] for role in (0, 1))
+    assert not torch.equal(one, other)
+    encoders = [name for name in after if name.startswith("molecule_encoder.")]
+    assert encoders == [name for name in before if name.startswith("molecule_encoder.")]
+
+
+@pytest.mark.parametrize("way", ["frozen", "lora"])
+def test_a_language_model_can_be_left_as_it_is(pretrained, made_data, tmp_path, way):
+    recipe = small(language_model=way, parts={"combisolv_exp": {"pairs": 6}}, steps=2)
+    checkpoint = train(
+        recipe, made_data, tmp_path / "run", Quiet(), checkpoint=pretrained
+    ).checkpoint
+    before, after = dict(read_weights(pretrained)), dict(read_weights(checkpoint))
+    for name in before:
+        if name.startswith("language_model."):
+            torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
+    adapters = list((checkpoint / "adapters").glob("*")) if way == "lora" else []
+    assert [path.name for path in adapters] == (["solvation"] if way == "lora" else [])
+    if way == "lora":  # it is used, and changes answers
+        pair = [Pair(0, ("CCO", "O"))]
+        ((_, with_it),) = TorchEngine(checkpoint).submit("solvation", pair)
+        assert with_it.status == "ok"
+
+
+def test_lora_trains_little(pretrained):
+    model = load_model(pretrained)
+    prepare_model(model, small(language_model="lora"))
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    language = {name for name in trained if name.startswith("language_model.")}
+    assert language
+    assert all("lora_" in name for name in language)
+    assert any(name.startswith("molecule_encoder.graph_encoder") for name in trained)
