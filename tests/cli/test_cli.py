@@ -36,7 +36,6 @@ def test_init_writes_a_folder_and_does_not_overwrite(tmp_path):
         (["serve", "nowhere"], "nowhere is not a checkpoint folder"),
         (["predict", "--task", "solvatoin", "C", "O"], "Did you mean 'solvation'"),
         (["predict", "--task", "ddi", "C"], "takes 2 molecule(s)"),
-        (["predict", "--task", "ddi", "C", "O"], "give a checkpoint folder"),
         (["predict", "--task", "ddi", "C", "O", "--model", "nowhere"], "not a checkpoint folder"),
     ],
 )

@@ -257,7 +257,6 @@ def test_a_true_signal_and_a_noisy_engine(data):
         (["--task", "ask"], "task 'ask' has no measured answers"),
         (["--task", "ddi"], "no column 'smiles_1'; there are solute_smiles, solvent_smiles, dg_"),
         (["--task", "solvation", "--split", "tests"], "no split 'tests'; there are test, train"),
-        (["--task", "solvation"], "give a checkpoint folder"),
         (["--task", "solvation", "--model", "nowhere"], "not a checkpoint folder"),
         (["--task", "solvation", "--data", "gone.csv"], "gone.csv cannot be read: No such file"),
     ],
