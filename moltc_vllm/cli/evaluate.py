@@ -44,6 +44,13 @@ def evaluate(
     pad_query: Annotated[
         bool, typer.Option("--pad-query", help="First token from a pad, as published; torch only.")
     ] = False,
+    both_orders: Annotated[
+        bool,
+        typer.Option(
+            "--both-orders/--one-order",
+            help="Ask symmetric yes-or-no tasks in both orders; the chances' mean is the answer.",
+        ),
+    ] = True,
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamples for the 95 % intervals; 0: none.")
     ] = 1000,
@@ -63,6 +70,7 @@ def evaluate(
     from moltc_vllm.data import DataError, read_dataset
     from moltc_vllm.evaluate import evaluate as score
     from moltc_vllm.evaluate.bootstrap import LEVEL
+    from moltc_vllm.evaluate.orders import BothOrders, has_no_order
     from moltc_vllm.shipped import NAME
     from moltc_vllm.tasks import UnknownTaskError, get_task
 
@@ -77,9 +85,9 @@ def evaluate(
     if out is not None:
         _new_folder(out)
     stdout = _stdout_for_the_result()
-    asked = _ask(
-        open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query), wanted, rows
-    )
+    opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
+    twice = both_orders and has_no_order(wanted)
+    asked = _ask(BothOrders(opened) if twice else opened, wanted, rows)
     evaluation = score(wanted, rows, asked.answers, resamples=bootstrap, seed=seed)
     name = str(endpoint or model or NAME)
     result = {
@@ -93,6 +101,8 @@ def evaluate(
         "engine": "http" if endpoint is not None else engine.value,
         "beams": beams,
         "pad_query": pad_query,
+        "both_orders": twice,
+        "point_estimate": _point_estimate(wanted, asked.answers),
         "partial": asked.stopped is not None,
         "stopped": asked.stopped,
         "bootstrap": {"resamples": bootstrap, "level": LEVEL},
@@ -107,6 +117,16 @@ def evaluate(
     stdout.flush()
     if asked.code:
         raise typer.Exit(asked.code)
+
+
+def _point_estimate(task: Task, answers: dict[int, Answer]) -> str | None:
+    """Whether numbers are those in the texts, or means over the intervals' probabilities."""
+    from moltc_vllm.tasks import Number
+
+    if not isinstance(task.kind, Number):
+        return None
+    values = [(one.value, one.stated) for one in answers.values() if one.value is not None]
+    return "expected value" if any(value != stated for value, stated in values) else "text"
 
 
 def _stdout_for_the_result() -> TextIO:

@@ -154,6 +154,19 @@ def test_a_text_that_was_changed(small, built, stem, change, said):
     assert said in line
 
 
+def test_a_value_outside_its_interval(small, built):
+    def widen(record):
+        value = json.loads(record["target"])
+        record["answer"] = (
+            "The solvation Gibbs free energy of these two molecules is above 30.0 and below 30.5, "
+            f"so the accurate value is {value:.2f};"
+        )
+        record["text"] = f"{record['upper']}\n{record['answer']}"
+
+    edit(built, "freesolv-test", widen)
+    assert list(failed(check_built(built, small))) == [TEXTS]
+
+
 def test_an_id_that_is_there_twice(small, built):
     present = pq.read_table(built / "combisolv_exp-train-00000.parquet")["id"][0].as_py()
     edit(built, "freesolv-test", lambda record: record.update(id=present))

@@ -1,0 +1,50 @@
+"""Both orders of a symmetric task are one answer."""
+
+import pytest
+
+from moltc_vllm.evaluate import BothOrders
+from moltc_vllm.tasks import get_task
+from moltc_vllm.tasks.engine import Pair
+from tests.evaluate.fakes import FakeEngine, said, shuffled
+
+YES, NO = 1, 0
+CHANCES = {
+    ("A", "B"): (YES, 0.9),
+    ("B", "A"): (NO, 0.6),
+    ("C", "D"): (NO, 0.8),
+    ("D", "C"): (NO, 0.7),
+}
+
+
+def answer(task, pair):
+    if "bad" in pair.molecules[0]:
+        return task.failed("bad_molecule", f"molecule {pair.molecules[0]!r} is none")
+    return said(task.name, *CHANCES[pair.molecules])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_chances_are_averaged(seed):
+    engine = BothOrders(FakeEngine(answer, order=shuffled(seed)))
+    pairs = [Pair(7, ("A", "B")), Pair(3, ("C", "D")), Pair(9, ("bad", "A"))]
+    CHANCES[("A", "bad")] = (YES, 0.5)
+    found = {pair: one for pair, one in engine.submit("ddi", pairs)}
+    assert set(found) == set(pairs)  # as they were given
+    first, second, third = (found[pair] for pair in pairs)
+    assert (first.label_id, first.confidence) == (YES, pytest.approx((0.9 + 0.4) / 2))
+    assert first.text == get_task("ddi").write(YES)
+    assert (second.label_id, second.confidence) == (NO, pytest.approx(0.75))
+    assert third.status == "bad_molecule"
+
+
+def test_the_less_sure_order_can_be_overruled():
+    chances = {("A", "B"): (YES, 0.55), ("B", "A"): (NO, 0.95)}
+    engine = BothOrders(FakeEngine(lambda task, pair: said(task.name, *chances[pair.molecules])))
+    ((_, one),) = engine.submit("ddi", [Pair(0, ("A", "B"))])
+    assert (one.label_id, one.confidence) == (NO, pytest.approx(0.7))
+    assert one.text == get_task("ddi").write(NO)
+
+
+def test_other_tasks_are_asked_once():
+    inner = FakeEngine(lambda task, pair: said(task.name, -4.0, 0.5))
+    list(BothOrders(inner).submit("solvation", [Pair(0, ("CCO", "O"))]))
+    assert inner.drawn == 1
