@@ -42,7 +42,8 @@ def demo(
     console = Console(highlight=False, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
     model = model or shipped_checkpoint()
-    note = str(read_card(model).get("note", ""))
+    card = read_card(model)
+    note = "" if card.get("trained_on") else str(card.get("note", ""))  # untrained, and says so
     server = ServerProcess(
         model, ["--served-model-name", "moltc", "--no-enable-log-requests"], log=out / "server.log"
     )
