@@ -187,7 +187,8 @@ def torch_texts(engine: TorchEngine, records: Iterable[Record], result: str) -> 
     engine.beams = BEAMS if result == "beam5" else 1
     for record in records:
         limits = record.limits(result)
-        ((ids, _),) = engine.generate(record.task, [prompt_of(record)], limits)
+        (found,) = engine.generate(record.task, [prompt_of(record)], limits)
+        ids = list(found.token_ids)
         _compare_text(comparison, record, result, engine.text(ids), ids)
     engine.beams = 1
     return comparison
@@ -202,8 +203,8 @@ def torch_padded(engine: TorchEngine, records: Iterable[Record], result: str) ->
         batch = record.raw["batch4"]
         engine.pad_query = batch["pad"] > 0
         limits = record.limits(result)
-        ((ids, _),) = engine.generate(record.task, [prompt_of(record)], limits)
-        text, expected = engine.text(ids), batch[result]["text"]
+        (found,) = engine.generate(record.task, [prompt_of(record)], limits)
+        text, expected = engine.text(found.token_ids), batch[result]["text"]
         comparison.add(text == expected, f"{record.id}: {text!r} instead of {expected!r}")
     engine.pad_query, engine.beams = False, 1
     return comparison

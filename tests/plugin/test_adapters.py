@@ -56,7 +56,8 @@ def in_torch(folder, task, adapters=True):
     """Token ids and log-probabilities of all pairs."""
     wanted = get_task(task)
     prompts = [Prompt(wanted.prompt(pair.molecules), list(pair.molecules), task) for pair in PAIRS]
-    return torch_engine(folder, adapters).generate(wanted, prompts, LIMITS)
+    found = torch_engine(folder, adapters).generate(wanted, prompts, LIMITS)
+    return [(list(one.token_ids), list(one.logprobs)) for one in found]
 
 
 @pytest.mark.parametrize("name", ["opt", "llama"])
