@@ -17,11 +17,8 @@ from moltc_vllm.chem import MoleculeError, canonical_key, parse_smiles
 from moltc_vllm.chem.rdkit_log import QuietLog
 from moltc_vllm.data.rows import read_split_rows
 from moltc_vllm.data.sources import SOURCES
-from moltc_vllm.data.splits import TEST, TRAIN, VALID, unordered
+from moltc_vllm.data.splits import RANK, unordered
 from moltc_vllm.tasks import get_task
-
-RANK = {TRAIN: 0, VALID: 1, TEST: 2}
-"""A pair may not be in a split of a lower rank than one that holds it back."""
 
 _KEPT = 1 << 17
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moltc_vllm.data.held_back import (
-    RANK,
     HeldBack,
     Place,
     flat_key,
@@ -21,7 +20,7 @@ from moltc_vllm.data.held_back import (
 )
 from moltc_vllm.data.measured import MEASURED
 from moltc_vllm.data.properties import PropertyBook
-from moltc_vllm.data.splits import read_parts
+from moltc_vllm.data.splits import RANK, read_parts
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,7 @@ def read_dataset(
         raise DataError(f"{path.name} has no split {split!r}; there are {present}")
     drawn, in_split = measured, len(measured) + len(not_measured)
     if limit is not None and limit < len(measured):
-        chosen = np.random.default_rng(seed).permutation(len(measured))[:limit]
-        drawn, not_measured = [measured[place] for place in sorted(chosen)], []
+        drawn, not_measured = draw_rows(measured, limit, seed), []
     return Dataset(
         path.name,
         sha256(path),
@@ -98,6 +97,20 @@ def read_dataset(
         tuple(drawn),
         tuple(not_measured),
     )
+
+
+def draw_rows(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
+    """So many rows at random, in their order; those of a smaller limit are among a larger one's.
+
+    Args:
+        rows: To draw from.
+        limit: At most so many; ``None``: all.
+        seed: Of the draw.
+    """
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:limit]
+    return [rows[place] for place in sorted(chosen)]
 
 
 def read_split_rows(path: Path, task: Task) -> Iterator[tuple[str, Row]]:

@@ -11,7 +11,8 @@ from moltc_vllm.data.sources import SOURCES, Source, get_source
 from moltc_vllm.tasks import get_task
 
 TRAIN, VALID, TEST = "train", "valid", "test"
-_RANK = {TRAIN: 0, VALID: 1, TEST: 2}
+RANK = {TRAIN: 0, VALID: 1, TEST: 2}
+"""A pair may not be in a split of a lower rank than one that holds it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def read_parts(names: Iterable[str], folder: Path) -> dict[str, Parts]:
         for split, part in rows.items():
             for row in part:
                 key = SOURCES[name].family, unordered(row.molecules)
-                rank[key] = max(rank.get(key, 0), _RANK[split])
+                rank[key] = max(rank.get(key, 0), RANK[split])
     return {source.name: _kept(source, read[source.name], rank) for source in wanted}
 
 
@@ -77,7 +78,7 @@ def _kept(
             for row in part
             if row.target is not None
             and all(
-                rank.get((family, unordered(row.molecules)), 0) <= _RANK[split]
+                rank.get((family, unordered(row.molecules)), 0) <= RANK[split]
                 for family in source.reveals
             )
         )
@@ -89,7 +90,7 @@ def _kept(
 
 
 def _by_split(source: Source, folder: Path) -> dict[str, list[Row]]:
-    parts: dict[str, list[Row]] = {split: [] for split in _RANK}
+    parts: dict[str, list[Row]] = {split: [] for split in RANK}
     for split, row in read_split_rows(folder / source.file, get_task(source.task)):
         parts[split].append(row)
     return parts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,13 @@ from typing import Any
 
 from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.splits import TEST, read_parts
-from moltc_vllm.models.checkpoint import load_model, load_tokenizer, new_folder, write_card
+from moltc_vllm.models.checkpoint import (
+    load_model,
+    load_tokenizer,
+    new_folder,
+    read_card,
+    write_card,
+)
 from moltc_vllm.tasks import get_task
 from moltc_vllm.train.batch import Collator
 from moltc_vllm.train.examples import Molecules, make_examples
@@ -79,7 +84,7 @@ def ship(
         CheckpointError: If ``folder`` is in use or the checkpoint is not whole.
         DataError: If the data cannot be read.
     """
-    before = json.loads((checkpoint / "card.json").read_text())
+    before = read_card(checkpoint)
     trained_on = sorted({one for stage in stages for one in stage["parts"] if one in SOURCES})
     card = {
         "name": name,
@@ -106,7 +111,5 @@ def ship(
         **({"note": note} if note else {}),
     }
     with new_folder(folder) as partial:
-        for path in sorted(checkpoint.iterdir()):
-            if path.name != "card.json" and path.is_file():
-                shutil.copyfile(path, partial / path.name)
+        shutil.copytree(checkpoint, partial, dirs_exist_ok=True)
         write_card(partial, card)

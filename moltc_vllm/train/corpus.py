@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,7 @@ import numpy as np
 from moltc_vllm.chem import MoleculeError
 from moltc_vllm.data.libraries import read_libraries
 from moltc_vllm.data.properties import calculated_properties, statement
-from moltc_vllm.data.rows import Row
-from moltc_vllm.data.sources import get_source
+from moltc_vllm.data.rows import Row, draw_rows
 from moltc_vllm.data.splits import TRAIN, VALID, read_parts
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.tokenizer import MoltcTokenizer
@@ -23,8 +22,6 @@ from moltc_vllm.train.recipe import PROPERTIES, Recipe
 
 PROPERTY_PAIRS = 40_000
 """Random pairs of library molecules that are drawn for pretraining."""
-
-_LEARNED = (TRAIN, VALID)
 
 Tell = Callable[[str], None]
 
@@ -63,32 +60,39 @@ def read_corpus(
     Raises:
         DataError: If a file cannot be read.
     """
-    molecules = Molecules(config)
-    train: dict[str, Examples] = {}
-    valid: dict[str, Examples] = {}
     parts = read_parts((name for name in recipe.parts if name != PROPERTIES), folder)
-    if all(recipe.parts[name].limit is None for name in parts):
-        # All molecules at once: the processes that read them are started once.
-        rows = (row for part in parts.values() for split in _LEARNED for row in part.rows[split])
-        began = time.monotonic()
-        molecules.add(text for row in rows for text in row.molecules)
-        tell(f"{len(molecules.packed)} molecules read in {time.monotonic() - began:.0f} s")
+    learned: dict[str, list[Row]] = {}
+    looked_at: dict[str, list[Row]] = {}
     for name, part in parts.items():
-        task = get_task(get_source(name).task)
-        limit = recipe.parts[name].limit
-        trained_on = _drawn(part.rows[TRAIN], limit, recipe.seed)
-        train[name] = make_examples(task, trained_on, molecules, tokenizer)
-        looked_at = trained_on if recipe.validate_on == "train" else part.rows[VALID]
-        looked_at = _drawn(looked_at, recipe.validate_pairs, recipe.seed)
-        valid[name] = make_examples(task, looked_at, molecules, tokenizer)
-        tell(f"{name}: {len(train[name])} pairs, {len(valid[name])} to validate with")
+        learned[name] = draw_rows(part.rows[TRAIN], recipe.parts[name].limit, recipe.seed)
+        rows = learned[name] if recipe.validate_on == "train" else part.rows[VALID]
+        looked_at[name] = draw_rows(rows, recipe.validate_pairs, recipe.seed)
     if PROPERTIES in recipe.parts:
         pairs = recipe.parts[PROPERTIES].limit or PROPERTY_PAIRS
-        drawn = property_rows(folder, pairs, recipe.seed)
-        train[PROPERTIES] = make_examples(get_task("pair_properties"), drawn, molecules, tokenizer)
-        tell(f"{PROPERTIES}: {len(train[PROPERTIES])} random pairs")
+        learned[PROPERTIES] = property_rows(folder, pairs, recipe.seed)
+    # All molecules at once: the processes that read them are started once.
+    molecules = Molecules(config)
+    began = time.monotonic()
+    molecules.add(
+        text
+        for rows in (*learned.values(), *looked_at.values())
+        for row in rows
+        for text in row.molecules
+    )
+    tell(f"{len(molecules.packed)} molecules read in {time.monotonic() - began:.0f} s")
     for error in molecules.refused:
         tell(f"left out: {error}")
+    tasks = {name: get_task(part.source.task) for name, part in parts.items()}
+    tasks[PROPERTIES] = get_task("pair_properties")
+    train, valid = (
+        {
+            name: make_examples(tasks[name], rows, molecules, tokenizer)
+            for name, rows in sets.items()
+        }
+        for sets in (learned, looked_at)
+    )
+    for name, examples in train.items():
+        tell(f"{name}: {len(examples)} pairs, {len(valid.get(name, ()))} to validate with")
     return Corpus(molecules, train, valid)
 
 
@@ -109,10 +113,3 @@ def property_rows(folder: Path, pairs: int, seed: int) -> list[Row]:
             continue  # a library may hold anything
         rows.append(Row(number, smiles, statement(("molecule 1", "molecule 2"), known)))
     return rows
-
-
-def _drawn(rows: Sequence[Row], most: int | None, seed: int) -> list[Row]:
-    if most is None or len(rows) <= most:
-        return list(rows)
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:most]
-    return [rows[place] for place in sorted(chosen)]

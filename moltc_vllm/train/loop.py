@@ -20,7 +20,14 @@ from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from moltc_vllm.models.checkpoint import load_config, load_model, load_tokenizer
+from moltc_vllm.models.checkpoint import (
+    CARD_FILE,
+    load_config,
+    load_model,
+    load_tokenizer,
+    new_folder,
+    read_card,
+)
 from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.presets import PRESETS, create_checkpoint
 from moltc_vllm.models.published.split import split_projectors
@@ -37,6 +44,9 @@ from moltc_vllm.train.sharing import parameter_groups, prepare_model
 from moltc_vllm.train.state import new_state, remember_recipe, states
 from moltc_vllm.train.validate import validate
 from moltc_vllm.train.vocabulary import training_phrases
+
+CHECKPOINT = "checkpoint"
+"""Folder of the trained model in that of the run."""
 
 LOG_EVERY = 20
 """Steps whose mean loss is one line of the log."""
@@ -77,7 +87,7 @@ def train(
     *,
     checkpoint: Path | None = None,
 ) -> Outcome:
-    """Run a stage, or go on with it where it was interrupted.
+    """Run a stage, or go on with it where it was interrupted; a finished one is left as it is.
 
     Args:
         recipe: What is done.
@@ -94,6 +104,10 @@ def train(
     remember_recipe(
         run, {**recipe.model_dump(mode="json"), "from": str(checkpoint or recipe.start)}
     )
+    done = run / CHECKPOINT
+    if (done / CARD_FILE).is_file():
+        watcher.tell(f"{run} is finished")
+        return Outcome(done, recipe.steps, read_card(done)["metrics"]["valid"])
     # A step need not have pairs of every task, and each has projectors of its own.
     partial = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[partial])
@@ -114,7 +128,7 @@ def train(
 def _begin(recipe: Recipe, run: Path, checkpoint: Path | None) -> None:
     """Put the model to begin with into ``start/``, with as many projectors as the stage has."""
     start = run / "start"
-    if (start / "config.json").is_file():
+    if start.is_dir():
         return
     if checkpoint is None:
         new = PRESETS.get(recipe.start)
@@ -128,7 +142,8 @@ def _begin(recipe: Recipe, run: Path, checkpoint: Path | None) -> None:
         )
         return
     if load_config(checkpoint).projector_sharing == recipe.projectors:
-        shutil.copytree(checkpoint, start)
+        with new_folder(start) as partial:
+            shutil.copytree(checkpoint, partial, dirs_exist_ok=True)
     else:
         split_projectors(checkpoint, start, recipe.projectors)
 
@@ -289,7 +304,7 @@ class _Trainer:
         return 0
 
     def _finish(self, valid: dict[str, dict[str, float]]) -> Path:
-        folder = self.folder / "checkpoint"
+        folder = self.folder / CHECKPOINT
         if self.accelerator.is_main_process:
             shutil.rmtree(folder, ignore_errors=True)
             card = {

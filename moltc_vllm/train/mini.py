@@ -68,10 +68,6 @@ def train_mini(data: Path, out: Path, *, smoke: bool = False) -> Outcome:
             changes += [f"steps={_STEPS}", "warmup=1", "validate_pairs=20"]
             recipe = load_recipe(stage, changes)
         before = outcome.checkpoint if outcome else None
-        done = out / stage / "checkpoint"
-        if (done / "config.json").is_file():
-            outcome = Outcome(done, recipe.steps, {})
-            continue
         outcome = train(recipe, data, out / stage, watcher, checkpoint=before)
         if outcome.checkpoint is None:
             return outcome

@@ -28,23 +28,22 @@ def save_trained(
         card: What it was trained and measured on; ``tasks`` names what it was trained for.
     """
     language: Any = model.language_model
-    if not hasattr(language, "peft_config"):
-        write_checkpoint(folder, model.config, tokenizer, state_of(model).items(), card)
-        return
+    adapter: dict[str, bytes] = {}
     tasks = list(card["tasks"])
-    if len(tasks) > 1:
+    if hasattr(language, "peft_config") and len(tasks) > 1:
         model.language_model = language.merge_and_unload()
-        write_checkpoint(folder, model.config, tokenizer, state_of(model).items(), card)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        language.save_pretrained(scratch)
+    elif hasattr(language, "peft_config"):
+        with tempfile.TemporaryDirectory() as scratch:
+            language.save_pretrained(scratch)
+            names = (CONFIG_FILE, WEIGHTS_FILE)
+            adapter = {name: (Path(scratch) / name).read_bytes() for name in names}
         model.language_model = language.unload()
 
-        def add_adapter(checkpoint: Path) -> None:
-            target = checkpoint / FOLDER / tasks[0]
-            target.mkdir(parents=True)
-            for name in (CONFIG_FILE, WEIGHTS_FILE):
-                (target / name).write_bytes((Path(scratch) / name).read_bytes())
+    def add_adapter(checkpoint: Path) -> None:
+        for name, content in adapter.items():
+            target = checkpoint / FOLDER / tasks[0] / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
 
-        weights = state_of(model).items()
-        write_checkpoint(folder, model.config, tokenizer, weights, card, extra=add_adapter)
+    weights = state_of(model).items()
+    write_checkpoint(folder, model.config, tokenizer, weights, card, extra=add_adapter)

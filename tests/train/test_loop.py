@@ -142,3 +142,14 @@ def test_the_learning_rate_rises_and_falls():
     assert max(rates) == rates[3] == rates[4] == pytest.approx(1e-3)
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[104] == pytest.approx(1e-4)
+
+
+def test_a_finished_run_is_left_as_it_is(whole, made_data):
+    outcome, _, run = whole
+    before = (outcome.checkpoint / "card.json").read_bytes()
+    watcher = Quiet()
+    again = train(small(), made_data, run, watcher)
+    assert not watcher.losses
+    assert again.checkpoint == outcome.checkpoint
+    assert again.valid == outcome.valid
+    assert (outcome.checkpoint / "card.json").read_bytes() == before
