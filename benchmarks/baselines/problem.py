@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from moltc_vllm.data import COLUMNS, Dataset, Row, read_dataset
 from moltc_vllm.data.files import sha256
+from moltc_vllm.data.keys import unordered
 from moltc_vllm.data.rows import read_split_rows
 from moltc_vllm.data.sources import SOURCES, Source, get_source
-from moltc_vllm.data.splits import TEST, TRAIN, VALID, Parts, read_parts, unordered
+from moltc_vllm.data.splits import TEST, TRAIN, VALID, Parts, read_parts
 from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN, Unseen, unseen_splits
 from moltc_vllm.tasks import Answer, Choice, Number, Task, get_task
 

@@ -7,20 +7,14 @@ Read from the files again and compared by canonical molecule, so that it can jud
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from rdkit import Chem
-
-from moltc_vllm.chem import MoleculeError, canonical_key, parse_smiles
-from moltc_vllm.chem.rdkit_log import QuietLog
+from moltc_vllm.data.keys import molecule_key, unordered
 from moltc_vllm.data.rows import read_split_rows
 from moltc_vllm.data.sources import SOURCES
-from moltc_vllm.data.splits import RANK, unordered
+from moltc_vllm.data.splits import RANK, Pair
 from moltc_vllm.tasks import get_task
-
-_KEPT = 1 << 17
 
 KeyOf = Callable[[str], str]
 """Says which SMILES are the same molecule."""
@@ -37,32 +31,6 @@ class Place(NamedTuple):
         return f"{self.source} row {self.row} ({self.split})"
 
 
-@lru_cache(maxsize=_KEPT)
-def molecule_key(smiles: str) -> str:
-    """The canonical key; a text that is no molecule is only the same as itself."""
-    try:
-        return canonical_key(smiles)
-    except MoleculeError:
-        return smiles
-
-
-@lru_cache(maxsize=_KEPT)
-def flat_key(smiles: str) -> str:
-    """The molecule without stereochemistry and isotopes; a text that is none stays as it is.
-
-    TWOSIDES has no stereochemistry at all, so that the same drug has other SMILES elsewhere.
-    """
-    try:
-        molecule = parse_smiles(smiles)
-    except MoleculeError:
-        return smiles
-    with QuietLog():
-        flat = Chem.MolToSmiles(molecule, isomericSmiles=False)
-        # Once more: what was [2H] is an explicit hydrogen in the text, an implicit one after it.
-        again = Chem.MolFromSmiles(flat)
-        return Chem.MolToSmiles(again) if again is not None else flat
-
-
 class HeldBack:
     """Pairs that are held back for choosing or testing, by the family of their data set.
 
@@ -72,19 +40,30 @@ class HeldBack:
 
     def __init__(self, key: KeyOf = molecule_key) -> None:
         self._key = key
-        self._places: dict[tuple[str, tuple[str, ...]], Place] = {}
+        # By family and pair, the row of highest rank of each data set.
+        self._places: dict[tuple[str, Pair], dict[str, Place]] = {}
 
     def add(self, family: str, molecules: Sequence[str], place: Place) -> None:
         """Hold a pair back, unless it is in a train part; the highest rank counts."""
         if RANK[place.split]:
-            pair = family, unordered(map(self._key, molecules))
-            known = self._places.setdefault(pair, place)
+            places = self._places.setdefault((family, unordered(map(self._key, molecules))), {})
+            known = places.setdefault(place.source, place)
             if RANK[known.split] < RANK[place.split]:
-                self._places[pair] = place
+                places[place.source] = place
 
-    def place(self, family: str, molecules: Sequence[str]) -> Place | None:
-        """The row of highest rank that holds a pair back, in either order."""
-        return self._places.get((family, unordered(map(self._key, molecules))))
+    def place(
+        self, family: str, molecules: Sequence[str], *, but_of: str | None = None
+    ) -> Place | None:
+        """The row of highest rank that holds a pair back, in either order.
+
+        Args:
+            family: That the pair tells about.
+            molecules: The pair.
+            but_of: Name of a data set whose own rows do not count.
+        """
+        places = self._places.get((family, unordered(map(self._key, molecules))), {})
+        others = [place for source, place in places.items() if source != but_of]
+        return max(others, key=lambda place: RANK[place.split], default=None)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moltc_vllm.data.keys import flat_key, unordered
 from moltc_vllm.data.rows import Row, read_split_rows
 from moltc_vllm.data.sources import SOURCES, Source, get_source
 from moltc_vllm.tasks import get_task
@@ -13,6 +14,9 @@ from moltc_vllm.tasks import get_task
 TRAIN, VALID, TEST = "train", "valid", "test"
 RANK = {TRAIN: 0, VALID: 1, TEST: 2}
 """A pair may not be in a split of a lower rank than one that holds it back."""
+
+Pair = tuple[str, ...]
+"""Molecules without their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +35,6 @@ class Parts:
     held_back: dict[str, int]
 
 
-def unordered(molecules: Iterable[str]) -> tuple[str, ...]:
-    """A pair without its order."""
-    return tuple(sorted(molecules))
-
-
 def read_parts(names: Iterable[str], folder: Path) -> dict[str, Parts]:
     """Read data sets so that none tells what another one, read or not, holds back.
 
@@ -43,6 +42,9 @@ def read_parts(names: Iterable[str], folder: Path) -> dict[str, Parts]:
     family (`Source.reveals`), in either order; a pair in a valid part is in no such train part.
     So FreeSolv's test pairs are absent from both CombiSolv sets, and those of ZhangDDI from
     TWOSIDES, whence its positives come.
+
+    Across data sets molecules are compared without stereochemistry, which some leave out; within
+    one, where isomers have values of their own, as they are written.
 
     Args:
         names: Keys of `SOURCES`.
@@ -58,34 +60,62 @@ def read_parts(names: Iterable[str], folder: Path) -> dict[str, Parts]:
         for source in SOURCES.values()
         if source.family in families or source in wanted
     }
-    rank: dict[tuple[str, tuple[str, ...]], int] = {}
-    for name, rows in read.items():
-        for split, part in rows.items():
+    own = {name: _ranks(rows, unordered) for name, rows in read.items()}
+    flat = {
+        name: _ranks(rows, flat_pair)
+        for name, rows in read.items()
+        if any(name != one.name and SOURCES[name].family in one.reveals for one in wanted)
+    }
+
+    def kept(source: Source) -> Parts:
+        others = [
+            ranks
+            for name, ranks in flat.items()
+            if name != source.name and SOURCES[name].family in source.reveals
+        ]
+        return _kept(source, read[source.name], own[source.name], others)
+
+    return {source.name: kept(source) for source in wanted}
+
+
+def flat_pair(molecules: Iterable[str]) -> Pair:
+    """A pair without its order and stereochemistry."""
+    return unordered(map(flat_key, molecules))
+
+
+def _ranks(rows: dict[str, list[Row]], pair: Callable[[Iterable[str]], Pair]) -> dict[Pair, int]:
+    """The highest rank of the splits that each pair is in, of those that hold back."""
+    ranks: dict[Pair, int] = {}
+    for split, part in rows.items():
+        if RANK[split]:
             for row in part:
-                key = SOURCES[name].family, unordered(row.molecules)
-                rank[key] = max(rank.get(key, 0), RANK[split])
-    return {source.name: _kept(source, read[source.name], rank) for source in wanted}
+                key = pair(row.molecules)
+                ranks[key] = max(ranks.get(key, 0), RANK[split])
+    return ranks
 
 
 def _kept(
     source: Source,
     rows: dict[str, list[Row]],
-    rank: dict[tuple[str, tuple[str, ...]], int],
+    own: dict[Pair, int],
+    others: Sequence[dict[Pair, int]],
 ) -> Parts:
-    kept = {
-        split: tuple(
-            row
-            for row in part
-            if row.target is not None
-            and all(
-                rank.get((family, unordered(row.molecules)), 0) <= RANK[split]
-                for family in source.reveals
-            )
-        )
-        for split, part in rows.items()
+    def may_stay(row: Row, rank: int) -> bool:
+        if own.get(unordered(row.molecules), 0) > rank:
+            return False
+        if rank == RANK[TEST] or not others:
+            return True
+        pair = flat_pair(row.molecules)
+        return all(ranks.get(pair, 0) <= rank for ranks in others)
+
+    measured = {
+        split: [row for row in part if row.target is not None] for split, part in rows.items()
     }
-    measured = {split: sum(row.target is not None for row in part) for split, part in rows.items()}
-    held_back = {split: measured[split] - len(kept[split]) for split in rows}
+    kept = {
+        split: tuple(row for row in part if may_stay(row, RANK[split]))
+        for split, part in measured.items()
+    }
+    held_back = {split: len(measured[split]) - len(kept[split]) for split in rows}
     return Parts(source, kept, held_back)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from moltc_vllm.data.intervals import choose_intervals
+from moltc_vllm.data.keys import unordered
 from moltc_vllm.data.rows import Row, read_split_rows
-from moltc_vllm.data.splits import TRAIN, VALID, Parts, unordered
+from moltc_vllm.data.splits import TRAIN, VALID, Parts
 from moltc_vllm.tasks import Choice, Number, Task, get_task
 
 

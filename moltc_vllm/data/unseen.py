@@ -20,7 +20,7 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from moltc_vllm.chem import MoleculeError, parse_smiles
 from moltc_vllm.chem.rdkit_log import QuietLog
-from moltc_vllm.data.held_back import flat_key
+from moltc_vllm.data.keys import flat_key
 from moltc_vllm.data.rows import Row
 
 SplitBy = Literal["molecule", "scaffold"]

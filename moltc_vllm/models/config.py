@@ -29,10 +29,11 @@ class GraphEncoderConfig(PretrainedConfig):
         count_features: Kinds of atoms that are learned and counted, for the pooled token: means
             and attention alone cannot tell a molecule from one twice its size. Published weights
             have none.
-        environment_buckets: Rows of the table of atom environments; an atom's surroundings within
-            one bond and within two are hashed to a row each (a power of two). What recurs in a few
-            molecules only is learned from a table at once, which message passing takes long to
-            tell apart. 0, as published: no table.
+        environment_buckets: Rows of the table of atom environments of each radius; an atom's
+            surroundings within one bond, two and so on are hashed to a row each (a power of two).
+            What recurs in a few molecules only is learned from a table at once, which message
+            passing takes long to tell apart. 0, as published: no table.
+        environment_radius: Bonds of the largest environments.
     """
 
     model_type = "moltc_graph_encoder"
@@ -47,8 +48,12 @@ class GraphEncoderConfig(PretrainedConfig):
         self_loop_bond_type: int = 0,
         count_features: int = 0,
         environment_buckets: int = 0,
+        environment_radius: int = 2,
         **kwargs: Any,
     ) -> None:
+        if environment_radius < 1:
+            raise ValueError(f"environment_radius {environment_radius} is less than one bond")
+        self.environment_radius = environment_radius
         if environment_buckets < 0 or environment_buckets & (environment_buckets - 1):
             raise ValueError(f"environment_buckets {environment_buckets} is not a power of two")
         self.environment_buckets = environment_buckets

@@ -7,14 +7,12 @@ from torch import Tensor, nn
 
 from moltc_vllm.models.batch import BatchMolGraph
 
-RADII = (1, 2)
-
 # Odd 64-bit constants as signed integers (SplitMix64); products wrap around, on every device alike.
 _FIRST, _SECOND, _BOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
 
 
-def environment_hashes(batch: BatchMolGraph) -> Tensor:
-    """Hashes of the environments of each radius, ``[V, len(RADII)]`` int64.
+def environment_hashes(batch: BatchMolGraph, radius: int) -> Tensor:
+    """Hashes of the environments within 1 to ``radius`` bonds, ``[V, radius]`` int64.
 
     Two atoms have the same hash if everything within so many bonds is alike, whatever molecule,
     batch or order of atoms they are in. Chirality and bond directions do not count: data sets
@@ -31,7 +29,7 @@ def environment_hashes(batch: BatchMolGraph) -> Tensor:
     bond = _mix(code // 3 + _BOND)  # the bond's type
     here = _mix(batch.atoms[:, 0].long() * 64 + degree)
     found = []
-    for _ in RADII:
+    for _ in range(radius):
         around = torch.zeros_like(here).index_add(0, target, _mix(here[source] + bond))
         here = _mix(here * _FIRST + around)
         found.append(here)
@@ -41,16 +39,17 @@ def environment_hashes(batch: BatchMolGraph) -> Tensor:
 class Environments(nn.Module):
     """A learned vector for each environment; rare ones may share a row."""
 
-    def __init__(self, dim: int, buckets: int) -> None:
+    def __init__(self, dim: int, buckets: int, radius: int) -> None:
         super().__init__()
         self.buckets = buckets
-        self.table = nn.Embedding(len(RADII) * buckets, dim)
+        self.radius = radius
+        self.table = nn.Embedding(radius * buckets, dim)
         self.pooled = nn.Linear(dim, dim)
 
     def forward(self, batch: BatchMolGraph) -> Tensor:
         """The sum of each atom's environments, ``[V, dim]``."""
-        hashes = environment_hashes(batch)
-        first_row = torch.arange(len(RADII), device=hashes.device) * self.buckets
+        hashes = environment_hashes(batch, self.radius)
+        first_row = torch.arange(self.radius, device=hashes.device) * self.buckets
         return self.table((hashes & (self.buckets - 1)) + first_row).sum(1)
 
     def pool(self, environments: Tensor, offsets: Tensor) -> Tensor:

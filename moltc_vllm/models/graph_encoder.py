@@ -109,7 +109,7 @@ class GraphEncoder(nn.Module):
             AtomCounts(config.hidden_size, config.count_features) if config.count_features else None
         )
         self.environments = (
-            Environments(config.hidden_size, config.environment_buckets)
+            Environments(config.hidden_size, config.environment_buckets, config.environment_radius)
             if config.environment_buckets
             else None
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -117,15 +118,16 @@ PRESETS = {
             summary="a few million parameters, to be trained on a laptop",
             graph={
                 "hidden_size": 128,
-                "num_layers": 5,
+                "num_layers": 3,
                 "count_features": 64,
                 "environment_buckets": 8192,
+                "environment_radius": 3,
             },
             qformer={
-                "num_queries": 4,
+                "num_queries": 2,
                 "pooled_skip": True,
                 "hidden_size": 192,
-                "num_layers": 4,
+                "num_layers": 2,
                 "num_attention_heads": 6,
                 "intermediate_size": 768,
                 "dropout": 0.0,
@@ -133,7 +135,7 @@ PRESETS = {
             text={
                 "hidden_size": 192,
                 "word_embed_proj_dim": 192,
-                "num_hidden_layers": 4,
+                "num_hidden_layers": 3,
                 "num_attention_heads": 6,
                 "ffn_dim": 768,
                 "max_position_embeddings": 512,
@@ -159,6 +161,8 @@ def create_checkpoint(
     projector_sharing: str = "shared",
     seed: int = 0,
     phrases: Phrases | None = None,
+    tasks: Sequence[str] = tuple(TASKS),
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> MoltcConfig:
     """Write a new, untrained checkpoint folder.
 
@@ -170,6 +174,8 @@ def create_checkpoint(
         projector_sharing: ``shared``, ``role`` or ``task_role``.
         seed: Of the random weights.
         phrases: For a preset whose tokenizer has phrases: in place of the tasks' own.
+        tasks: Names of those that the checkpoint is for.
+        settings: Further ones of `MoltcConfig`, or other ones than the preset's.
 
     Raises:
         CheckpointError: If the preset is unknown, or the folder in use.
@@ -189,13 +195,13 @@ def create_checkpoint(
         )
     )
     config = MoltcConfig(
+        **{"prompt_style": preset.prompt_style, **settings},
         # New weights need not share the row of single bonds, as published ones do.
         graph_encoder_config=GraphEncoderConfig(self_loop_bond_type=4, **preset.graph),
         qformer_config=QFormerConfig(**preset.qformer),
         text_config=_text_config(preset, tokenizer, language_model),
         projector_sharing=projector_sharing,  # type: ignore[arg-type]  # checked by the class
-        tasks=list(TASKS),
-        prompt_style=preset.prompt_style,
+        tasks=list(tasks),
         molecule_token=tokenizer.convert_ids_to_tokens(len(tokenizer) - 1),
         molecule_token_id=len(tokenizer) - 1,
     )

@@ -13,15 +13,19 @@ from moltc_vllm.chem import MoleculeError
 from moltc_vllm.data.libraries import read_libraries
 from moltc_vllm.data.properties import calculated_properties, statement
 from moltc_vllm.data.rows import Row, draw_rows
-from moltc_vllm.data.splits import TRAIN, VALID, read_parts
+from moltc_vllm.data.sources import SOURCES
+from moltc_vllm.data.splits import TRAIN, VALID, Pair, flat_pair, read_parts
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.tokenizer import MoltcTokenizer
-from moltc_vllm.tasks import get_task
+from moltc_vllm.tasks import TASKS, Choice, Task, get_task
 from moltc_vllm.train.examples import Examples, Molecules, make_examples
 from moltc_vllm.train.recipe import PROPERTIES, Recipe
 
 PROPERTY_PAIRS = 40_000
 """Random pairs of library molecules that are drawn for pretraining."""
+
+YES = 1
+"""Label of what a yes-or-no task asks about."""
 
 Tell = Callable[[str], None]
 
@@ -65,13 +69,18 @@ def read_corpus(
     looked_at: dict[str, list[Row]] = {}
     for name, part in parts.items():
         learned[name] = draw_rows(part.rows[TRAIN], recipe.parts[name].limit, recipe.seed)
-        rows = learned[name] if recipe.validate_on == "train" else part.rows[VALID]
+    kept = without_contradicted(learned)
+    for name, part in parts.items():
+        if left := len(learned[name]) - len(kept[name]):
+            tell(f"{name}: {left} pairs left out, which another data set says the contrary of")
+        rows = kept[name] if recipe.validate_on == "train" else part.rows[VALID]
         looked_at[name] = draw_rows(rows, recipe.validate_pairs, recipe.seed)
+    learned = kept
     if PROPERTIES in recipe.parts:
         pairs = recipe.parts[PROPERTIES].limit or PROPERTY_PAIRS
         learned[PROPERTIES] = property_rows(folder, pairs, recipe.seed)
     # All molecules at once: the processes that read them are started once.
-    molecules = Molecules(config)
+    molecules = Molecules(config, blind="graph" in recipe.ablate)
     began = time.monotonic()
     molecules.add(
         text
@@ -82,11 +91,11 @@ def read_corpus(
     tell(f"{len(molecules.packed)} molecules read in {time.monotonic() - began:.0f} s")
     for error in molecules.refused:
         tell(f"left out: {error}")
-    tasks = {name: get_task(part.source.task) for name, part in parts.items()}
-    tasks[PROPERTIES] = get_task("pair_properties")
     train, valid = (
         {
-            name: make_examples(tasks[name], rows, molecules, tokenizer)
+            name: make_examples(
+                _task(name), rows, molecules, tokenizer, intervals="lower" not in recipe.ablate
+            )
             for name, rows in sets.items()
         }
         for sets in (learned, looked_at)
@@ -94,6 +103,50 @@ def read_corpus(
     for name, examples in train.items():
         tell(f"{name}: {len(examples)} pairs, {len(valid.get(name, ()))} to validate with")
     return Corpus(molecules, train, valid)
+
+
+def tasks_of(recipe: Recipe) -> list[Task]:
+    """The tasks that a recipe's data sets are about, in the order of all tasks."""
+    learned = {_task(name).name for name in recipe.parts}
+    return [task for name, task in TASKS.items() if name in learned]
+
+
+def _task(name: str) -> Task:
+    return get_task("pair_properties" if name == PROPERTIES else SOURCES[name].task)
+
+
+def without_contradicted(learned: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Leave out each "no" where another data set of the same yes-or-no task says "yes".
+
+    Such negatives are pairs that one source has not heard of, so that another one's report is the
+    better evidence.
+
+    Args:
+        learned: Rows to train on, by data set.
+    """
+    told: dict[str, set[Pair]] = {}
+    for name, rows in learned.items():
+        if _is_yes_or_no(_task(name)):
+            told[name] = {flat_pair(row.molecules) for row in rows if row.target == YES}
+
+    def contradicted(name: str, row: Row) -> bool:
+        pair = flat_pair(row.molecules)
+        return any(
+            pair in pairs
+            for other, pairs in told.items()
+            if other != name and _task(other) == _task(name)
+        )
+
+    return {
+        name: [row for row in rows if row.target == YES or not contradicted(name, row)]
+        if name in told
+        else rows
+        for name, rows in learned.items()
+    }
+
+
+def _is_yes_or_no(task: Task) -> bool:
+    return isinstance(task.kind, Choice) and {one.id for one in task.kind.labels} == {0, YES}
 
 
 def property_rows(folder: Path, pairs: int, seed: int) -> list[Row]:

@@ -9,20 +9,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moltc_vllm.chem import MoleculeError, PackedMolecule, featurize_library
+from moltc_vllm.chem import MoleculeError, PackedMolecule, featurize_library, packed_of
+from moltc_vllm.data.instructions import value_text
 from moltc_vllm.data.rows import Row
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.prompt import limits_of
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Choice, Number, Task, Terms
 
+BLIND = "C"
+"""The molecule that a model without graphs sees in place of every other one."""
+
 _TERMS = 16  # of a list: the most frequent ones come first, and a median pair has fifty
 
 
 class Molecules:
-    """Molecules by number; each is read once, whoever names it."""
+    """Molecules by number; each is read once, whoever names it.
 
-    def __init__(self, config: MoltcConfig) -> None:
+    Args:
+        config: The model's; says which molecules are too large.
+        blind: Every molecule has the graph of `BLIND`.
+    """
+
+    def __init__(self, config: MoltcConfig, *, blind: bool = False) -> None:
+        self._graph = packed_of(BLIND) if blind else None
         self.packed: list[PackedMolecule] = []
         self.smiles: list[str] = []
         self.refused: list[MoleculeError] = []
@@ -43,7 +53,8 @@ class Molecules:
                 # Rows of one block share memory.
                 atoms, degree, source, code = row[1]
                 self.packed.append(
-                    PackedMolecule(atoms.copy(), degree.copy(), source.copy(), code.copy())
+                    self._graph
+                    or PackedMolecule(atoms.copy(), degree.copy(), source.copy(), code.copy())
                 )
 
     def number(self, smiles: str) -> int:
@@ -74,7 +85,12 @@ class Examples:
 
 
 def make_examples(
-    task: Task, rows: Sequence[Row], molecules: Molecules, tokenizer: MoltcTokenizer
+    task: Task,
+    rows: Sequence[Row],
+    molecules: Molecules,
+    tokenizer: MoltcTokenizer,
+    *,
+    intervals: bool = True,
 ) -> Examples:
     """Turn measured rows into examples; rows with a refused molecule are left out.
 
@@ -83,6 +99,7 @@ def make_examples(
         rows: Each has a target.
         molecules: Gets the rows' molecules.
         tokenizer: The model's.
+        intervals: Whether numbers' answers begin with an interval.
     """
     molecules.add(text for row in rows for text in row.molecules)
     pairs: list[list[int]] = []
@@ -94,7 +111,10 @@ def make_examples(
         if min(pair) < 0:
             continue
         pairs.append(pair)
-        answers.append(numbers.setdefault(answer_text(task, row.target), len(numbers)))
+        text = answer_text(task, row.target)
+        if isinstance(task.kind, Number) and not intervals:
+            text = value_text(text)
+        answers.append(numbers.setdefault(text, len(numbers)))
         values.append(_value(task, row.target))
     end = tokenizer.eos_token_id
     return Examples(

@@ -34,7 +34,7 @@ from moltc_vllm.models.published.split import split_projectors
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Choice, Number
 from moltc_vllm.train.batch import Batch, Collator, Item
-from moltc_vllm.train.corpus import Corpus, read_corpus
+from moltc_vllm.train.corpus import Corpus, read_corpus, tasks_of
 from moltc_vllm.train.log import Log, draw_curves
 from moltc_vllm.train.loss import AnswerLoss, Terms
 from moltc_vllm.train.order import Order, shares, step_rng
@@ -130,6 +130,7 @@ def _begin(recipe: Recipe, run: Path, checkpoint: Path | None) -> None:
     start = run / "start"
     if start.is_dir():
         return
+    learned = [task.name for task in tasks_of(recipe)]
     if checkpoint is None:
         new = PRESETS.get(recipe.start)
         phrases = training_phrases() if new is not None and new.has_phrases else None
@@ -139,13 +140,15 @@ def _begin(recipe: Recipe, run: Path, checkpoint: Path | None) -> None:
             projector_sharing=recipe.projectors,
             seed=recipe.seed,
             phrases=phrases,
+            tasks=learned,
         )
         return
     if load_config(checkpoint).projector_sharing == recipe.projectors:
         with new_folder(start) as partial:
             shutil.copytree(checkpoint, partial, dirs_exist_ok=True)
     else:
-        split_projectors(checkpoint, start, recipe.projectors)
+        # A projector of a task that is not learned would pass for one that is.
+        split_projectors(checkpoint, start, recipe.projectors, tasks=learned)
 
 
 class _Learner(nn.Module):
@@ -179,8 +182,10 @@ class _Trainer:
             for name, part in recipe.parts.items()
         }
         groups = parameter_groups(model, recipe.weight_decay)
-        optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-        learner = _Learner(model, AnswerLoss(recipe.loss, tokenizer))
+        optimiser = torch.optim.AdamW(
+            groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True
+        )
+        learner = _Learner(model, AnswerLoss(recipe.loss, tokenizer, _are_intervals(recipe)))
         self.learner, self.optimiser = accelerator.prepare(learner, optimiser)
         self.collator = Collator(corpus.molecules, model.config, tokenizer, accelerator.device)
         self.average = _average_of(model, recipe.average)
@@ -242,7 +247,8 @@ class _Trainer:
             rng = step_rng(self.recipe.seed, name, self.step)
             turned = rng.random(part.pairs)[share] < 0.5
             whole = rng.random(part.pairs)[share] < self.recipe.loss.whole
-            free = not isinstance(examples.task.kind, Choice | Number)
+            decided = (Choice, Number) if _are_intervals(self.recipe) else Choice
+            free = not isinstance(examples.task.kind, decided)
             for at, number in enumerate(chosen[share].tolist()):
                 pair = examples.molecules[number].tolist()
                 if part.both_orders and turned[at]:
@@ -311,7 +317,7 @@ class _Trainer:
                 "prompt_style": self.plain.config.prompt_style,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "trained_on": list(self.recipe.parts),
-                "tasks": sorted({one.task.name for one in self.corpus.train.values()}),
+                "tasks": [task.name for task in tasks_of(self.recipe)],
                 "metrics": {"valid": valid},
             }
             save_trained(folder, self._best(), self.tokenizer, card)
@@ -319,6 +325,10 @@ class _Trainer:
             for _, path in states(self.folder):
                 shutil.rmtree(path)
         return folder
+
+
+def _are_intervals(recipe: Recipe) -> bool:
+    return "lower" not in recipe.ablate
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

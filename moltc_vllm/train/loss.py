@@ -32,11 +32,13 @@ class AnswerLoss:
     Args:
         weights: What counts how much.
         tokenizer: The model's; numbers are softened where each interval is one token of it.
+        intervals: Whether numbers' answers begin with an interval.
     """
 
-    def __init__(self, weights: Loss, tokenizer: MoltcTokenizer) -> None:
+    def __init__(self, weights: Loss, tokenizer: MoltcTokenizer, intervals: bool = True) -> None:
         self._weights = weights
         self._tokenizer = tokenizer
+        self._intervals = intervals
         self._scales: dict[str, IntervalScale | None] = {}
 
     def __call__(self, model: MoltcModel, batch: Batch) -> Terms:
@@ -68,7 +70,8 @@ class AnswerLoss:
         for number, task in enumerate(tasks):
             rows.setdefault(task.name, []).append(number)
             if task.name not in self._scales:
-                self._scales[task.name] = interval_scale(task, self._tokenizer)
+                scale = interval_scale(task, self._tokenizer) if self._intervals else None
+                self._scales[task.name] = scale
         return [
             (torch.tensor(numbers), scale)
             for name, numbers in rows.items()

@@ -75,6 +75,11 @@ class Lora(BaseModel):
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 
+Ablation = Literal["lower", "graph"]
+"""``lower``: a number's answer is its value alone, without the interval before it. ``graph``: the
+encoder sees methane in place of every molecule, which only its SMILES in the prompt tells then."""
+
+
 class Recipe(BaseModel):
     """A training stage.
 
@@ -82,6 +87,7 @@ class Recipe(BaseModel):
         stage: ``pretrain``: the graph encoder and one projector shared by both molecules;
             ``finetune``: projectors may be split per role, or per task and role.
         start: Preset to begin with, if no checkpoint is given.
+        ablate: What of the method is left out, to see what it is good for.
         projectors: How projectors are shared.
         language_model: Whether the language model is trained wholly, by LoRA, or not at all.
         parts: Data sets and their part of a batch.
@@ -107,6 +113,7 @@ class Recipe(BaseModel):
     name: str
     stage: Literal["pretrain", "finetune"]
     start: str = "mini"
+    ablate: tuple[Ablation, ...] = ()
     projectors: Literal["shared", "role", "task_role"] = "shared"
     language_model: Literal["full", "lora", "frozen"] = "full"
     lora: Lora = Lora()

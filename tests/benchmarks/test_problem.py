@@ -5,8 +5,8 @@ from baselines import problem
 from baselines.problem import SCORED, Problem, read_published, read_unseen
 
 from moltc_vllm.data import Row
+from moltc_vllm.data.keys import unordered
 from moltc_vllm.data.sources import SOURCES
-from moltc_vllm.data.splits import unordered
 from tests.benchmarks.made_up import SOLUTION, SOLVATION, solubility, write
 from tests.paths import data_dir
 

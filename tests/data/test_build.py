@@ -13,11 +13,11 @@ from moltc_vllm.data import build as builder
 from moltc_vllm.data.build import Options, build
 from moltc_vllm.data.files import sha256
 from moltc_vllm.data.instructions import SCHEMA, value_text
+from moltc_vllm.data.keys import flat_key
 from moltc_vllm.data.libraries import read_libraries
 from moltc_vllm.data.properties import PROPERTY_NAMES
 from moltc_vllm.data.shards import read_manifest, read_records
 from moltc_vllm.data.splits import read_parts
-from moltc_vllm.data.unseen import flat_key
 from moltc_vllm.tasks import Number, get_task
 
 FEW = ("combisolv_exp", "chchminer", "deep4chem_lifetime")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltc_vllm.data.held_back import flat_key
+from moltc_vllm.data.keys import flat_key
 from moltc_vllm.data.rows import Row, read_split_rows
 from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.unseen import (

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from moltc_kernels import BondCsr, ShapeError
 from moltc_kernels.aggregate import aggregate
-from moltc_kernels.cross_attention import KeyValue, cross_attention
+from moltc_kernels.cross_attention import KeyValue, cross_attention, naive
+from moltc_kernels.cross_attention.grouped import by_size
 from moltc_kernels.readout import readout
 
 
@@ -100,6 +101,28 @@ def test_cross_attention_equals_one_molecule_at_a_time(sizes, seed):
             value = own @ weight[1, of_head].T + bias[1, of_head]
             scores = query[b, :, head] @ key.T / math.sqrt(dim)
             torch.testing.assert_close(got[b, :, head], scores.softmax(-1) @ value)
+
+
+@pytest.mark.parametrize("sizes", [[40, 3, 17, 16, 130, 1, 33, 32], [5, 9, 16], [65]])
+def test_cross_attention_by_size_is_the_same_with_the_same_gradients(sizes):
+    torch.manual_seed(0)
+    heads, dim, width = 2, 4, 6
+    offsets = torch.tensor([0, *torch.tensor(sizes).cumsum(0).tolist()])
+
+    def leaf(*shape):
+        return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    query, tokens = leaf(len(sizes), 3, heads, dim), leaf(sum(sizes), width)
+    layers = KeyValue(leaf(8, width), leaf(8), leaf(8, width), leaf(8))
+    inputs = [query, tokens, *layers]
+    found, plain = (
+        attend(query, tokens, offsets, layers) for attend in (by_size, naive.cross_attention)
+    )
+    torch.testing.assert_close(found, plain)
+    weight = torch.randn_like(plain)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, weight), torch.autograd.grad(plain, inputs, weight)
+    )
 
 
 @settings(max_examples=25, deadline=None)

@@ -17,8 +17,10 @@ MOLECULES = list(DRUGS.values())
 RICH = {"hidden_size": 32, "num_layers": 2, "count_features": 8, "environment_buckets": 64}
 
 
-def hashes(*smiles):
-    return environment_hashes(BatchMolGraph.from_molecules([packed_of(one) for one in smiles]))
+def hashes(*smiles, radius=2):
+    return environment_hashes(
+        BatchMolGraph.from_molecules([packed_of(one) for one in smiles]), radius
+    )
 
 
 def as_sets(rows):
@@ -49,6 +51,14 @@ def test_environments_tell_what_is_how_far_away():
     assert len(near[1] & far[1]) == 1
     assert len(set(hashes("CCCCCC")[:, 0].tolist())) == 3  # the end, next to it, the middle
     assert len(set(hashes("c1ccccc1")[:, 1].tolist())) == 1
+
+
+def test_a_larger_radius_adds_to_the_smaller_ones():
+    assert torch.equal(hashes(*MOLECULES[:3], radius=4)[:, :2], hashes(*MOLECULES[:3]))
+    # The end does not see within two bonds how long the chain is, within three it does.
+    short, long = hashes("CCCO", radius=3), hashes("CCCCO", radius=3)
+    assert short[0, 1] == long[0, 1]
+    assert short[0, 2] != long[0, 2]
 
 
 @pytest.fixture
@@ -109,3 +119,5 @@ def test_settings_that_cannot_be_are_refused():
         GraphEncoderConfig(environment_buckets=100)
     with pytest.raises(ValueError, match="count_features -1 is negative"):
         GraphEncoderConfig(count_features=-1)
+    with pytest.raises(ValueError, match="environment_radius 0 is less than one bond"):
+        GraphEncoderConfig(environment_radius=0)

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from moltc_vllm.models.checkpoint import load_model
+from moltc_vllm.models.checkpoint import load_config, load_model
 from moltc_vllm.models.engine import TorchEngine
 from moltc_vllm.tasks.engine import Pair
 from moltc_vllm.train.log import read_log
@@ -71,6 +71,7 @@ def test_what_it_writes_answers(whole):
     card = json.loads((outcome.checkpoint / "card.json").read_text())
     assert card["trained_on"] == ["combisolv_exp", "zhangddi"]
     assert card["recipe"]["steps"] == 12
+    assert card["tasks"] == load_config(outcome.checkpoint).tasks == ["ddi", "solvation"]
     # What was only needed to go on is gone.
     assert not list(run.glob("state-*"))
     assert not (run / "start").exists()

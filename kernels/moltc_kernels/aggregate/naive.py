@@ -28,7 +28,8 @@ def aggregate(h: Tensor, csr: BondCsr, bond_table: Tensor) -> Tensor:
     check_shapes(h, csr, bond_table)
     wide = h if h.dtype.itemsize >= 4 else h.float()
     table = bond_table.to(wide.dtype)
-    message = wide[csr.source] + table[csr.code]  # E x d
+    # `index_select`, as its gradient is a plain sum; that of indexing sorts the indices first.
+    message = wide.index_select(0, csr.source) + table.index_select(0, csr.code)  # E x d
     total = wide + table[SELF_LOOP_CODE]  # V x d
     return total.index_add(0, csr.target(), message).to(h.dtype)
 

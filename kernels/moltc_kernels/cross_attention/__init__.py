@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from moltc_kernels.cross_attention import naive
+from moltc_kernels.cross_attention.grouped import by_size
 from moltc_kernels.cross_attention.naive import KeyValue
 from moltc_kernels.dispatch import form
 
@@ -12,4 +14,7 @@ __all__ = ["KeyValue", "cross_attention"]
 
 def cross_attention(query: Tensor, tokens: Tensor, offsets: Tensor, layers: KeyValue) -> Tensor:
     """Ragged cross-attention; contract in `moltc_kernels.cross_attention.naive.cross_attention`."""
-    return form(__name__, query, tokens, *layers).cross_attention(query, tokens, offsets, layers)
+    chosen = form(__name__, query, tokens, *layers)
+    if chosen is naive and not tokens.is_cuda:  # a GPU waits for sizes longer than it pads
+        return by_size(query, tokens, offsets, layers)
+    return chosen.cross_attention(query, tokens, offsets, layers)

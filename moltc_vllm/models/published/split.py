@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -52,7 +52,11 @@ def check_sharing(sharing: str) -> None:
 
 
 def split_projectors(
-    checkpoint: Path, out: Path, projector_sharing: ProjectorSharing
+    checkpoint: Path,
+    out: Path,
+    projector_sharing: ProjectorSharing,
+    *,
+    tasks: Sequence[str] | None = None,
 ) -> ConversionReport:
     """Copy a checkpoint folder with a projector for each role, or each task and role.
 
@@ -62,6 +66,7 @@ def split_projectors(
         checkpoint: One of our folders.
         out: Folder to write; must not exist, or be empty.
         projector_sharing: ``role`` or ``task_role``.
+        tasks: Names of the tasks that the copy is for; default: those of the checkpoint.
 
     Raises:
         CheckpointError: If ``out`` is in use or inside the checkpoint, or the checkpoint has such
@@ -76,6 +81,7 @@ def split_projectors(
     old = load_config(checkpoint)
     raw = json.loads((checkpoint / "config.json").read_text())
     raw["projector_sharing"] = projector_sharing
+    raw["tasks"] = list(old.tasks if tasks is None else tasks)
     new = MoltcConfig.from_dict(raw)
     origin = _origins(checkpoint, old, new)
     stored = sorted(path for path in checkpoint.iterdir() if _is_weights(path))
