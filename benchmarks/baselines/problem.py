@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +18,9 @@ from moltc_vllm.data.files import sha256
 from moltc_vllm.data.keys import unordered
 from moltc_vllm.data.rows import read_split_rows
 from moltc_vllm.data.sources import SOURCES, Source, get_source
-from moltc_vllm.data.splits import TEST, TRAIN, VALID, Parts, read_parts
-from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN, Unseen, unseen_splits
+from moltc_vllm.data.splits import TEST, TRAIN, VALID, read_parts
+from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN
+from moltc_vllm.data.unseen import read_unseen as unseen_of_all
 from moltc_vllm.tasks import Answer, Choice, Number, Task, get_task
 
 SPLITS = {"published": (TEST,), "unseen": (ONE_UNSEEN, BOTH_UNSEEN)}
@@ -130,21 +130,13 @@ def read_unseen(
         ValueError: As `read_published`.
     """
     source, others = _sources(name, also)
-    unseen, parts = _unseen(folder, seed, fraction)
+    unseen, parts = unseen_of_all(folder, seed, fraction)
     train = [row for one in (name, *others) for row in unseen.rows[one][KNOWN]]
     valid = [row for row in parts[name].rows[VALID] if not any(map(unseen.is_aside, row.molecules))]
     path, task = folder / source.file, get_task(source.task)
     tests = {part: _dataset(path, task, part, unseen.rows[name][part]) for part in SPLITS["unseen"]}
     scored = {pair for part in tests.values() for pair in _pairs(part.rows)}
     return Problem(name, task, _without(train, scored), _without(valid, scored), tests)
-
-
-@lru_cache(maxsize=1)
-def _unseen(folder: Path, seed: int, fraction: float) -> tuple[Unseen, dict[str, Parts]]:
-    """Of all data sets at once: one model of all of them is scored on the same rows."""
-    parts = read_parts(SOURCES, folder)
-    rows = {name: part.rows[TRAIN] for name, part in parts.items()}
-    return unseen_splits(rows, seed, fraction), parts
 
 
 def _sources(name: str, also: Iterable[str]) -> tuple[Source, list[str]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from rdkit import Chem
@@ -22,6 +23,8 @@ from moltc_vllm.chem import MoleculeError, parse_smiles
 from moltc_vllm.chem.rdkit_log import QuietLog
 from moltc_vllm.data.keys import flat_key
 from moltc_vllm.data.rows import Row
+from moltc_vllm.data.sources import SOURCES
+from moltc_vllm.data.splits import TRAIN, Parts, read_parts
 
 SplitBy = Literal["molecule", "scaffold"]
 
@@ -142,6 +145,27 @@ def unseen_splits(
             new_keys.update(new)
         divided[name] = parts
     return Unseen(by, aside | {key for key in new_keys if key}, divided)
+
+
+@lru_cache(maxsize=1)
+def read_unseen(folder: Path, seed: int, fraction: float) -> tuple[Unseen, dict[str, Parts]]:
+    """Divide the train parts of all data sets at once, for a model that learns from all of them.
+
+    Args:
+        folder: Of the data files.
+        seed: As in `unseen_split`.
+        fraction: Of the molecules.
+
+    Returns:
+        The divided train rows, and the data sets as `read_parts` has them.
+
+    Raises:
+        DataError: If a file cannot be read.
+        ValueError: If the fraction is not between 0 and 1.
+    """
+    parts = read_parts(SOURCES, folder)
+    rows = {name: part.rows[TRAIN] for name, part in parts.items()}
+    return unseen_splits(rows, seed, fraction), parts
 
 
 def unseen_count(by: SplitBy, molecules: Iterable[str], seen: frozenset[str | None]) -> int:

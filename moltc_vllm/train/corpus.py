@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from moltc_vllm.data.properties import calculated_properties, statement
 from moltc_vllm.data.rows import Row, draw_rows
 from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.splits import TRAIN, VALID, Pair, flat_pair, read_parts
+from moltc_vllm.data.unseen import KNOWN, read_unseen
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import TASKS, Choice, Task, get_task
@@ -64,21 +66,25 @@ def read_corpus(
     Raises:
         DataError: If a file cannot be read.
     """
-    parts = read_parts((name for name in recipe.parts if name != PROPERTIES), folder)
-    learned: dict[str, list[Row]] = {}
+    measured = _measured(recipe, folder)
+    drawn = {
+        name: draw_rows(rows, recipe.parts[name].limit, recipe.seed)
+        for name, rows in measured.train.items()
+    }
+    learned = without_contradicted(drawn)
     looked_at: dict[str, list[Row]] = {}
-    for name, part in parts.items():
-        learned[name] = draw_rows(part.rows[TRAIN], recipe.parts[name].limit, recipe.seed)
-    kept = without_contradicted(learned)
-    for name, part in parts.items():
-        if left := len(learned[name]) - len(kept[name]):
+    for name, rows in learned.items():
+        if left := len(drawn[name]) - len(rows):
             tell(f"{name}: {left} pairs left out, which another data set says the contrary of")
-        rows = kept[name] if recipe.validate_on == "train" else part.rows[VALID]
-        looked_at[name] = draw_rows(rows, recipe.validate_pairs, recipe.seed)
-    learned = kept
+        shown = rows if recipe.validate_on == "train" else measured.valid[name]
+        looked_at[name] = draw_rows(shown, recipe.validate_pairs, recipe.seed)
     if PROPERTIES in recipe.parts:
         pairs = recipe.parts[PROPERTIES].limit or PROPERTY_PAIRS
-        learned[PROPERTIES] = property_rows(folder, pairs, recipe.seed)
+        learned[PROPERTIES] = [
+            row
+            for row in property_rows(folder, pairs, recipe.seed)
+            if not any(map(measured.is_aside, row.molecules))
+        ]
     # All molecules at once: the processes that read them are started once.
     molecules = Molecules(config, blind="graph" in recipe.ablate)
     began = time.monotonic()
@@ -105,6 +111,34 @@ def read_corpus(
     return Corpus(molecules, train, valid)
 
 
+class _Measured(NamedTuple):
+    """Rows of each data set, and which molecules must not be trained on."""
+
+    train: dict[str, Sequence[Row]]
+    valid: dict[str, Sequence[Row]]
+    is_aside: Callable[[str], bool]
+
+
+def _measured(recipe: Recipe, folder: Path) -> _Measured:
+    names = [name for name in recipe.parts if name != PROPERTIES]
+    if recipe.unseen is None:
+        parts = read_parts(names, folder)
+        return _Measured(
+            {name: parts[name].rows[TRAIN] for name in names},
+            {name: parts[name].rows[VALID] for name in names},
+            lambda _: False,
+        )
+    unseen, parts = read_unseen(folder, recipe.unseen.seed, recipe.unseen.fraction)
+    return _Measured(
+        {name: unseen.rows[name][KNOWN] for name in names},
+        {
+            name: [r for r in parts[name].rows[VALID] if not any(map(unseen.is_aside, r.molecules))]
+            for name in names
+        },
+        unseen.is_aside,
+    )
+
+
 def tasks_of(recipe: Recipe) -> list[Task]:
     """The tasks that a recipe's data sets are about, in the order of all tasks."""
     learned = {_task(name).name for name in recipe.parts}
@@ -115,7 +149,7 @@ def _task(name: str) -> Task:
     return get_task("pair_properties" if name == PROPERTIES else SOURCES[name].task)
 
 
-def without_contradicted(learned: dict[str, list[Row]]) -> dict[str, list[Row]]:
+def without_contradicted(learned: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
     """Leave out each "no" where another data set of the same yes-or-no task says "yes".
 
     Such negatives are pairs that one source has not heard of, so that another one's report is the

@@ -75,6 +75,20 @@ class Lora(BaseModel):
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 
+class Unseen(BaseModel):
+    """Molecules that nothing is trained on, to measure what the model says of new ones.
+
+    Attributes:
+        fraction: Of the molecules of all data sets, about.
+        seed: Another one sets other molecules aside.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: int = 0
+
+
 Ablation = Literal["lower", "graph"]
 """``lower``: a number's answer is its value alone, without the interval before it. ``graph``: the
 encoder sees methane in place of every molecule, which only its SMILES in the prompt tells then."""
@@ -87,6 +101,8 @@ class Recipe(BaseModel):
         stage: ``pretrain``: the graph encoder and one projector shared by both molecules;
             ``finetune``: projectors may be split per role, or per task and role.
         start: Preset to begin with, if no checkpoint is given.
+        unseen: Molecules to leave out of everything; default: none. The same ones as in
+            `moltc_vllm.data.unseen.read_unseen`.
         ablate: What of the method is left out, to see what it is good for.
         projectors: How projectors are shared.
         language_model: Whether the language model is trained wholly, by LoRA, or not at all.
@@ -113,6 +129,7 @@ class Recipe(BaseModel):
     name: str
     stage: Literal["pretrain", "finetune"]
     start: str = "mini"
+    unseen: Unseen | None = None
     ablate: tuple[Ablation, ...] = ()
     projectors: Literal["shared", "role", "task_role"] = "shared"
     language_model: Literal["full", "lora", "frozen"] = "full"
