@@ -13,11 +13,9 @@ import typer
 
 from moltc_vllm.cli.data_tables import print_stats, print_table
 from moltc_vllm.cli.messages import fail
+from moltc_vllm.cli.progress import Bars
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
     from moltc_vllm.data.leaks import Check
     from moltc_vllm.data.splits import Parts
 
@@ -176,8 +174,8 @@ def build_command(
     )
     begin = time.monotonic()
     try:
-        with _Progress() as progress:
-            manifest = build(data_folder(data), out, options, progress.tell)
+        with Bars("rows") as bars:
+            manifest = build(data_folder(data), out, options, bars.at)
     except (DataError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -256,51 +254,3 @@ def _draw(out: Path, parts: Iterable[Parts]) -> None:
         fail(f"no histograms: {error}")
     except OSError as error:
         fail(f"{out}: {error.strerror}")
-
-
-class _Progress:
-    """A bar per part on standard error; lines where it is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self.bars: Progress | None = _bars(self.console) if self.console.is_terminal else None
-        self.shown: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Progress:
-        if self.bars is not None:
-            self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bars is not None:
-            self.bars.stop()
-
-    def tell(self, name: str, done: int, total: int) -> None:
-        """How far a part is."""
-        if self.bars is None:
-            if done == total:
-                self.console.print(f"{name}: {total:,} rows")
-            return
-        if name not in self.shown:
-            self.shown[name] = self.bars.add_task(name, total=total)
-        self.bars.update(self.shown[name], completed=done)
-
-
-def _bars(console: Console) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

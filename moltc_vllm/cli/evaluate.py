@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
@@ -14,11 +13,9 @@ import typer
 
 from moltc_vllm.cli.engines import EngineName, open_engine
 from moltc_vllm.cli.messages import fail
+from moltc_vllm.cli.progress import Bars
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from moltc_vllm.data import Dataset
     from moltc_vllm.evaluate import Evaluation, Metric
     from moltc_vllm.tasks import Answer, Task
@@ -159,14 +156,16 @@ def _ask(engine: Engine, task: Task, data: Dataset) -> _Asked:
     from moltc_vllm.screen import ServerError
 
     answers: dict[int, Answer] = {}
+    failed = 0
     try:
         with (
-            _Progress(len(data.rows)) as progress,
+            Bars("rows") as bars,
             contextlib.closing(ask(engine, task, data.rows)) as answered,
         ):
             for row, answer in answered:
                 answers[row.number] = answer
-                progress.count(answer)
+                failed += answer.status != "ok"
+                bars.at("", len(answers), len(data.rows), f"{failed} failed")
     except KeyboardInterrupt:
         return _Asked(answers, "interrupted", INTERRUPTED)
     except Exception as error:
@@ -186,75 +185,6 @@ def _follows_interrupt(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
-
-
-class _Progress:
-    """Rows per second, time left and failures on standard error; lines where it is no terminal."""
-
-    every_s = 10.0
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-
-        self.total, self.done, self.failed = total, 0, 0
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self.bar: Progress | None = _bar(self.console) if self.console.is_terminal else None
-        self.begin = self.said = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        if self.bar is not None:
-            self.bar.start()
-            self.bar.add_task("", total=self.total, failed=0, rate=0.0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-        else:
-            self._say(time.monotonic())
-
-    def count(self, answer: Answer) -> None:
-        """One more answer."""
-        self.done += 1
-        self.failed += answer.status != "ok"
-        now = time.monotonic()
-        if self.bar is not None:
-            (shown,) = self.bar.task_ids
-            self.bar.update(shown, advance=1, failed=self.failed, rate=self._rate(now))
-        elif now - self.said >= self.every_s:
-            self._say(now)
-
-    def _rate(self, now: float) -> float:
-        return self.done / max(now - self.begin, 1e-9)
-
-    def _say(self, now: float) -> None:
-        self.said = now
-        rate = self._rate(now)
-        left = (
-            f", {(self.total - self.done) / rate:.0f} s left" if 0 < self.done < self.total else ""
-        )
-        self.console.print(
-            f"{self.done} of {self.total} rows, {rate:.1f} rows/s{left}, {self.failed} failed"
-        )
-
-
-def _bar(console: Console) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("{task.fields[rate]:.1f} rows/s"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]} failed"),
-        console=console,
-    )
 
 
 def _new_folder(out: Path) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json as json_module
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from moltc_vllm.cli.messages import fail
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from moltc_vllm.cli.progress import Bars
 
 
 def train(
@@ -44,8 +41,8 @@ def train(
 
     try:
         wanted = load_recipe(recipe, change or ())
-        watcher = _Watcher()
-        with watcher.shown():
+        with Bars("steps") as bars:
+            watcher = _Watcher(wanted.name, bars)
             outcome = run(wanted, data_folder(data), out, watcher, checkpoint=model)
     except (RecipeError, DataError, CheckpointError, ValueError) as error:
         fail(str(error))
@@ -63,45 +60,18 @@ def train(
 
 
 class _Watcher:
-    """Lines above a bar on a terminal; lines alone in a file."""
+    """What a run tells, above a bar of its steps."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self.console: Console = Console(highlight=False, soft_wrap=True, stderr=True)
-        self._progress: Any = None
-        self._bar: Any = None
-
-    def shown(self) -> AbstractContextManager[Any]:
-        """The bar, while the run goes on."""
-        if not self.console.is_terminal:
-            return nullcontext()
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-        return self._progress
+    def __init__(self, stage: str, bars: Bars) -> None:
+        self._stage, self._bars = stage, bars
+        self._begun = False
 
     def tell(self, line: str) -> None:
-        self.console.print(line, markup=False)
+        self._bars.tell(line)
 
     def at(self, step: int, steps: int, pairs_per_second: float, loss: float) -> None:
-        if self._progress is None:
-            return
-        shown = f"loss {loss:.3f}, {pairs_per_second:.0f} pairs/s"
-        if self._bar is None:
-            self._bar = self._progress.add_task(shown, total=steps)
-        self._progress.update(self._bar, completed=step, description=shown)
+        if not self._begun:
+            self._bars.begin(self._stage, step)
+            self._begun = True
+        more = f"loss {loss:.3f}, {pairs_per_second:.0f} pairs/s"
+        self._bars.at(self._stage, step, steps, more)
