@@ -1,0 +1,130 @@
+"""Which pairs a screen has, in which order they are worked off, and in which part each one is.
+
+A pair's *place* is where it stands in the order of work, from 0; parts are so many places each. Its
+*row* is its number for people, from 1: the row of a file of pairs, or of a product's rows counted
+with the second molecule running faster.
+
+Products are worked off in blocks of second molecules: within a block the first molecule changes
+last, so that its part of the prompt stays cached, and the block's own molecules stay encoded while
+all first molecules pass. So each second molecule is encoded once, however long both libraries are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Todo(NamedTuple):
+    """A pair: its row, and where its molecules are in their tables, from 0."""
+
+    row: int
+    first: int
+    second: int
+
+
+class Plan(Protocol):
+    """All pairs of a screen, none of them in memory."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def places(self, start: int, stop: int) -> Iterator[Todo]:
+        """The pairs at these places, in the order of work."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Zip:
+    """Row by row: of a file of pairs, or of two tables of equal length."""
+
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def places(self, start: int, stop: int) -> Iterator[Todo]:
+        """See `Plan`."""
+        return (Todo(place + 1, place, place) for place in range(start, min(stop, self.rows)))
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Every molecule of one table with every one of another.
+
+    Attributes:
+        first: Rows of the first table.
+        second: Rows of the second table.
+        block: So many second molecules are worked off together.
+    """
+
+    first: int
+    second: int
+    block: int
+
+    def __len__(self) -> int:
+        return self.first * self.second
+
+    def places(self, start: int, stop: int) -> Iterator[Todo]:
+        """See `Plan`."""
+        stop = min(stop, len(self))
+        while start < stop:
+            begin = start // (self.first * self.block) * self.block
+            width = min(self.block, self.second - begin)
+            first, offset = divmod(start - begin * self.first, width)
+            for place in range(min(width - offset, stop - start)):
+                second = begin + offset + place
+                yield Todo(first * self.second + second + 1, first, second)
+            start += min(width - offset, stop - start)
+
+
+@dataclass(frozen=True, slots=True)
+class Triangle:
+    """Every two different rows of one table, once: the first stands before the second.
+
+    Attributes:
+        size: Rows of the table.
+        block: As in `Product`.
+    """
+
+    size: int
+    block: int
+
+    def __len__(self) -> int:
+        return self.size * (self.size - 1) // 2
+
+    def places(self, start: int, stop: int) -> Iterator[Todo]:
+        """See `Plan`."""
+        stop = min(stop, len(self))
+        place = 0  # of the first pair of the block
+        for begin in range(0, self.size, self.block):
+            end = min(begin + self.block, self.size)
+            count = _before(end) - _before(begin)
+            if place + count > start:
+                yield from self._block(begin, end, max(start - place, 0), min(stop - place, count))
+            place += count
+            if place >= stop:
+                return
+
+    def _block(self, begin: int, end: int, start: int, stop: int) -> Iterator[Todo]:
+        """Pairs number ``start`` to ``stop`` of those whose second molecule is in the block."""
+        width = end - begin
+        # The molecules in front of the block meet all of it; those in it the ones behind them.
+        first = min(start // width, begin)
+        place = first * width
+        while place < stop:
+            least = max(begin, first + 1)
+            for second in range(least + max(start - place, 0), end):
+                if place + second - least >= stop:
+                    return
+                row = first * self.size - _before(first + 1) + second - first
+                yield Todo(row, first, second)
+            place += end - least
+            first += 1
+
+
+def _before(size: int) -> int:
+    """Pairs of two different ones of so many."""
+    return size * (size - 1) // 2

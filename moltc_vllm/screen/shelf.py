@@ -1,0 +1,89 @@
+"""Rows on disk that can be read from any place: a table of any length in constant memory."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from moltc_vllm.screen.reading import Record, Table
+
+_BATCH = 4096
+_ERROR = "error"
+_COLUMN = "cell {}"  # a file's own names may be anything
+
+
+class Shelf:
+    """A table's rows, in their order.
+
+    Args:
+        path: Of the file that `fill_shelf` wrote.
+
+    Attributes:
+        columns: Their names.
+        bad: How many rows could not be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = pa.memory_map(str(path))
+        self._reader = pa.ipc.open_file(self._file)
+        metadata = self._reader.schema.metadata
+        self.columns: tuple[str, ...] = tuple(
+            name.decode() for key, name in metadata.items() if key.startswith(b"column ")
+        )
+        last = self._reader.num_record_batches - 1
+        self._rows = last * _BATCH + self._reader.get_batch(last).num_rows if last >= 0 else 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def rows(self, start: int, stop: int) -> Iterator[Record]:
+        """Rows number ``start`` to ``stop``, counted from 0."""
+        while start < stop:
+            number, place = divmod(start, _BATCH)
+            count = min(stop - start, _BATCH - place)
+            batch = self._reader.get_batch(number).slice(place, count)
+            errors, *cells = (column.to_pylist() for column in batch.columns)
+            for error, row in zip(errors, zip(*cells, strict=True), strict=True):
+                yield Record((), error) if error is not None else Record(row)
+            start += count
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+
+def fill_shelf(table: Table, path: Path, tell: Callable[[int], None] = lambda _: None) -> None:
+    """Write a table's rows, completely or not at all.
+
+    Args:
+        table: Is read once.
+        path: Of the new file.
+        tell: Is told how many rows are done.
+
+    Raises:
+        TableError: If the table cannot be read.
+    """
+    names = [_COLUMN.format(place) for place in range(len(table.columns))]
+    schema = pa.schema(
+        [(name, pa.string()) for name in (_ERROR, *names)],
+        metadata={f"column {place}": name for place, name in enumerate(table.columns)},
+    )
+    partial = path.with_name(f".{path.name}.partial")
+    done = 0
+    records = table.records()
+    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        while batch := list(itertools.islice(records, _BATCH)):
+            none = (None,) * len(names)
+            columns = zip(*((r.error, *(r.cells or none)) for r in batch), strict=True)
+            writer.write_batch(
+                pa.record_batch([pa.array(one, pa.string()) for one in columns], schema=schema)
+            )
+            done += len(batch)
+            tell(done)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    partial.replace(path)

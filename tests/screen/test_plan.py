@@ -1,0 +1,76 @@
+"""Every pair once, in any piece, in an order that keeps molecules cached."""
+
+from itertools import combinations, pairwise, product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moltc_vllm.screen.plan import Product, Triangle, Zip
+
+SIZES = st.integers(0, 17)
+BLOCKS = st.integers(1, 20)
+
+
+def pairs(todos):
+    return [(one.first, one.second) for one in todos]
+
+
+def check_pieces(plan, cuts):
+    """Any piece is that of the whole."""
+    whole = list(plan.places(0, len(plan)))
+    assert len(whole) == len(plan)
+    for start, stop in cuts:
+        assert list(plan.places(start, stop)) == whole[start:stop]
+
+
+CUTS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 320)), max_size=5)
+
+
+@given(SIZES, SIZES, BLOCKS, CUTS)
+def test_products(first, second, block, cuts):
+    plan = Product(first, second, block)
+    found = list(plan.places(0, len(plan)))
+    expected = list(product(range(first), range(second)))
+    assert sorted(pairs(found)) == expected
+    # Rows count through the product as it is written.
+    assert [expected[one.row - 1] for one in found] == pairs(found)
+    check_pieces(plan, cuts)
+
+
+@given(SIZES, BLOCKS, CUTS)
+def test_triangles(size, block, cuts):
+    plan = Triangle(size, block)
+    found = list(plan.places(0, len(plan)))
+    expected = list(combinations(range(size), 2))
+    assert sorted(pairs(found)) == expected
+    assert [expected[one.row - 1] for one in found] == pairs(found)
+    check_pieces(plan, cuts)
+
+
+@given(SIZES, CUTS)
+def test_rows(size, cuts):
+    plan = Zip(size)
+    assert pairs(plan.places(0, 99)) == [(row, row) for row in range(size)]
+    assert [one.row for one in plan.places(0, 99)] == list(range(1, size + 1))
+    check_pieces(plan, cuts)
+
+
+@pytest.mark.parametrize("plan", [Product(40, 90, 16), Triangle(90, 16)])
+def test_few_molecules_at_a_time(plan):
+    """A block's second molecules come once; a first molecule changes once per block."""
+    found = pairs(plan.places(0, len(plan)))
+    blocks = [second // 16 for _, second in found]
+    assert blocks == sorted(blocks)
+    changes = sum(one != other for (one, _), (other, _) in pairwise(found))
+    assert changes <= 6 * 90
+
+
+def test_a_piece_far_inside_is_found_at_once():
+    plan = Product(1_000_000, 1_000_000, 4096)
+    place = 987_654_321_012
+    (one,) = plan.places(place, place + 1)
+    assert 0 <= one.first < 1_000_000
+    triangle = Triangle(1_000_000, 4096)
+    (last,) = triangle.places(len(triangle) - 1, len(triangle))
+    assert (last.first, last.second, last.row) == (999_998, 999_999, len(triangle))

@@ -1,0 +1,54 @@
+"""Rows on disk: as they were read, from any place."""
+
+import gzip
+import random
+
+import pytest
+
+from moltc_vllm.screen.reading import Record, TableError, open_table
+from moltc_vllm.screen.shelf import Shelf, fill_shelf
+
+
+@pytest.fixture
+def table(tmp_path):
+    lines = ["smiles,error,smiles of 2"]
+    for number in range(10_000):
+        lines.append("broken" if number % 7 == 3 else f"C{number},é,")
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines))
+    return open_table(path)
+
+
+def test_rows_come_back_from_any_place(table, tmp_path):
+    told = []
+    fill_shelf(table, tmp_path / "shelf", told.append)
+    assert told == [4096, 8192, 10_000]
+    shelf = Shelf(tmp_path / "shelf")
+    assert shelf.columns == ("smiles", "error", "smiles of 2")
+    assert len(shelf) == 10_000
+    whole = list(table.records())
+    assert whole[3] == Record((), "the row has 1 columns, the header 3")
+    for start, stop in ((0, 10_000), (4090, 4100), (8191, 8193), (9999, 10_000), (5, 5)):
+        assert list(shelf.rows(start, stop)) == whole[start:stop]
+    shelf.close()
+
+
+def test_an_empty_table(tmp_path):
+    (tmp_path / "table.csv").write_text("smiles\n")
+    fill_shelf(open_table(tmp_path / "table.csv"), tmp_path / "shelf")
+    shelf = Shelf(tmp_path / "shelf")
+    assert len(shelf) == 0
+    assert shelf.columns == ("smiles",)
+
+
+def test_a_table_that_breaks_leaves_no_shelf(table, tmp_path):
+    noise = random.Random(0).randbytes(200_000).hex()  # so that the beginning can be read
+    table.path.write_text(
+        "smiles\n" + "\n".join(noise[at : at + 40] for at in range(0, 400_000, 40))
+    )
+    packed = gzip.compress(table.path.read_bytes())
+    (tmp_path / "cut.csv.gz").write_bytes(packed[: len(packed) // 2])
+    cut = open_table(tmp_path / "cut.csv.gz")
+    with pytest.raises(TableError, match=r"^cut\.csv\.gz cannot be read"):
+        fill_shelf(cut, tmp_path / "shelf")
+    assert not (tmp_path / "shelf").exists()
