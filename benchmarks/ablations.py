@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from accuracy_table import read_results
 from measuring import DATA, described
 
 from moltc_vllm.data.rows import Row
@@ -206,7 +207,7 @@ def main() -> None:
     parser.add_argument("--finetune-steps", type=int, default=800)
     arguments = parser.parse_args()
     steps = [arguments.pretrain_steps, arguments.finetune_steps]
-    known = read(arguments.out)
+    known = read_results(arguments.out) if arguments.out.is_file() else []
     for seed in arguments.seeds:
         for name in arguments.variant:
             identity = {"variant": name, "seed": seed, "steps": steps}
@@ -220,11 +221,6 @@ def main() -> None:
             with arguments.out.open("a") as file:
                 file.write(json.dumps(known[-1]) + "\n")
     print(table([line for line in known if line["steps"] == steps]))
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of an earlier call."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 if __name__ == "__main__":

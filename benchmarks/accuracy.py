@@ -10,14 +10,16 @@ of `moltc evaluate --out`). All are scored by `moltc_vllm.evaluate`, with 95 % b
     python benchmarks/accuracy.py run --method moltc --data freesolv --predictions FILE --out ...
     python benchmarks/accuracy.py table results.jsonl --plot results.png
 
-`--split unseen` scores pairs with one molecule, or both, that no row to learn from has. A run
-appends one JSON line for each data set, part, method and metric; what is there already is not
+`--split unseen` scores pairs with one molecule, or both, that no train row of any data set has; a
+checkpoint has to be trained with the same molecules aside (`--set unseen=...` of `moltc train`). A
+run appends one JSON line for each data set, part, method and metric; what is there already is not
 computed again. `run` ends with the table of the whole file.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -29,10 +31,13 @@ from baselines import chemprop_pairs, trivial
 from baselines.problem import SCORED, SPLITS, Problem, Solved, read_published, read_unseen
 from measuring import DATA, described
 
+from moltc_vllm.data.files import sha256
 from moltc_vllm.data.sources import get_source
 from moltc_vllm.evaluate import evaluate
+from moltc_vllm.models.checkpoint import read_card
 from moltc_vllm.tasks import get_task
 
+CHECKPOINT = "checkpoint"  # what every run calls its result
 METHODS = ("trivial", "fingerprints", "chemprop", "moltc")
 NAMES = [source.name for source in SCORED]
 DEFAULT = [
@@ -63,7 +68,9 @@ def identity(name: str, method: str, arguments: argparse.Namespace) -> dict[str,
     elif method == "moltc":
         settings = {"model": arguments.name or _folder_name(arguments)}
         if arguments.predictions is None:
-            settings["engine"] = arguments.engine
+            settings |= {"engine": arguments.engine, "weights": weights_of(arguments.model)}
+        else:
+            settings["predictions"] = sha256(arguments.predictions)
     if arguments.split == "unseen":
         settings |= {"fraction": arguments.fraction, "split_seed": arguments.split_seed}
     who = {
@@ -75,6 +82,8 @@ def identity(name: str, method: str, arguments: argparse.Namespace) -> dict[str,
         "settings": settings,
         "learned_from": [name, *also] if learns else None,
         "related_held_back": (arguments.related or arguments.split == "unseen") if learns else None,
+        "data_sha256": sha256(arguments.folder / get_source(name).file),
+        "bootstrap": arguments.bootstrap,
     }
     return json.loads(json.dumps(who))  # as it is read back
 
@@ -87,8 +96,14 @@ def learned_too(name: str, arguments: argparse.Namespace) -> list[str]:
 
 def _folder_name(arguments: argparse.Namespace) -> str:
     """Of the checkpoint, or of what `moltc evaluate` wrote; where they are is nobody's business."""
-    folder = arguments.model or arguments.predictions.parent
-    return folder.resolve().name
+    folder = (arguments.model or arguments.predictions.parent).resolve()
+    return folder.parent.name if folder.name == CHECKPOINT else folder.name  # of a run
+
+
+def weights_of(model: Path) -> str:
+    """A checksum of a checkpoint's weights, so that another one of its name is not taken for it."""
+    found = read_card(model).get("sha256")
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def solve(method: str, problem: Problem, arguments: argparse.Namespace) -> Solved:
@@ -111,6 +126,8 @@ def solve(method: str, problem: Problem, arguments: argparse.Namespace) -> Solve
         )
     from baselines import moltc
 
+    if arguments.split == "unseen":
+        moltc.check_unseen(arguments.model, arguments.fraction, arguments.split_seed)
     if arguments.predictions is not None:
         solved = moltc.read_predictions(problem, arguments.predictions)
     else:
@@ -141,7 +158,6 @@ def scored(problem: Problem, solved: Solved, arguments: argparse.Namespace) -> I
                 "rows": metric.rows,
                 "answered": evaluation.counts.answered,
                 "asked": evaluation.counts.asked,
-                "data_sha256": data.sha256,
             }
 
 
@@ -264,6 +280,8 @@ def main() -> None:
         if "moltc" in arguments.method:
             if (arguments.model is None) == (arguments.predictions is None):
                 every.error("moltc needs either --model or --predictions")
+            if arguments.predictions is not None and arguments.split == "unseen":
+                every.error("what predictions know of the molecules is not known: give --model")
             if arguments.predictions is not None and len(arguments.data) > 1:
                 every.error("predictions are of one data set: name it with --data")
         run(arguments)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Result = dict[str, Any]
 
@@ -22,6 +23,12 @@ UNSEEN = {"one_unseen": "one unseen", "both_unseen": "both unseen"}
 MAIN = ("rmse", "auroc", "accuracy")
 """What is plotted: the first of these that a data set has."""
 
+_SAME = (
+    *("data", "part", "split", "method", "seed", "settings", "learned_from"),
+    *("related_held_back", "data_sha256", "bootstrap"),
+)
+"""What the results of one run have in common."""
+
 _COLOURS = {
     "trivial": "#8a8f98",
     "fingerprints": "#3caea3",
@@ -35,28 +42,55 @@ def read_results(path: Path) -> list[Result]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+class Run(NamedTuple):
+    """What one method, in one way, came to on one part of a data set."""
+
+    part: str
+    method: str
+    results: dict[str, Result]  # by metric
+
+    @property
+    def any(self) -> Result:
+        """What all its results have in common can be read from this one."""
+        return next(iter(self.results.values()))
+
+
 def markdown(results: Sequence[Result]) -> str:
     """One table of numbers, and one of labels for each set of metrics."""
-    groups: dict[tuple[str, ...], list[list[Result]]] = {}
+    groups: dict[tuple[str, ...], list[Run]] = {}
     for run in _runs(results):
-        found = {result["metric"] for result in run}
-        columns = NUMBERS if "mae" in found else LABELS
-        groups.setdefault(tuple(name for name in columns if name in found), []).append(run)
+        columns = NUMBERS if "mae" in run.results else LABELS
+        groups.setdefault(tuple(name for name in columns if name in run.results), []).append(run)
     return "\n\n".join(_table(metrics, runs) for metrics, runs in groups.items())
 
 
-def _runs(results: Iterable[Result]) -> list[list[Result]]:
-    """Results of one method on one part of a data set, together; data sets in their order."""
-    runs: dict[str, list[Result]] = {}
+def _runs(results: Iterable[Result]) -> list[Run]:
+    """Results of the same run together; data sets and methods in their order."""
+    found: dict[str, dict[str, Result]] = {}
     for result in results:
-        runs.setdefault(json.dumps([_part(result), _method(result)]), []).append(result)
-    places: dict[str, int] = {}
-    for part, *_ in map(json.loads, runs):
-        places.setdefault(part, len(places))
+        same = json.dumps([result.get(key) for key in _SAME], sort_keys=True)
+        found.setdefault(same, {})[result["metric"]] = result
+    runs = [Run(_part(one), _method(one), by) for by in found.values() for one in _first(by)]
+    places = {part: place for place, part in enumerate(dict.fromkeys(run.part for run in runs))}
     order = list(_COLOURS)
-    return sorted(
-        runs.values(), key=lambda run: (places[_part(run[0])], order.index(run[0]["method"]))
-    )
+    runs.sort(key=lambda run: (places[run.part], order.index(run.any["method"])))
+    alike = Counter((run.part, run.method) for run in runs)
+    return [
+        run._replace(method=f"{run.method}, {_settings(run.any)}")
+        if alike[run.part, run.method] > 1
+        else run
+        for run in runs
+    ]
+
+
+def _first(results: dict[str, Result]) -> list[Result]:
+    return list(results.values())[:1]
+
+
+def _settings(result: Result) -> str:
+    """All settings, for runs that cannot be told apart by their names."""
+    settings = {**result["settings"], "data": result["data_sha256"][:8]}
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _part(result: Result) -> str:
@@ -84,24 +118,30 @@ def _method(result: Result) -> str:
     return ", ".join(said)
 
 
-def _table(metrics: Sequence[str], runs: Sequence[Sequence[Result]]) -> str:
+def _table(metrics: Sequence[str], runs: Sequence[Run]) -> str:
     names = [(NUMBERS | LABELS)[metric] for metric in metrics]
     header = ["data", "method", *names, "rows", "learned from", "CPU s"]
     lines = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
     for run in runs:
-        first, by_name = run[0], {result["metric"]: result for result in run}
-        unit = next((result["unit"] for result in run if result["unit"]), None)
+        first = run.any
+        unit = next((result["unit"] for result in run.results.values() if result["unit"]), None)
         lines.append(
             [
-                _part(first) + (f", {unit}" if unit else ""),
-                _method(first),
-                *(_value(by_name.get(metric)) for metric in metrics),
-                f"{first['asked']:,}",
+                run.part + (f", {unit}" if unit else ""),
+                run.method,
+                *(_value(run.results.get(metric)) for metric in metrics),
+                _rows(first),
                 "" if first["train_rows"] is None else f"{first['train_rows']:,}",
                 "" if first["train_cpu_s"] is None else f"{first['train_cpu_s']:,.0f}",
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rows(result: Result) -> str:
+    """How many rows were asked about; errors of numbers and AUROC are of the answered ones only."""
+    asked, answered = result["asked"], result["answered"]
+    return f"{asked:,}" if asked == answered else f"{answered:,} of {asked:,} answered"
 
 
 def _value(result: Result | None) -> str:
@@ -118,12 +158,17 @@ def write_plot(path: Path, results: Sequence[Result]) -> None:
     """One panel for each part of a data set: its main metric, with the interval."""
     from matplotlib.figure import Figure
 
-    panels: dict[str, list[Result]] = {}
+    panels: dict[str, list[Run]] = {}
     for run in _runs(results):
-        by_name = {result["metric"]: result for result in run}
-        main = next((by_name[name] for name in MAIN if name in by_name), None)
-        if main is not None:
-            panels.setdefault(_part(main), []).append(main)
+        panels.setdefault(run.part, []).append(run)
+    mains = {part: _main(runs) for part, runs in panels.items()}
+    panels = {
+        part: [run for run in runs if mains[part] in run.results]
+        for part, runs in panels.items()
+        if mains[part]
+    }
+    if not panels:
+        return
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
     tallest = max(len(shown) for shown in panels.values())
@@ -133,15 +178,22 @@ def write_plot(path: Path, results: Sequence[Result]) -> None:
     for axes in list(every)[len(panels) :]:
         axes.remove()
     for axes, (title, shown) in zip(figure.axes, panels.items(), strict=True):
-        for place, result in enumerate(shown):
+        main = mains[title]
+        for place, run in enumerate(shown):
+            result = run.results[main]
             value, low, high = result["value"], result["low"], result["high"]
             spread = None if low is None else [[max(0, value - low)], [max(0, high - value)]]
             colour = _COLOURS[result["method"]]
             axes.errorbar(value, place, xerr=spread, fmt="o", color=colour, capsize=3)
-        axes.set_yticks(range(len(shown)), [_method(result) for result in shown], fontsize=8)
+        axes.set_yticks(range(len(shown)), [run.method for run in shown], fontsize=8)
         axes.set_ylim(len(shown) - 0.5, -0.5)
-        unit = f", {shown[0]['unit']}" if shown[0]["unit"] else ""
-        axes.set_xlabel((NUMBERS | LABELS)[shown[0]["metric"]] + unit, fontsize=9)
+        unit = shown[0].results[main]["unit"]
+        axes.set_xlabel((NUMBERS | LABELS)[main] + (f", {unit}" if unit else ""), fontsize=9)
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def _main(runs: Sequence[Run]) -> str:
+    """The main metric of a part; empty if no run has any."""
+    return next((name for name in MAIN if any(name in run.results for run in runs)), "")

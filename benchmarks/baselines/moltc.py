@@ -9,16 +9,37 @@ from baselines.problem import Answers, Problem, Solved
 from moltc_vllm.cli.engines import EngineName, open_engine
 from moltc_vllm.data import Row
 from moltc_vllm.evaluate import ask
+from moltc_vllm.evaluate.orders import BothOrders
+from moltc_vllm.models.checkpoint import read_card
 from moltc_vllm.tasks import Answer, Number, Task
+
+
+class UnseenError(ValueError):
+    """A checkpoint knows the molecules that it is to be asked about."""
 
 
 class PredictionsError(ValueError):
     """A file of predictions does not fit the data."""
 
 
+def check_unseen(model: Path, fraction: float, seed: int) -> None:
+    """Refuse a checkpoint that has learned from what is to be scored.
+
+    Raises:
+        UnseenError: Unless every stage of its training set the same molecules aside.
+    """
+    stages = read_card(model).get("stages", [])
+    wanted = {"fraction": fraction, "seed": seed}
+    if not stages or any(stage.get("unseen") != wanted for stage in stages):
+        raise UnseenError(
+            f"{model.name} was not trained without these molecules: every stage needs "
+            f"--set unseen='{{fraction: {fraction}, seed: {seed}}}'"
+        )
+
+
 def ask_checkpoint(problem: Problem, model: Path, engine: str) -> Solved:
-    """Ask about every row."""
-    loaded = open_engine(model, None, EngineName(engine))
+    """Ask about every row; of two drugs in both orders, as `moltc evaluate` does."""
+    loaded = BothOrders(open_engine(model, None, EngineName(engine)))
     return Solved({row.number: answer for row, answer in ask(loaded, problem.task, problem.asked)})
 
 

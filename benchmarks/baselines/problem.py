@@ -18,7 +18,7 @@ from moltc_vllm.data.files import sha256
 from moltc_vllm.data.keys import unordered
 from moltc_vllm.data.rows import read_split_rows
 from moltc_vllm.data.sources import SOURCES, Source, get_source
-from moltc_vllm.data.splits import TEST, TRAIN, VALID, read_parts
+from moltc_vllm.data.splits import TEST, TRAIN, VALID, flat_pair, read_parts
 from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN
 from moltc_vllm.data.unseen import read_unseen as unseen_of_all
 from moltc_vllm.tasks import Answer, Choice, Number, Task, get_task
@@ -105,8 +105,11 @@ def read_published(
         train = [row for part in parts.values() for row in part.rows[TRAIN]]
         valid = parts[name].rows[VALID]
     else:
-        more = (_by_split(get_source(other), folder)[TRAIN] for other in others)
-        train, valid = [*own[TRAIN], *(row for rows in more for row in rows)], own[VALID]
+        # Other data sets may leave stereochemistry out, and tell an answer as that of an isomer.
+        held = {flat_pair(row.molecules) for row in (*own[TEST], *own[VALID])}
+        more = [row for other in others for row in _by_split(get_source(other), folder)[TRAIN]]
+        kept = [row for row in more if flat_pair(row.molecules) not in held]
+        train, valid = [*own[TRAIN], *kept], own[VALID]
     tested = _pairs(own[TEST])
     valid = _without(valid, tested)
     task = get_task(source.task)
@@ -117,7 +120,7 @@ def read_published(
 def read_unseen(
     name: str, folder: Path, *, also: Iterable[str] = (), seed: int = 0, fraction: float = 0.1
 ) -> Problem:
-    """Pairs of a data set's train part with one molecule, or both, in no row to learn from.
+    """Pairs of a data set's train part with one molecule, or both, in no train row of any data set.
 
     Args:
         name: As in `read_published`, like ``folder`` and ``also``.

@@ -21,7 +21,7 @@ from rdkit import rdBase
 
 from moltc_vllm import __version__
 from moltc_vllm.chem import MoleculeError
-from moltc_vllm.data.files import sha256
+from moltc_vllm.data.files import DataError, sha256
 from moltc_vllm.data.held_back import read_held_back
 from moltc_vllm.data.instructions import (
     PAIR_TASK,
@@ -33,18 +33,19 @@ from moltc_vllm.data.instructions import (
     with_intervals,
 )
 from moltc_vllm.data.intervals import choose_intervals
+from moltc_vllm.data.keys import flat_key
 from moltc_vllm.data.libraries import LIBRARIES, read_libraries
 from moltc_vllm.data.measured import CAPTION_FILE, MEASURED
 from moltc_vllm.data.properties import Property, PropertyBook
-from moltc_vllm.data.rows import Row
-from moltc_vllm.data.shards import SHARD_ROWS, new_folder, write_manifest, write_shards
+from moltc_vllm.data.rows import Row, draw_rows
+from moltc_vllm.data.shards import FORMAT, SHARD_ROWS, write_manifest, write_shards
 from moltc_vllm.data.sources import SOURCES, Source, get_source
 from moltc_vllm.data.splits import TEST, TRAIN, Parts, read_parts
 from moltc_vllm.data.summary import numbers
 from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN, Unseen, unseen_splits
+from moltc_vllm.folders import new_folder
 from moltc_vllm.tasks import Number, Task, get_task
 
-FORMAT = 1
 UNSEEN = {KNOWN: 0, ONE_UNSEEN: 1, BOTH_UNSEEN: 2}
 
 Progress = Callable[[str, int, int], None]
@@ -122,16 +123,17 @@ def build(
     """
     _check(options)
     sources = [get_source(name) for name in options.sources]
-    with new_folder(out) as partial:
+    with new_folder(out, DataError) as partial:
         parts = read_parts(options.sources, folder)
         told = {one.tells[0] for one in MEASURED if one.tells}
-        book = PropertyBook(folder, read_held_back(told, folder))
+        book = PropertyBook(folder, read_held_back(told, folder, flat_key))
         unseen = _set_aside(parts, options)
-        tasks = {source.name: _task(source, parts[source.name], options) for source in sources}
+        wanted = list(_parts(parts, unseen, options))
+        tasks = {source.name: _task(source, wanted, options) for source in sources}
         bad: list[str] = []
         streams = [
             (part.name, len(part.rows), _instructions(part, tasks, book, options, bad))
-            for part in _parts(parts, unseen, options)
+            for part in wanted
         ]
         if options.pairs:
             stream = _pairs(read_libraries(folder), book, unseen, options)
@@ -154,7 +156,11 @@ def build(
                 "numpy": np.__version__,
             },
             "sources": {
-                source.name: _described(source, parts[source.name], tasks[source.name], folder)
+                source.name: {
+                    **_described(source, tasks[source.name], folder),
+                    "rows": {one.split: len(one.rows) for one in wanted if one.source is source},
+                    "held_back": parts[source.name].held_back,
+                }
                 for source in sources
             },
             "properties": book.counts(),
@@ -180,16 +186,25 @@ def _check(options: Options) -> None:
 def _set_aside(parts: dict[str, Parts], options: Options) -> Unseen | None:
     if options.split_by == "pair":
         return None
-    trained = {name: part.rows[TRAIN] for name, part in parts.items()}
+    # Drawn first: what is unseen depends on what is there.
+    trained = {
+        name: draw_rows(part.rows[TRAIN], options.limit, options.seed)
+        for name, part in parts.items()
+    }
     return unseen_splits(trained, options.seed, options.fraction, by=options.split_by)
 
 
-def _task(source: Source, parts: Parts, options: Options) -> Task:
+def _task(source: Source, parts: Sequence[_Part], options: Options) -> Task:
     """The task of a data set, with the intervals that are wanted."""
     task = get_task(source.task)
     if options.intervals == "table" or not isinstance(task.kind, Number):
         return task
-    return with_intervals(task, choose_intervals(numbers(parts.rows[TRAIN])))
+    learned = (part for part in parts if part.source is source and part.split == TRAIN)
+    rows = [row for part in learned for row, _ in part.rows]
+    try:
+        return with_intervals(task, choose_intervals(numbers(rows)))
+    except ValueError as error:
+        raise ValueError(f"{source.name}: {error}") from error
 
 
 def _parts(parts: dict[str, Parts], unseen: Unseen | None, options: Options) -> Iterator[_Part]:
@@ -281,15 +296,13 @@ def _watched(
     progress(name, total, total)
 
 
-def _described(source: Source, parts: Parts, task: Task, folder: Path) -> dict[str, Any]:
+def _described(source: Source, task: Task, folder: Path) -> dict[str, Any]:
     """What the manifest says of a data set."""
     described: dict[str, Any] = {
         "file": source.file,
         "sha256": sha256(folder / source.file),
         "task": source.task,
         "licence": source.licence,
-        "rows": {split: len(rows) for split, rows in parts.rows.items()},
-        "held_back": parts.held_back,
     }
     if isinstance(task.kind, Number):
         kind = task.kind

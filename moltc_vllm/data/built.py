@@ -10,6 +10,7 @@ from typing import Any
 from moltc_vllm.data.files import DataError, sha256
 from moltc_vllm.data.held_back import HeldBack, Place, read_held_back
 from moltc_vllm.data.instructions import PAIRS, UPPER_END, value_text
+from moltc_vllm.data.keys import flat_key
 from moltc_vllm.data.leaks import Check, Told, check_pairs, compare
 from moltc_vllm.data.measured import MEASURED
 from moltc_vllm.data.shards import read_manifest, read_records
@@ -120,7 +121,7 @@ def _check_properties(built: Path, folder: Path) -> Check:
     """Check that no molecule's properties are the answer about a pair that is held back."""
     check = Check("no property tells an answer")
     tells = {one.name: one.tells for one in MEASURED if one.tells}
-    held = read_held_back({family for family, _ in tells.values()}, folder)
+    held = read_held_back({family for family, _ in tells.values()}, folder, flat_key)
     for record in read_records(built, ["id", "source", "smiles", "properties"]):
         source = SOURCES.get(record["source"])
         for smiles, properties in zip(record["smiles"], record["properties"], strict=True):

@@ -22,8 +22,8 @@ _MOST_LABELS = 25
 def write_histogram(path: Path, parts: Parts) -> None:
     """Draw how the targets of each split are spread.
 
-    Numbers as densities, so that the splits can be compared, and on a logarithmic axis where the
-    intervals grow; labels as rows of the train part; lists as how many terms they have.
+    As shares of each split's rows, so that the splits can be compared: numbers on a logarithmic
+    axis where the intervals grow, labels, and of lists how many terms they have.
 
     Raises:
         ImportError: If matplotlib is not installed.

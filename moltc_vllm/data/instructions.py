@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from moltc_vllm.data.intervals import Intervals
 from moltc_vllm.data.properties import Property, statement
-from moltc_vllm.data.rows import Row, Target
+from moltc_vllm.data.rows import Row, Target, written
 from moltc_vllm.tasks import Number, Task
 from moltc_vllm.tasks.number import VALUE_MARK
 
@@ -127,9 +127,9 @@ def instruct(
         unseen: How many of its molecules are unseen.
 
     Raises:
-        ValueError: If the task cannot answer the target.
+        DataError: If the task cannot answer the target.
     """
-    answer = task.write(row.target)
+    answer = written(task, row, source)
     upper = statement(task.roles, properties)
     told = answer
     if isinstance(task.kind, Number) and chain in ("upper", "none"):

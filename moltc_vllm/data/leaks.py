@@ -109,7 +109,7 @@ def _check_book(folder: Path) -> Check:
     """Check that no property of a molecule is the answer about a pair that is held back."""
     check = Check("no property tells what a pair holds back")
     families = {one.tells[0] for one in MEASURED if one.tells}
-    held = read_held_back(families, folder)
+    held = read_held_back(families, folder, flat_key)
     book = PropertyBook(folder, held)
     for one in MEASURED:
         if one.tells is None:

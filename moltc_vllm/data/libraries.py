@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,6 @@ def read_molecules(path: Path) -> Iterator[str]:
             for line in lines:
                 if words := line.split():
                     yield str(words[0])
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or "it is damaged"
         raise DataError(f"{path.name} cannot be read: {reason}") from error

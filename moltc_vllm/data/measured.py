@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from moltc_vllm.chem import MoleculeError, canonical_key
+from moltc_vllm.chem import canonical_key
 from moltc_vllm.data.files import read_rows, require_columns
 
 MAX_CAPTION_WORDS = 30
@@ -127,15 +127,14 @@ def read_measured(one: Measured, folder: Path) -> Known[float]:
         DataError: If the file cannot be read, or lacks a column.
     """
 
-    def agreed(cells: list[str]) -> float | None:
-        values = [float(cell) for cell in cells]
+    def agreed(values: list[float]) -> float | None:
         low, high = min(values), max(values)
         plausible = one.bounds[0] <= low and high <= one.bounds[1]
         return (
             math.fsum(values) / len(values) if plausible and high - low <= one.tolerance else None
         )
 
-    return _read(folder / one.file, one.column, agreed)
+    return _read(folder / one.file, one.column, float, agreed)
 
 
 def read_captions(folder: Path) -> Known[str]:
@@ -147,7 +146,7 @@ def read_captions(folder: Path) -> Known[str]:
     Raises:
         DataError: If the file cannot be read, or lacks a column.
     """
-    return _read(folder / CAPTION_FILE, CAPTION, lambda cells: shortened(cells[0]))
+    return _read(folder / CAPTION_FILE, CAPTION, str, lambda texts: shortened(texts[0]))
 
 
 def shortened(caption: str) -> str | None:
@@ -161,28 +160,27 @@ def shortened(caption: str) -> str | None:
     return " ".join(kept) if len(kept) >= _MIN_CAPTION_WORDS else None
 
 
-def _read(path: Path, column: str, agreed: Callable[[list[str]], Value | None]) -> Known[Value]:
-    found: dict[str, list[str]] = {}
+def _read(
+    path: Path,
+    column: str,
+    read: Callable[[str], Value],
+    agreed: Callable[[list[Value]], Value | None],
+) -> Known[Value]:
+    found: dict[str, list[Value]] = {}
     unreadable = 0
     for smiles, cell in _cells(path, column):
         try:
-            found.setdefault(canonical_key(smiles), []).append(cell)
-        except MoleculeError:
+            value = read(cell)
+            if value == value:  # not a NaN, which is pandas' way to write a missing number
+                found.setdefault(canonical_key(smiles), []).append(value)
+        except ValueError:  # a `MoleculeError`, or not a number
             unreadable += 1
-    values: dict[str, Value] = {}
-    for key, cells in found.items():
-        try:
-            value = agreed(cells)
-        except ValueError:  # not a number
-            unreadable += len(cells)
-            continue
-        if value is not None:
-            values[key] = value
+    values = {key: told for key, cells in found.items() if (told := agreed(cells)) is not None}
     return Known(values, len(found) - len(values), unreadable)
 
 
 def _cells(path: Path, column: str) -> Iterator[tuple[str, str]]:
     require_columns(path, ("smiles", column))
     for row in read_rows(path, ("smiles", column)):
-        if row[column]:
+        if row[column] not in (None, ""):
             yield row["smiles"] or "", str(row[column])

@@ -113,6 +113,24 @@ def draw_rows(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
     return [rows[place] for place in sorted(chosen)]
 
 
+def written(task: Task, row: Row, source: str) -> str:
+    """The task's text about what was measured.
+
+    Args:
+        task: What is asked.
+        row: With a target.
+        source: Name of the data set, for the error.
+
+    Raises:
+        DataError: If the task cannot say it, as of a number outside its bounds.
+    """
+    try:
+        return task.write(row.target)
+    except ValueError as error:
+        pair = ", ".join(row.molecules)
+        raise DataError(f"{source}, row {row.number} ({pair}): {error}") from error
+
+
 def read_split_rows(path: Path, task: Task) -> Iterator[tuple[str, Row]]:
     """Every row of a task's data with its split, in the order of the file.
 

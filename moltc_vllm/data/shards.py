@@ -7,9 +7,7 @@ nothing, and is run again. There is no resuming, as the largest build takes minu
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +18,9 @@ from moltc_vllm.data.files import DataError, sha256
 from moltc_vllm.data.instructions import SCHEMA, Instruction
 
 MANIFEST = "manifest.json"
+FORMAT = 1
 SHARD_ROWS = 10_000
 """Records of a shard: as many as are in memory at once."""
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder to write to, which becomes ``out`` if all goes well and vanishes if not.
-
-    Raises:
-        DataError: If ``out`` is there already and not an empty folder, or cannot be made.
-    """
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} exists already; it is not written over")
-        if partial.exists():  # of a build that was killed
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"{out}: {error.strerror}") from error
-    try:
-        yield partial
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_shards(
@@ -86,11 +60,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(manifest, dict) and isinstance(manifest["shards"], list):
+        if manifest["format"] != FORMAT:
+            raise DataError(
+                f"{path} is of format {manifest['format']}, not {FORMAT}: build it again"
+            )
+        if isinstance(manifest["shards"], list) and isinstance(manifest["options"], dict):
             return manifest
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{folder} is no folder of instructions: no {MANIFEST}") from error
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         pass
     raise DataError(f"{path} is damaged")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from moltc_vllm.data.intervals import choose_intervals
 from moltc_vllm.data.keys import unordered
-from moltc_vllm.data.rows import Row, read_split_rows
+from moltc_vllm.data.rows import Row, read_split_rows, written
 from moltc_vllm.data.splits import TRAIN, VALID, Parts
 from moltc_vllm.tasks import Choice, Number, Task, get_task
 
@@ -59,7 +59,7 @@ def summarise(parts: Parts, folder: Path) -> dict[str, Any]:
             for place, role in enumerate(task.roles)
         },
         "target": _target(task, train) if train else None,
-        "text": _lengths(task, train) if train else None,
+        "text": _lengths(task, train, parts.source.name) if train else None,
     }
     if isinstance(task.kind, Number):
         summary["intervals"] = _intervals(task.kind, parts)
@@ -107,9 +107,9 @@ def _moments(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _lengths(task: Task, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+def _lengths(task: Task, rows: Sequence[Row], source: str) -> dict[str, dict[str, float]]:
     """Lengths of the answers."""
-    texts = [task.write(row.target) for row in rows]
+    texts = [written(task, row, source) for row in rows]
     characters, words = [len(text) for text in texts], [len(text.split()) for text in texts]
     return {"characters": _moments(characters), "words": _moments(words)}
 

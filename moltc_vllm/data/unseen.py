@@ -68,6 +68,10 @@ class Unseen:
     aside: frozenset[str]
     rows: dict[str, dict[str, list[Row]]]
 
+    def without_aside(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows that may be trained on, or chosen with."""
+        return [row for row in rows if not any(map(self.is_aside, row.molecules))]
+
     def is_aside(self, smiles: str) -> bool:
         """Whether a molecule must not be trained on, if the unseen are to be unseen."""
         return _key(self.by, smiles) in self.aside

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from transformers import GenerationConfig
 from transformers.initialization import no_init_weights
 
 from moltc_vllm import __version__
+from moltc_vllm.folders import new_folder
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.tokenizer import MoltcTokenizer, stop_token_id
@@ -175,41 +174,6 @@ def state_of(model: MoltcModel) -> dict[str, Tensor]:
     return {key: t.contiguous() for key, t in model.state_dict().items() if key not in tied}
 
 
-def ensure_free(folder: Path) -> None:
-    """Refuse a folder that something is in.
-
-    Raises:
-        CheckpointError: If it exists and is not an empty folder.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists and is not empty")
-
-
-@contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder that gets the name ``folder`` when the block ends, or vanishes if it fails.
-
-    Raises:
-        CheckpointError: If ``folder`` is in use.
-    """
-    ensure_free(folder)
-    above = [parent for parent in folder.parents if not parent.exists()]
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            for parent in above:
-                parent.rmdir()
-        raise
-
-
 def write_checkpoint(
     folder: Path,
     config: MoltcConfig,
@@ -237,7 +201,7 @@ def write_checkpoint(
         CheckpointError: If the folder is in use.
         ValueError: If the tokenizer has no token for the style's stop text.
     """
-    with new_folder(Path(folder)) as partial:
+    with new_folder(Path(folder), CheckpointError) as partial:
         config.save_pretrained(partial)
         style = config.style
         if style.chat_template is not None:

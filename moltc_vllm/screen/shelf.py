@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow as pa
 from moltc_vllm.screen.reading import Record, Table
 
 _BATCH = 4096
+_DECODED = 4  # batches as Python objects: a block of second molecules, and the first one at hand
 _ERROR = "error"
 _COLUMN = "cell {}"  # a file's own names may be anything
 
@@ -24,7 +25,6 @@ class Shelf:
 
     Attributes:
         columns: Their names.
-        bad: How many rows could not be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,21 +35,29 @@ class Shelf:
             name.decode() for key, name in metadata.items() if key.startswith(b"column ")
         )
         last = self._reader.num_record_batches - 1
+        self._decoded: dict[int, list[Record]] = {}
         self._rows = last * _BATCH + self._reader.get_batch(last).num_rows if last >= 0 else 0
 
     def __len__(self) -> int:
         return self._rows
 
-    def rows(self, start: int, stop: int) -> Iterator[Record]:
-        """Rows number ``start`` to ``stop``, counted from 0."""
-        while start < stop:
-            number, place = divmod(start, _BATCH)
-            count = min(stop - start, _BATCH - place)
-            batch = self._reader.get_batch(number).slice(place, count)
-            errors, *cells = (column.to_pylist() for column in batch.columns)
-            for error, row in zip(errors, zip(*cells, strict=True), strict=True):
-                yield Record((), error) if error is not None else Record(row)
-            start += count
+    def __getitem__(self, place: int) -> Record:
+        """The row at a place, from 0."""
+        if not 0 <= place < self._rows:
+            raise IndexError(f"there is no row {place} among {self._rows}")
+        number, place = divmod(place, _BATCH)
+        if number not in self._decoded:
+            if len(self._decoded) == _DECODED:
+                del self._decoded[next(iter(self._decoded))]  # the oldest
+            self._decoded[number] = self._decode(number)
+        return self._decoded[number][place]
+
+    def _decode(self, number: int) -> list[Record]:
+        errors, *cells = (column.to_pylist() for column in self._reader.get_batch(number).columns)
+        return [
+            Record(row) if error is None else Record((), error)
+            for error, row in zip(errors, zip(*cells, strict=True), strict=True)
+        ]
 
     def close(self) -> None:
         """Let the file go."""

@@ -9,10 +9,11 @@ from typing import Any
 
 from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.splits import TEST, read_parts
+from moltc_vllm.folders import new_folder
 from moltc_vllm.models.checkpoint import (
+    CheckpointError,
     load_model,
     load_tokenizer,
-    new_folder,
     read_card,
     write_card,
 )
@@ -110,6 +111,6 @@ def ship(
         "stages": stages,
         **({"note": note} if note else {}),
     }
-    with new_folder(folder) as partial:
+    with new_folder(folder, CheckpointError) as partial:
         shutil.copytree(checkpoint, partial, dirs_exist_ok=True)
         write_card(partial, card)

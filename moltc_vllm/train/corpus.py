@@ -131,10 +131,7 @@ def _measured(recipe: Recipe, folder: Path) -> _Measured:
     unseen, parts = read_unseen(folder, recipe.unseen.seed, recipe.unseen.fraction)
     return _Measured(
         {name: unseen.rows[name][KNOWN] for name in names},
-        {
-            name: [r for r in parts[name].rows[VALID] if not any(map(unseen.is_aside, r.molecules))]
-            for name in names
-        },
+        {name: unseen.without_aside(parts[name].rows[VALID]) for name in names},
         unseen.is_aside,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from moltc_vllm.chem import MoleculeError, PackedMolecule, featurize_library, packed_of
 from moltc_vllm.data.instructions import value_text
-from moltc_vllm.data.rows import Row
+from moltc_vllm.data.rows import Row, written
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.prompt import limits_of
 from moltc_vllm.models.tokenizer import MoltcTokenizer
@@ -111,7 +111,7 @@ def make_examples(
         if min(pair) < 0:
             continue
         pairs.append(pair)
-        text = answer_text(task, row.target)
+        text = answer_text(task, row)
         if isinstance(task.kind, Number) and not intervals:
             text = value_text(text)
         answers.append(numbers.setdefault(text, len(numbers)))
@@ -126,11 +126,15 @@ def make_examples(
     )
 
 
-def answer_text(task: Task, target: Any) -> str:
-    """What the model is taught to say; of a long list its beginning."""
-    if isinstance(task.kind, Terms):
-        return task.write(tuple(target)[:_TERMS])
-    return task.write(target)
+def answer_text(task: Task, row: Row) -> str:
+    """What the model is taught to say; of a long list its beginning.
+
+    Raises:
+        DataError: If the task cannot say it.
+    """
+    if isinstance(task.kind, Terms) and isinstance(row.target, tuple):
+        row = replace(row, target=row.target[:_TERMS])
+    return written(task, row, task.name)
 
 
 def _value(task: Task, target: Any) -> float:

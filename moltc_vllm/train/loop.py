@@ -20,12 +20,13 @@ from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from moltc_vllm.folders import new_folder
 from moltc_vllm.models.checkpoint import (
     CARD_FILE,
+    CheckpointError,
     load_config,
     load_model,
     load_tokenizer,
-    new_folder,
     read_card,
 )
 from moltc_vllm.models.moltc import MoltcModel
@@ -144,7 +145,7 @@ def _begin(recipe: Recipe, run: Path, checkpoint: Path | None) -> None:
         )
         return
     if load_config(checkpoint).projector_sharing == recipe.projectors:
-        with new_folder(start) as partial:
+        with new_folder(start, CheckpointError) as partial:
             shutil.copytree(checkpoint, partial, dirs_exist_ok=True)
     else:
         # A projector of a task that is not learned would pass for one that is.

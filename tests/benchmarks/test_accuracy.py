@@ -5,7 +5,7 @@ import sys
 
 import accuracy
 import pytest
-from accuracy_table import markdown, read_results
+from accuracy_table import markdown, read_results, write_plot
 
 from moltc_vllm.evaluate import evaluate
 from moltc_vllm.evaluate.predictions import write_predictions
@@ -123,6 +123,38 @@ def test_runs_that_differ_have_their_own_rows(tmp_path, run):
     table = markdown([*results, *other])
     assert "| trivial |" in table
     assert "| trivial, seed 4 | 9.00" in table
+
+
+def test_runs_that_are_called_alike_are_told_apart_by_their_settings(tmp_path, run):
+    run("trivial", "--data", "solubility")
+    results = read_results(tmp_path / "out.jsonl")
+
+    def asked(engine):
+        settings = {"model": "mini", "engine": engine}
+        return [one | {"method": "moltc", "settings": settings} for one in results]
+
+    lines = markdown([*results, *asked("torch"), *asked("vllm")]).splitlines()
+    assert len(lines) == 2 + 3
+    assert "| mini, model mini, engine torch, data " in lines[3]
+    assert "| mini, model mini, engine vllm, data " in lines[4]
+    assert "| mini |" in markdown([*results, *asked("torch")])
+
+
+def test_rows_without_an_answer_are_told(tmp_path, run):
+    run("trivial", "--data", "solubility")
+    results = [one | {"answered": 1} for one in read_results(tmp_path / "out.jsonl")]
+    assert "| 1 of 2 answered |" in markdown(results)
+
+
+def test_a_panel_has_one_metric(tmp_path, run):
+    run("trivial", "--data", "chchminer")
+    results = read_results(tmp_path / "out.jsonl")
+    # A model that never answered has no AUROC.
+    failed = [one | {"seed": 1, "value": 0.0} for one in results if one["metric"] == "accuracy"]
+    write_plot(tmp_path / "plot.png", [*failed, *results])
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+    write_plot(tmp_path / "none.png", [])
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_ways_to_set_molecules_aside_have_their_own_rows(tmp_path, run):

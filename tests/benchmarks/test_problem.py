@@ -1,7 +1,6 @@
 """What is learned from knows nothing of what is scored."""
 
 import pytest
-from baselines import problem
 from baselines.problem import SCORED, Problem, read_published, read_unseen
 
 from moltc_vllm.data import Row
@@ -25,10 +24,12 @@ def test_rows_of_a_data_set(tmp_path):
 
 def test_a_scored_pair_is_not_learned_from(tmp_path):
     of_freesolv = [("C", "O", 1, "train"), ("N", "O", 2, "valid"), ("CO", "O", 3, "test")]
+    of_freesolv.append(("CC(N)O", "O", 3, "test"))
     of_combisolv = [
         ("C", "O", 1, "train"),
         ("O", "CO", 3, "train"),  # the other way round: the same pair
         ("N", "O", 2, "train"),
+        ("C[C@H](N)O", "O", 3, "train"),  # an isomer of a tested one
         ("CCO", "O", 5, "train"),
         ("CCC", "O", 6, "test"),
     ]
@@ -78,7 +79,7 @@ def test_unseen_molecules(tmp_path, monkeypatch):
     parts = ["valid" if place % 7 == 3 else "train" for place in range(len(every))]
     rows = [(*pair, 1, part) for pair, part in zip(every, parts, strict=True)]
     write(tmp_path, "solv_solubility_logs", SOLUTION, [*rows, ("N", "O", 2, "test")])
-    monkeypatch.setattr(problem, "SOURCES", {"solubility": SOURCES["solubility"]})
+    monkeypatch.setattr("moltc_vllm.data.unseen.SOURCES", {"solubility": SOURCES["solubility"]})
     read = read_unseen("solubility", tmp_path, fraction=0.3)
     known = {smiles for row in read.train for smiles in row.molecules}
     for part, unseen in (("one_unseen", 1), ("both_unseen", 2)):

@@ -229,25 +229,25 @@ def test_what_a_killed_build_left_is_not_kept(small, tmp_path):
 def test_nothing_is_written_over(small, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="exists and is not empty"):
         build(small, tmp_path / "out", Options(FEW))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "reason"),
     [
-        {"sources": (), "pairs": 0},
-        {"properties": 0, "chain": "none"},
-        {"properties": 0, "pairs": 0},
-        {"pairs": -1},
-        {"limit": 0},
-        {"split_by": "molecule", "fraction": 1.5},
-        {"sources": ("nothing",)},
+        ({"sources": (), "pairs": 0}, "nothing to build"),
+        ({"properties": 0, "chain": "none"}, "at least one property is told"),
+        ({"properties": 0, "pairs": 0}, "at least one property is told"),
+        ({"pairs": -1}, "pairs is 0 or more"),
+        ({"limit": 0}, "limit 1 or more"),
+        ({"split_by": "molecule", "fraction": 1.5}, "fraction 1.5 of molecules is not between"),
+        ({"sources": ("nothing",)}, "unknown data set 'nothing'"),
     ],
 )
-def test_options_out_of_range(small, tmp_path, options):
-    with pytest.raises(ValueError, match=r"\w"):
+def test_options_out_of_range(small, tmp_path, options, reason):
+    with pytest.raises(ValueError, match=reason):
         build(small, tmp_path / "out", Options(**{"sources": ("freesolv",), **options}))
     assert list(tmp_path.iterdir()) == []
 

@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from moltc_vllm.folders import new_folder
 from moltc_vllm.models import (
     CheckpointError,
     create_checkpoint,
@@ -18,7 +19,6 @@ from moltc_vllm.models import (
 from moltc_vllm.models.checkpoint import (
     INDEX_FILE,
     expected_weights,
-    new_folder,
     state_of,
     write_checkpoint,
     write_weights,
@@ -184,11 +184,14 @@ def test_extra_files_appear_with_the_folder(tiny, tmp_path):
 
 def test_a_new_folder_replaces_an_empty_one_only(tmp_path):
     (tmp_path / "c").mkdir()
-    with new_folder(tmp_path / "c") as folder:
+    with new_folder(tmp_path / "c", CheckpointError) as folder:
         (folder / "x").write_text("x")
         assert list((tmp_path / "c").iterdir()) == []
     assert (tmp_path / "c" / "x").read_text() == "x"
-    with pytest.raises(CheckpointError, match="not empty"), new_folder(tmp_path / "c"):
+    with (
+        pytest.raises(CheckpointError, match="not empty"),
+        new_folder(tmp_path / "c", CheckpointError),
+    ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 

@@ -28,8 +28,12 @@ def test_rows_come_back_from_any_place(table, tmp_path):
     assert len(shelf) == 10_000
     whole = list(table.records())
     assert whole[3] == Record((), "the row has 1 columns, the header 3")
-    for start, stop in ((0, 10_000), (4090, 4100), (8191, 8193), (9999, 10_000), (5, 5)):
-        assert list(shelf.rows(start, stop)) == whole[start:stop]
+    assert [shelf[place] for place in range(10_000)] == whole
+    for place in (9_999, 0, 4_095, 4_096, 8_192, 5_000, 0):
+        assert shelf[place] == whole[place]
+    for place in (-1, 10_000):
+        with pytest.raises(IndexError, match=f"no row {place} among 10000"):
+            shelf[place]
     shelf.close()
 
 

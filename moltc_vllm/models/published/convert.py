@@ -9,7 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from moltc_vllm.models.checkpoint import ensure_free, expected_weights, write_checkpoint
+from moltc_vllm.folders import ensure_free
+from moltc_vllm.models.checkpoint import CheckpointError, expected_weights, write_checkpoint
 from moltc_vllm.models.config import MoltcConfig, ProjectorSharing
 from moltc_vllm.models.projector import projector_names
 from moltc_vllm.models.published.card import Sources, card_of
@@ -84,7 +85,7 @@ def convert_published(
         ValueError: If an option is none, or does not go with the others.
     """
     out = Path(out)
-    ensure_free(out)
+    ensure_free(out, CheckpointError)
     check_sharing(projector_sharing)
     if lora_as not in get_args(LoraUse):
         raise ValueError(f"LoRA as {lora_as!r} is none of {', '.join(get_args(LoraUse))}")

@@ -11,14 +11,13 @@ from typing import Any, get_args
 
 from torch import Tensor
 
+from moltc_vllm.folders import ensure_free, new_folder
 from moltc_vllm.models.checkpoint import (
     CARD_FILE,
     INDEX_FILE,
     CheckpointError,
-    ensure_free,
     expected_weights,
     load_config,
-    new_folder,
     read_card,
     read_weights,
     write_card,
@@ -75,7 +74,7 @@ def split_projectors(
         ValueError: If there is no such way, or the checkpoint names no tasks to have projectors.
     """
     check_sharing(projector_sharing)
-    ensure_free(Path(out))
+    ensure_free(Path(out), CheckpointError)
     if Path(out).resolve().is_relative_to(checkpoint.resolve()):
         raise CheckpointError(f"{out} is inside {checkpoint}, which is copied")
     old = load_config(checkpoint)
@@ -86,7 +85,7 @@ def split_projectors(
     origin = _origins(checkpoint, old, new)
     stored = sorted(path for path in checkpoint.iterdir() if _is_weights(path))
     card = _card(checkpoint, stored, old.projector_sharing, projector_sharing)
-    with new_folder(Path(out)) as folder:
+    with new_folder(Path(out), CheckpointError) as folder:
         for path in sorted(checkpoint.iterdir()):
             if path.is_dir():
                 shutil.copytree(path, folder / path.name)

@@ -1,0 +1,108 @@
+"""Where a screen's molecules are: the tables, their molecule columns, and what travels along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moltc_vllm.screen.plan import Todo
+from moltc_vllm.screen.reading import SMILES, TableError
+from moltc_vllm.screen.shelf import Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One molecule of every pair.
+
+    Attributes:
+        shelf: Its table.
+        column: The place of the column that has its SMILES.
+        name: What errors call its row: ``row``, ``left row``, ``right row``.
+    """
+
+    shelf: Shelf
+    column: int
+    name: str
+
+
+class Wanted(Exception):  # noqa: N818 (not an error of the program: a row without molecules)
+    """A pair that cannot be asked about; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Both sides of all pairs.
+
+    Attributes:
+        first: Of the first molecule.
+        second: Of the second molecule; the same table, if pairs were given as rows.
+    """
+
+    first: Side
+    second: Side
+
+    @property
+    def together(self) -> bool:
+        """Whether both molecules of a pair are in one row."""
+        return self.first.name == self.second.name
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the cells that travel along with a pair."""
+        if self.together:
+            return self.first.shelf.columns
+        return (
+            *(f"left_{name}" for name in self.first.shelf.columns),
+            *(f"right_{name}" for name in self.second.shelf.columns),
+        )
+
+    def cells(self, todo: Todo) -> tuple[str | None, ...]:
+        """What travels along with a pair; nothing from rows that could not be read."""
+        first = self._cells(self.first, todo.first)
+        return first if self.together else (*first, *self._cells(self.second, todo.second))
+
+    def molecules(self, todo: Todo) -> tuple[str, str]:
+        """The SMILES of a pair.
+
+        Raises:
+            Wanted: If one of its rows could not be read.
+        """
+        return self._smiles(self.first, todo.first), self._smiles(self.second, todo.second)
+
+    def _smiles(self, side: Side, place: int) -> str:
+        record = side.shelf[place]
+        if record.error is not None:
+            raise Wanted(f"{side.name} {place + 1}: {record.error}")
+        return record.cells[side.column]
+
+    def _cells(self, side: Side, place: int) -> tuple[str | None, ...]:
+        record = side.shelf[place]
+        return record.cells if record.error is None else (None,) * len(side.shelf.columns)
+
+
+def find_column(name: str, columns: Sequence[str], wanted: str | None) -> int:
+    """The column of a table that has the molecules.
+
+    Args:
+        name: Of the file.
+        columns: Of the table.
+        wanted: As the user named it; default: the only column, one called ``smiles`` in any case,
+            or the only one whose name has that in it.
+
+    Raises:
+        TableError: If there is none, or more than one could be meant.
+    """
+    if wanted is not None:
+        if wanted not in columns:
+            raise TableError(f"{name} has no column {wanted!r}; there are {', '.join(columns)}")
+        return list(columns).index(wanted)
+    if len(columns) == 1:
+        return 0
+    for is_meant in (lambda one: one.lower() == SMILES, lambda one: SMILES in one.lower()):
+        found = [place for place, one in enumerate(columns) if is_meant(one)]
+        if len(found) == 1:
+            return found[0]
+    raise TableError(
+        f"{name}: which column has the molecules is not clear, name it; there are "
+        f"{', '.join(columns)}"
+    )

@@ -1,0 +1,136 @@
+"""The output: Parquet files of so many pairs each, whole or not there at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+
+from moltc_vllm.screen.inputs import Inputs
+from moltc_vllm.screen.plan import Todo
+from moltc_vllm.tasks import Answer, Choice, Number, Task, Terms
+
+ROW, LEFT_ROW, RIGHT_ROW = "row", "left_row", "right_row"
+STATUS, ERROR, CONFIDENCE, TEXT = "status", "error", "confidence", "text"
+VALUE, UNIT, LOW, HIGH, LABEL, ITEMS = "value", "unit", "low", "high", "label", "items"
+
+_IDENTITY = b"moltc_screen"
+_DIGITS = 6  # of a confidence: what depends on the batch that a pair was in is beyond
+
+
+class Done(NamedTuple):
+    """A pair with its answer."""
+
+    todo: Todo
+    answer: Answer
+
+
+class Layout:
+    """The columns of a screen's parts.
+
+    ``row``, where a product ``left_row`` and ``right_row``, the input's own columns (those that are
+    called like one of ours get ``input_`` in front), ``status``, ``error``, what the task answers,
+    ``confidence``, and ``text`` if it is wanted or is the answer.
+
+    Args:
+        inputs: Whose columns travel along.
+        task: What is asked.
+        text: Whether the model's own words are kept.
+    """
+
+    def __init__(self, inputs: Inputs, task: Task, *, text: bool = False) -> None:
+        self._inputs = inputs
+        before = {ROW: pa.int64()}
+        if not inputs.together:
+            before |= {LEFT_ROW: pa.int64(), RIGHT_ROW: pa.int64()}
+        after = {STATUS: pa.string(), ERROR: pa.string(), **_answer_columns(task)}
+        after[CONFIDENCE] = pa.float64()
+        if text or not isinstance(task.kind, Choice | Number | Terms):
+            after[TEXT] = pa.string()
+        ours = {*before, *after}
+        named = [f"input_{one}" if one in ours else one for one in inputs.columns]
+        self._answer_columns = list(after)
+        fields = [*before.items(), *((name, pa.string()) for name in named), *after.items()]
+        self.schema = pa.schema(fields)
+
+    def table(self, rows: Iterable[Done]) -> pa.Table:
+        """Pairs as a table, in their order."""
+        lines = [self._cells(row) for row in rows]
+        columns: Iterable[Sequence[Any]] = zip(*lines, strict=True)
+        arrays = [
+            pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)
+        ]
+        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def _cells(self, row: Done) -> list[Any]:
+        todo, answer = row
+        places = [] if self._inputs.together else [todo.first + 1, todo.second + 1]
+        low, high = answer.interval or (None, None)
+        confidence = None if answer.confidence is None else round(answer.confidence, _DIGITS)
+        found = {
+            STATUS: answer.status,
+            ERROR: answer.error,
+            VALUE: answer.value,
+            UNIT: answer.unit,
+            LOW: low,
+            HIGH: high,
+            LABEL: answer.label,
+            ITEMS: answer.items,
+            CONFIDENCE: confidence,
+            TEXT: answer.text,
+        }
+        own = (found[name] for name in self._answer_columns)
+        return [todo.row, *places, *self._inputs.cells(todo), *own]
+
+
+def _answer_columns(task: Task) -> dict[str, pa.DataType]:
+    match task.kind:
+        case Choice():
+            return {LABEL: pa.string()}
+        case Number():
+            return {VALUE: pa.float64(), UNIT: pa.string(), LOW: pa.float64(), HIGH: pa.float64()}
+        case Terms():
+            return {ITEMS: pa.list_(pa.string())}
+        case _:
+            return {}
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """The file of a part."""
+    return folder / f"part-{number:06d}.parquet"
+
+
+def write_part(folder: Path, number: int, table: pa.Table, identity: str) -> None:
+    """Write a part; after this it is on the disk, before it is not there."""
+    marked = table.replace_schema_metadata({_IDENTITY: f"{identity} {number}"})
+    path = part_path(folder, number)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        pa_parquet.write_table(marked, file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    _sync(folder)
+
+
+def is_written(folder: Path, number: int, rows: int, identity: str) -> bool:
+    """Whether a part is there, whole, and of this very screen."""
+    try:
+        with pa_parquet.ParquetFile(part_path(folder, number)) as file:
+            mark = (file.schema_arrow.metadata or {}).get(_IDENTITY)
+            return file.metadata.num_rows == rows and mark == f"{identity} {number}".encode()
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _sync(folder: Path) -> None:
+    """Put a renamed file's new name on the disk, too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
