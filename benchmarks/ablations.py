@@ -120,6 +120,7 @@ def trained(variant: Variant, seed: int, folder: Path, arguments: argparse.Names
             new,
             seed=seed,
             phrases=training_phrases(),
+            tasks=["solvation", "pair_properties"],
             settings={"prompt_style": variant.style, "max_smiles_characters": _LONGEST},
         )
     before: Path | None = new

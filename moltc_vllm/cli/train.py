@@ -33,6 +33,8 @@ def train(
     ] = False,
 ) -> None:
     """Train a model by a recipe; an interrupted run goes on when the command is given again."""
+    from accelerate import PartialState
+
     from moltc_vllm.data import DataError
     from moltc_vllm.data.sources import data_folder
     from moltc_vllm.models.checkpoint import CheckpointError
@@ -48,6 +50,8 @@ def train(
         fail(str(error))
     if outcome.checkpoint is None:
         raise typer.Exit(130)
+    if not PartialState().is_main_process:
+        return
     if json:
         summary = {
             "checkpoint": str(outcome.checkpoint),

@@ -28,6 +28,7 @@ from moltc_vllm.models.weights import misfits
 
 INDEX_FILE = "model.safetensors.index.json"
 CARD_FILE = "card.json"
+CONFIG_FILE = "config.json"
 SHARD_BYTES = 5 * 2**30
 
 

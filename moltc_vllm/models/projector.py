@@ -87,5 +87,6 @@ class ProjectorBank(nn.ModuleDict):
         out = tokens.new_empty(*tokens.shape[:2], self.width)
         for number in index.unique().tolist():
             rows = (index == number).nonzero().flatten().to(tokens.device)
-            out = out.index_copy(0, rows, layers[number](tokens[rows]))
+            # Of one dtype also where autocast makes the product's narrower.
+            out = out.index_copy(0, rows, layers[number](tokens[rows]).to(out.dtype))
         return out

@@ -19,6 +19,9 @@ from moltc_vllm.train.examples import Molecules
 
 IGNORED = -100
 
+_STEP = 8
+"""Prompts whose lengths differ by less go through the language model together."""
+
 
 class Item(NamedTuple):
     """One pair to learn: molecules by number in the task's order, and the answer's tokens."""
@@ -30,11 +33,11 @@ class Item(NamedTuple):
 
 
 class Group(NamedTuple):
-    """G pairs of the same number of tokens, T."""
+    """G pairs of about the same number of tokens."""
 
-    input_ids: Tensor  # [G, T] prompt and answer without its last token
+    input_ids: Tensor  # [G, T] prompt and answer without its last token, padded on the right
     labels: Tensor  # [G, A] the answers' tokens; IGNORED after the shorter ones
-    start: int  # where the first of them is predicted; those of the others follow
+    start: Tensor  # [G] on the host: where the first of them is predicted; the others follow
     places: slice  # which of the batch's places are theirs
     values: Tensor  # [G] float32
     tasks: list[Task]
@@ -54,8 +57,8 @@ class Batch(NamedTuple):
 class Collator:
     """Puts pairs into batches as the checkpoint's prompt style asks about them.
 
-    Pairs whose prompts are equally long, and whose answers are about so, go through the language
-    model together: little is padded.
+    Pairs whose prompts and answers are about equally long go through the language model together:
+    little is padded.
 
     Args:
         molecules: All molecules by number.
@@ -85,7 +88,7 @@ class Collator:
             length = len(item.answer)
             # Up to four tokens exactly, then in doublings.
             key = length if length <= 4 else 1 << (length - 1).bit_length()
-            alike.setdefault((len(prompt), key), []).append(number)
+            alike.setdefault((-(-len(prompt) // _STEP), key), []).append(number)
         places: list[int] = []
         projector: list[int] = []
         groups = []
@@ -111,9 +114,10 @@ class Collator:
     def _group(
         self, chosen: list[tuple[list[int], Item]], places: slice, numbers: list[int]
     ) -> Group:
-        start = len(chosen[0][0]) - 1
+        start = torch.tensor([len(prompt) - 1 for prompt, _ in chosen])
         longest = max(len(item.answer) for _, item in chosen)
-        width = start + max(longest, 1)  # the last token of an answer is only predicted
+        # The last token of an answer is only predicted.
+        width = int(start.max()) + max(longest, 1)
         input_ids = torch.full((len(chosen), width), int(self._tokenizer.pad_token_id))
         labels = torch.full((len(chosen), longest), IGNORED)
         for row, (prompt, item) in enumerate(chosen):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.splits import TEST, read_parts
@@ -66,7 +65,6 @@ def ship(
     folder: Path,
     *,
     name: str,
-    stages: list[dict[str, Any]],
     note: str = "",
     most: int | None = None,
 ) -> None:
@@ -77,7 +75,6 @@ def ship(
         data: Folder of the data files, for the test parts.
         folder: Where to; must not exist, or be empty.
         name: Of the model.
-        stages: The recipes that led to it, in order.
         note: What else is to be known; empty: nothing.
         most: Measure on so many pairs of each data set only.
 
@@ -86,6 +83,7 @@ def ship(
         DataError: If the data cannot be read.
     """
     before = read_card(checkpoint)
+    stages = before["stages"]
     trained_on = sorted({one for stage in stages for one in stage["parts"] if one in SOURCES})
     card = {
         "name": name,

@@ -99,9 +99,7 @@ def read_corpus(
         tell(f"left out: {error}")
     train, valid = (
         {
-            name: make_examples(
-                _task(name), rows, molecules, tokenizer, intervals="lower" not in recipe.ablate
-            )
+            name: make_examples(_task(name), rows, molecules, tokenizer, intervals=recipe.intervals)
             for name, rows in sets.items()
         }
         for sets in (learned, looked_at)

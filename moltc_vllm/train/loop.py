@@ -17,12 +17,14 @@ from typing import Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from safetensors import SafetensorError
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from moltc_vllm.folders import new_folder
 from moltc_vllm.models.checkpoint import (
     CARD_FILE,
+    CONFIG_FILE,
     CheckpointError,
     load_config,
     load_model,
@@ -42,7 +44,7 @@ from moltc_vllm.train.order import Order, shares, step_rng
 from moltc_vllm.train.recipe import Recipe
 from moltc_vllm.train.result import save_trained
 from moltc_vllm.train.sharing import parameter_groups, prepare_model
-from moltc_vllm.train.state import new_state, remember_recipe, states
+from moltc_vllm.train.state import Begun, check_begun, new_state, remember_begun, states
 from moltc_vllm.train.validate import validate
 from moltc_vllm.train.vocabulary import training_phrases
 
@@ -63,6 +65,16 @@ class Watcher(Protocol):
     def at(self, step: int, steps: int, pairs_per_second: float, loss: float) -> None:
         """A step is done."""
         ...
+
+
+class _Nobody:
+    """Watches the processes that are not the first one: what they do is told there."""
+
+    def tell(self, line: str) -> None:
+        pass
+
+    def at(self, step: int, steps: int, pairs_per_second: float, loss: float) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +114,21 @@ def train(
         CheckpointError: If the model cannot be read.
         DataError: If the data cannot be read.
     """
-    remember_recipe(
-        run, {**recipe.model_dump(mode="json"), "from": str(checkpoint or recipe.start)}
-    )
+    # A step need not have pairs of every task, and each has projectors of its own.
+    partial = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[partial])
+    if not accelerator.is_main_process:
+        watcher = _Nobody()
+    begun = Begun(recipe, str(checkpoint or recipe.start), accelerator.num_processes)
+    check_begun(run, begun)
     done = run / CHECKPOINT
     if (done / CARD_FILE).is_file():
         watcher.tell(f"{run} is finished")
         return Outcome(done, recipe.steps, read_card(done)["metrics"]["valid"])
-    # A step need not have pairs of every task, and each has projectors of its own.
-    partial = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[partial])
+    accelerator.wait_for_everyone()  # all have looked
     if accelerator.is_main_process:
         _begin(recipe, run, checkpoint)
+        remember_begun(run, begun)
     accelerator.wait_for_everyone()
     start = run / "start"
     model, tokenizer = load_model(start), load_tokenizer(start)
@@ -144,9 +159,16 @@ def _begin(recipe: Recipe, run: Path, checkpoint: Path | None) -> None:
             tasks=learned,
         )
         return
-    if load_config(checkpoint).projector_sharing == recipe.projectors:
+    old = load_config(checkpoint)
+    if old.projector_sharing == recipe.projectors:
+        added = [name for name in learned if name not in old.tasks]
+        if added and recipe.projectors == "task_role":
+            raise CheckpointError(f"{checkpoint} has no projectors of {', '.join(added)}")
         with new_folder(start, CheckpointError) as partial:
             shutil.copytree(checkpoint, partial, dirs_exist_ok=True)
+            config = json.loads((partial / CONFIG_FILE).read_text())
+            config["tasks"] = [*old.tasks, *added]
+            (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     else:
         # A projector of a task that is not learned would pass for one that is.
         split_projectors(checkpoint, start, recipe.projectors, tasks=learned)
@@ -186,7 +208,7 @@ class _Trainer:
         optimiser = torch.optim.AdamW(
             groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True
         )
-        learner = _Learner(model, AnswerLoss(recipe.loss, tokenizer, _are_intervals(recipe)))
+        learner = _Learner(model, AnswerLoss(recipe.loss, tokenizer, recipe.intervals))
         self.learner, self.optimiser = accelerator.prepare(learner, optimiser)
         self.collator = Collator(corpus.molecules, model.config, tokenizer, accelerator.device)
         self.average = _average_of(model, recipe.average)
@@ -211,9 +233,12 @@ class _Trainer:
                     self._write_losses(rate)
                 if self._is_due(recipe.validate_every):
                     valid = self._look()
-                if self._is_due(recipe.save_every) or interrupted():
-                    self._save()
                 if interrupted():
+                    self.accelerator.set_trigger()
+                stop = self.accelerator.check_trigger()  # all processes or none
+                if self._is_due(recipe.save_every) or stop:
+                    self._save()
+                if stop:
                     self.watcher.tell(f"interrupted after step {self.step}; run again to go on")
                     return Outcome(None, self.step, valid)
         valid = self._look()
@@ -248,7 +273,7 @@ class _Trainer:
             rng = step_rng(self.recipe.seed, name, self.step)
             turned = rng.random(part.pairs)[share] < 0.5
             whole = rng.random(part.pairs)[share] < self.recipe.loss.whole
-            decided = (Choice, Number) if _are_intervals(self.recipe) else Choice
+            decided = (Choice, Number) if self.recipe.intervals else Choice
             free = not isinstance(examples.task.kind, decided)
             for at, number in enumerate(chosen[share].tolist()):
                 pair = examples.molecules[number].tolist()
@@ -302,21 +327,31 @@ class _Trainer:
 
     def _resume(self) -> int:
         for step, folder in reversed(states(self.folder)):
-            self.accelerator.load_state(str(folder))
-            self.untold = json.loads((folder / "untold.json").read_text())
-            if self.average is not None:
-                self.average.load_state_dict(torch.load(folder / "average.pt", weights_only=True))
+            try:
+                self._load(folder)
+            except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+                reason = " ".join(str(error).split())[:200]
+                self.watcher.tell(f"{folder.name} cannot be read: {reason}")
+                continue
             self.watcher.tell(f"going on after step {step}")
             return step
         return 0
+
+    def _load(self, folder: Path) -> None:
+        self.accelerator.load_state(str(folder))
+        self.untold = json.loads((folder / "untold.json").read_text())
+        if self.average is not None:
+            average = torch.load(folder / "average.pt", weights_only=True, map_location="cpu")
+            self.average.load_state_dict(average)
 
     def _finish(self, valid: dict[str, dict[str, float]]) -> Path:
         folder = self.folder / CHECKPOINT
         if self.accelerator.is_main_process:
             shutil.rmtree(folder, ignore_errors=True)
+            before = read_card(self.folder / "start")
             card = {
                 "prompt_style": self.plain.config.prompt_style,
-                "recipe": self.recipe.model_dump(mode="json"),
+                "stages": [*before.get("stages", []), self.recipe.model_dump(mode="json")],
                 "trained_on": list(self.recipe.parts),
                 "tasks": [task.name for task in tasks_of(self.recipe)],
                 "metrics": {"valid": valid},
@@ -326,10 +361,6 @@ class _Trainer:
             for _, path in states(self.folder):
                 shutil.rmtree(path)
         return folder
-
-
-def _are_intervals(recipe: Recipe) -> bool:
-    return "lower" not in recipe.ablate
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

@@ -100,13 +100,19 @@ def answer_logits(
     Padding is on the right, where no token sees it: no mask is needed.
     """
     language: Any = model.language_model
-    decoder, head = language.get_decoder(), language.get_output_embeddings()
     tokens = model.encode_molecules(batch.molecules, batch.projector, batch.which)
     for group in batch.groups:
         embeds = model.splice(group.input_ids, tokens[group.places])
-        hidden = decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
         count = group.labels.shape[1] if whole else 1
-        logits = head(hidden[:, group.start : group.start + count]).float()
+        first, last = int(group.start.min()), int(group.start.max())
+        wanted = torch.arange(first, last + count, device=embeds.device)
+        logits = language(
+            inputs_embeds=embeds, use_cache=False, logits_to_keep=wanted
+        ).logits.float()
+        if first != last:
+            places = (group.start - first)[:, None] + torch.arange(count)
+            rows = torch.arange(len(places), device=logits.device)[:, None]
+            logits = logits[rows, places.to(logits.device)]
         if model.config.mask_molecule_token:  # the placeholder is never an answer
             logits[..., model.config.molecule_token_id] = float("-inf")
         yield group, logits

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +22,6 @@ from moltc_vllm.train.card import ship
 from moltc_vllm.train.log import read_log
 from moltc_vllm.train.loop import Outcome, Watcher, train
 from moltc_vllm.train.recipe import load_recipe
-from moltc_vllm.train.state import RECIPE_FILE
 
 STAGES = ("mini-pretrain", "mini-finetune")
 BY_HEART = "mini-smoke"
@@ -79,20 +77,21 @@ def ship_mini(data: Path, out: Path, checkpoint: Path, most: int | None = None) 
     """Measure the trained model on the test parts and put it into ``out/moltc-mini``."""
     folder = out / NAME
     shutil.rmtree(folder, ignore_errors=True)
-    stages = [json.loads((out / stage / RECIPE_FILE).read_text()) for stage in STAGES]
-    for before, after in pairwise(stages):
-        after["from"] = before["name"]  # not where it lay
-    ship(checkpoint, data, folder, name=NAME, stages=stages, most=most)
+    ship(checkpoint, data, folder, name=NAME, most=most)
     return folder
 
 
-def learn_by_heart(data: Path, out: Path) -> dict[str, float]:
+def learn_by_heart(data: Path, out: Path) -> dict[str, float] | None:
     """Let a new model learn a few pairs by heart; how many of each data set it then knows.
+
+    ``None`` if it was interrupted.
 
     Raises:
         AssertionError: If the loss has not fallen to a tenth, or it knows too few.
     """
     outcome = train(load_recipe(BY_HEART), data, out / BY_HEART, _Lines(BY_HEART, 20))
+    if outcome.checkpoint is None:
+        return None
     losses = [line["loss"] for line in read_log(out / BY_HEART) if "loss" in line]
     hits = {name: metrics["hits"] for name, metrics in outcome.valid.items()}
     if not losses[-1] < losses[0] / 10:
@@ -117,6 +116,8 @@ def main(
         result: dict[str, object] = {}
         if smoke:
             result["by_heart"] = learn_by_heart(folder, out)
+            if result["by_heart"] is None:
+                raise typer.Exit(130)
         outcome = train_mini(folder, out, smoke=smoke)
     except (DataError, ValueError, AssertionError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -152,6 +152,11 @@ class Recipe(BaseModel):
     save_every: Positive = 500
     seed: int = 0
 
+    @property
+    def intervals(self) -> bool:
+        """Whether a number's answer begins with its interval."""
+        return "lower" not in self.ablate
+
     @model_validator(mode="after")
     def _can_be_followed(self) -> Recipe:
         if not self.parts:
@@ -192,6 +197,8 @@ def load_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         text = (resources.files("moltc_vllm.train") / "recipes" / f"{name}.yaml").read_text()
     try:
         content = yaml.safe_load(text)
+        if not isinstance(content, dict):
+            raise RecipeError(f"recipe {name} is no list of settings")
         for change in changes:
             _change(content, change)
         return Recipe.model_validate(content)
@@ -213,4 +220,7 @@ def _change(content: Any, change: str) -> None:
         place = place.setdefault(step, {}) if isinstance(place, dict) else None
         if not isinstance(place, dict):
             raise RecipeError(f"{key!r}: {step!r} has nothing inside")
-    place[last] = yaml.safe_load(value)
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{change!r}: the value is not YAML") from error

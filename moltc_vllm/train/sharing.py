@@ -17,10 +17,17 @@ from moltc_vllm.train.recipe import Recipe
 
 
 def prepare_model(model: MoltcModel, recipe: Recipe) -> None:
-    """Set dropout, adapters and which weights want gradients, in place."""
+    """Set dropout, adapters and which weights want gradients, in place.
+
+    What is trained is float32, whatever it was stored in: half precision is for products, and an
+    optimiser's small steps are lost in it. A language model that stays as it is keeps its dtype.
+    """
     _set_dropout(model, recipe.dropout)
     model.requires_grad_(True)
+    model.molecule_encoder.float()
+    model.projectors.float()
     if recipe.language_model == "full":
+        model.language_model.float()
         return
     model.language_model.requires_grad_(False)
     if recipe.language_model == "lora":
@@ -36,6 +43,9 @@ def prepare_model(model: MoltcModel, recipe: Recipe) -> None:
             task_type="CAUSAL_LM",
         )
         model.language_model = get_peft_model(model.language_model, config)
+        for weight in model.language_model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -56,7 +66,10 @@ def _linear_weights(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _set_dropout(model: MoltcModel, rate: float) -> None:
-    """Graph encoder and Q-Former keep theirs as numbers, the language model in its settings too."""
+    """Ours is a number, as in some language models; others have modules, or one for attention."""
     for part in model.modules():
-        if isinstance(getattr(part, "dropout", None), float):
-            part.dropout = rate
+        if isinstance(part, nn.Dropout):
+            part.p = rate
+        for name in ("dropout", "attention_dropout"):
+            if isinstance(getattr(part, name, None), float):
+                setattr(part, name, rate)

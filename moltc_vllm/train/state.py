@@ -8,6 +8,9 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from moltc_vllm.train.recipe import Recipe
 
 RECIPE_FILE = "recipe.json"
 
@@ -49,19 +52,42 @@ def new_state(run: Path, step: int, *, main: bool, wait: Callable[[], None]) -> 
         shutil.rmtree(path)
 
 
-def remember_recipe(run: Path, content: dict[str, object]) -> None:
-    """Write the run's recipe, or refuse to go on with another one.
+class Begun(NamedTuple):
+    """How a run was begun, and has to go on."""
+
+    recipe: Recipe
+    start: str  # checkpoint, or preset
+    processes: int
+
+
+def check_begun(run: Path, wanted: Begun) -> None:
+    """Refuse to go on with a run in another way than it was begun.
 
     Raises:
-        ValueError: Naming what differs from the recipe that the run began with.
+        ValueError: Naming what differs.
     """
     path = run / RECIPE_FILE
-    if path.is_file():
-        before = json.loads(path.read_text())
-        told = json.loads(json.dumps(content))
-        differ = [key for key in {**before, **told} if before.get(key) != told.get(key)]
-        if differ:
-            raise ValueError(f"{run} was begun with other {', '.join(sorted(differ))}")
+    if not path.is_file():
         return
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    # Through the recipe, as one that is older lacks what was added since.
+    content = json.loads(path.read_text())
+    start, processes = content.pop("from"), content.pop("processes", 1)
+    before = _content(Begun(Recipe.model_validate(content), start, processes))
+    told = _content(wanted)
+    differ = [key for key in told if before[key] != told[key]]
+    if differ:
+        raise ValueError(f"{run} was begun with other {', '.join(sorted(differ))}")
+
+
+def remember_begun(run: Path, begun: Begun) -> None:
+    """Write how a run is begun, once all else has gone well."""
+    path = run / RECIPE_FILE
+    if not path.is_file():
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(_content(begun), indent=2) + "\n")
+        partial.replace(path)
+
+
+def _content(begun: Begun) -> dict[str, Any]:
+    recipe = begun.recipe.model_dump(mode="json")
+    return {**recipe, "from": begun.start, "processes": begun.processes}

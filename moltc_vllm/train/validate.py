@@ -61,6 +61,8 @@ class _Look:
         firsts = np.array([text[0] for text in self.examples.texts])[self.examples.answers]
         labels = self._label_tokens(kind)
         scale = interval_scale(self.examples.task, self.tokenizer)
+        if scale is not None and not scale.places.keys() >= set(firsts.tolist()):
+            scale = None  # answers without intervals
         hits: list[npt.NDArray[np.bool_]] = []
         found: list[npt.NDArray[np.float64]] = []
         start = 0

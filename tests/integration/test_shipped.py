@@ -8,6 +8,8 @@ import pytest
 from moltc_vllm.data import COLUMNS, read_dataset
 from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.models.prompt import Prompt
+from moltc_vllm.models.scale import interval_scale
 from moltc_vllm.plugin.server_process import ServerProcess
 from moltc_vllm.screen import HttpEngine
 from moltc_vllm.shipped import NAME, shipped_checkpoint
@@ -92,11 +94,15 @@ def test_all_ways_in_come_to_the_same(server):
 
 def test_a_number_is_the_mean_of_what_is_possible(server):
     pairs = [Pair(0, ("CCO", "O")), Pair(1, ("c1ccccc1", "CCCCCC"))]
-    for _, answer in HttpEngine(server.url).submit("solvation", pairs):
-        assert answer.stated is not None
+    task, engine = get_task("solvation"), TorchEngine(shipped_checkpoint())
+    scale = interval_scale(task, engine.tokenizer)
+    for pair, answer in HttpEngine(server.url).submit("solvation", pairs):
         low, high = answer.interval
         assert low <= answer.stated < high
-        assert abs(answer.value - answer.stated) < 10
+        text, _ = engine.style.compose(task, pair.molecules)
+        (found,) = engine.generate(task, [Prompt(text, list(pair.molecules), task.name)])
+        assert answer.value == pytest.approx(scale.mean(found.likely), abs=0.011)
+        assert answer.value != answer.stated
 
 
 def test_the_card_says_what_it_is():

@@ -9,8 +9,9 @@ import time
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
-from moltc_vllm.models.checkpoint import load_config, load_model
+from moltc_vllm.models.checkpoint import CheckpointError, load_config, load_model
 from moltc_vllm.models.engine import TorchEngine
 from moltc_vllm.tasks.engine import Pair
 from moltc_vllm.train.log import read_log
@@ -70,7 +71,7 @@ def test_what_it_writes_answers(whole):
     assert statuses == {0: "ok", 1: "bad_molecule"}
     card = json.loads((outcome.checkpoint / "card.json").read_text())
     assert card["trained_on"] == ["combisolv_exp", "zhangddi"]
-    assert card["recipe"]["steps"] == 12
+    assert [stage["steps"] for stage in card["stages"]] == [12]
     assert card["tasks"] == load_config(outcome.checkpoint).tasks == ["ddi", "solvation"]
     # What was only needed to go on is gone.
     assert not list(run.glob("state-*"))
@@ -100,6 +101,72 @@ def test_a_run_goes_on_with_its_own_recipe_only(whole, made_data):
     *_, run = whole
     with pytest.raises(ValueError, match="was begun with other learning_rate, steps"):
         train(small(steps=13, learning_rate=1e-4), made_data, run, Quiet())
+
+
+def test_a_run_begun_before_a_setting_was_added_can_go_on(whole, made_data):
+    *_, run = whole
+    content = json.loads((run / "recipe.json").read_text())
+    del content["ablate"], content["unseen"], content["processes"]
+    (run / "recipe.json").write_text(json.dumps(content))
+    train(small(), made_data, run, Quiet())
+    with pytest.raises(ValueError, match=r"was begun with other ablate$"):
+        train(small(ablate=["lower"]), made_data, run, Quiet())
+
+
+def test_a_run_that_could_not_begin_remembers_nothing(made_data, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(CheckpointError):
+        train(small(), made_data, run, Quiet(), checkpoint=tmp_path / "tpyo")
+    assert not (run / "recipe.json").exists()
+    with pytest.raises(CheckpointError, match="unknown preset 'mni'"):
+        train(small(start="mni"), made_data, run, Quiet())
+    assert not (run / "recipe.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_a_saved_state(whole, made_data, tmp_path, number):
+    class Impatient(Quiet):
+        def at(self, step, steps, pairs_per_second, loss):
+            super().at(step, steps, pairs_per_second, loss)
+            if step == 7:
+                os.kill(os.getpid(), number)
+
+    run, watcher = tmp_path / "run", Impatient()
+    outcome = train(small(), made_data, run, watcher)
+    assert (outcome.checkpoint, outcome.step) == (None, 7)
+    assert watcher.lines[-1] == "interrupted after step 7; run again to go on"
+    again = Quiet()
+    outcome = train(small(), made_data, run, again)
+    assert min(again.losses) == 8
+    expected = load_model(whole[0].checkpoint).state_dict()
+    for name, tensor in load_model(outcome.checkpoint).state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_damaged_state_costs_only_the_steps_since_the_one_before_it(made_data, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(ConnectionResetError):
+        train(small(), made_data, run, Quiet(stop_after=11))
+    (last,) = run.glob("state-*10")
+    for path in last.glob("model*"):
+        path.write_bytes(path.read_bytes()[:1000])
+    watcher = Quiet()
+    train(small(), made_data, run, watcher)
+    assert any(line.startswith(f"{last.name} cannot be read: ") for line in watcher.lines)
+    assert min(watcher.losses) == 6
+
+
+@pytest.mark.parametrize("projectors", ["role", "task_role"])
+def test_half_precision(made_data, tmp_path, projectors, request):
+    # The precision is the process's, and other tests have another one.
+    AcceleratorState._reset_state()
+    request.addfinalizer(AcceleratorState._reset_state)
+    recipe = small(precision="bf16", projectors=projectors, steps=2, gradient_checkpointing=True)
+    watcher = Quiet()
+    outcome = train(recipe, made_data, tmp_path / "run", watcher)
+    assert len(watcher.losses) == 2
+    weights = load_model(outcome.checkpoint).state_dict().values()
+    assert {one.dtype for one in weights if one.is_floating_point()} == {torch.float32}
 
 
 def test_killed_then_resumed(made_data, tmp_path):

@@ -20,6 +20,16 @@ class Watcher:
     def tell(self, line): pass
     def at(self, step, steps, rate, loss): pass
 
+batch = loop._Trainer._batch
+def counted(self):
+    made = batch(self)
+    pairs = [None] * dist.get_world_size()
+    dist.all_gather_object(pairs, made.pairs)
+    whole = sum(part.pairs for part in self.recipe.parts.values())
+    assert sum(pairs) == whole and min(pairs) > 0, f"of {whole} pairs the processes have {pairs}"
+    return made
+loop._Trainer._batch = counted
+
 finish = loop._Trainer._finish
 def checked(self, valid):
     sums = [float(weight.double().sum()) for weight in self.plain.parameters()]

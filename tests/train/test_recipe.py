@@ -31,6 +31,7 @@ def test_values_can_be_changed(tmp_path):
         ("mini-smoke", ["steps=many"], "recipe mini-smoke: steps: Input should be a valid integer"),
         ("mini-smoke", ["stepps=3"], "recipe mini-smoke: stepps: Extra inputs are not permitted"),
         ("mini-smoke", ["steps.a=3"], "'steps.a': 'steps' has nothing inside"),
+        ("mini-smoke", ["steps=["], "'steps=[': the value is not YAML"),
         ("mini-smoke", ["parts={}"], "a recipe needs at least one data set"),
         ("mini-smoke", ["parts.water.pairs=3"], "unknown data set 'water'; there are drugbank86"),
         ("mini-pretrain", ["projectors=role"], "in pretraining both molecules share one projector"),
@@ -41,3 +42,9 @@ def test_what_is_wrong_is_named(name, changes, message):
         load_recipe(name, changes)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_is_no_recipe(tmp_path):
+    (tmp_path / "mine.yaml").write_text("")
+    with pytest.raises(RecipeError, match="is no list of settings"):
+        load_recipe(tmp_path / "mine.yaml", ["steps=3"])

@@ -2,8 +2,16 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from moltc_vllm.models.checkpoint import load_model, load_tokenizer, read_weights
+from moltc_vllm.models.checkpoint import (
+    CheckpointError,
+    load_config,
+    load_model,
+    load_tokenizer,
+    read_card,
+    read_weights,
+)
 from moltc_vllm.models.engine import TorchEngine
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
@@ -12,7 +20,7 @@ from moltc_vllm.train.examples import Molecules
 from moltc_vllm.train.loop import train
 from moltc_vllm.train.loss import AnswerLoss
 from moltc_vllm.train.recipe import Loss
-from moltc_vllm.train.sharing import prepare_model
+from moltc_vllm.train.sharing import _set_dropout, prepare_model
 from tests.train.conftest import Quiet
 from tests.train.test_loop import small
 
@@ -115,6 +123,53 @@ def test_a_language_model_can_be_left_as_it_is(pretrained, made_data, tmp_path, 
         pair = [Pair(0, ("CCO", "O"))]
         ((_, with_it),) = TorchEngine(checkpoint).submit("solvation", pair)
         assert with_it.status == "ok"
+
+
+def test_another_task_for_the_same_projectors(pretrained, made_data, tmp_path):
+    recipe = small(projectors="shared", parts={"drugbank86": {"pairs": 6}}, steps=1)
+    checkpoint = train(
+        recipe, made_data, tmp_path / "run", Quiet(), checkpoint=pretrained
+    ).checkpoint
+    assert load_config(checkpoint).tasks == ["ddi", "solvation", "ddi_type"]
+    stages = read_card(checkpoint)["stages"]
+    assert [stage["stage"] for stage in stages] == ["pretrain", "finetune"]
+
+
+def test_projectors_that_are_missing_are_named(finetuned, made_data, tmp_path):
+    recipe = small(projectors="task_role", parts={"drugbank86": {"pairs": 6}}, steps=1)
+    with pytest.raises(CheckpointError, match="has no projectors of ddi_type"):
+        train(recipe, made_data, tmp_path / "run", Quiet(), checkpoint=finetuned)
+
+
+def test_what_is_trained_is_single_precision(pretrained):
+    for way, kept in (("full", torch.float32), ("lora", torch.bfloat16)):
+        model = load_model(pretrained, dtype=torch.bfloat16)
+        prepare_model(model, small(language_model=way))
+        weights = dict(model.named_parameters())
+        assert all(one.dtype == torch.float32 for one in weights.values() if one.requires_grad)
+        language = [one for name, one in weights.items() if name.startswith("language_model")]
+        assert {one.dtype for one in language if not one.requires_grad} <= {kept}
+
+
+def test_dropout_reaches_every_language_model():
+    for kind in (
+        LlamaConfig(
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            vocab_size=9,
+            num_attention_heads=2,
+        ),
+        GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=9),
+    ):
+        model = AutoModelForCausalLM.from_config(kind)
+        _set_dropout(model, 0.25)
+        rates = [part.p for part in model.modules() if isinstance(part, torch.nn.Dropout)]
+        rates += [
+            part.attention_dropout for part in model.modules() if hasattr(part, "attention_dropout")
+        ]
+        assert rates
+        assert set(rates) == {0.25}
 
 
 def test_lora_trains_little(pretrained):

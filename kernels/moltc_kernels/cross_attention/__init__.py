@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from moltc_kernels.cross_attention import naive
@@ -15,6 +16,7 @@ __all__ = ["KeyValue", "cross_attention"]
 def cross_attention(query: Tensor, tokens: Tensor, offsets: Tensor, layers: KeyValue) -> Tensor:
     """Ragged cross-attention; contract in `moltc_kernels.cross_attention.naive.cross_attention`."""
     chosen = form(__name__, query, tokens, *layers)
-    if chosen is naive and not tokens.is_cuda:  # a GPU waits for sizes longer than it pads
+    # A GPU would wait for the sizes longer than it pads.
+    if chosen is naive and torch.is_grad_enabled() and not tokens.is_cuda:
         return by_size(query, tokens, offsets, layers)
     return chosen.cross_attention(query, tokens, offsets, layers)
