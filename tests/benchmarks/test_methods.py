@@ -9,7 +9,7 @@ import pytest
 from baselines import chemprop_pairs, moltc, trivial
 from baselines.answers import label_answers
 from baselines.chemprop_pairs import ChempropError
-from baselines.moltc import PredictionsError
+from baselines.moltc import PredictionsError, UnseenError
 from baselines.problem import read_published
 
 from moltc_vllm.data import Row
@@ -247,3 +247,37 @@ def test_a_checkpoint_is_asked_about_the_scored_rows(tmp_path, monkeypatch):
     solved = moltc.ask_checkpoint(problem, tmp_path / "mini", "torch")
     assert opened == [(tmp_path / "mini", None, "torch")]
     assert {number: one.label_id for number, one in solved.answers.items()} == {7: 0, 8: 0, 9: 1}
+
+
+def test_two_drugs_are_asked_about_in_both_orders(tmp_path, monkeypatch):
+    interactions(tmp_path)
+    problem = read_published("chchminer", tmp_path)
+    asked = []
+
+    def answer(task, pair):
+        asked.append(pair.molecules)
+        # Sure of one order, and nearly sure of the contrary in the other one.
+        first = pair.molecules == min(pair.molecules, pair.molecules[::-1])
+        label, chance = (1, 0.9) if first else (0, 0.7)
+        return task.answer(task.write(label)).model_copy(update={"confidence": chance})
+
+    monkeypatch.setattr(moltc, "open_engine", lambda *_: FakeEngine(answer))
+    solved = moltc.ask_checkpoint(problem, tmp_path / "mini", "torch")
+    assert len(asked) == 2 * len(problem.asked)
+    for one in solved.answers.values():
+        assert (one.label_id, one.confidence) == (1, pytest.approx((0.9 + 0.3) / 2))
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, {"fraction": 0.1, "seed": 0}, {"fraction": 0.2, "seed": 1}]
+)
+def test_a_checkpoint_that_knows_the_molecules_is_refused(tmp_path, wrong):
+    wanted = {"fraction": 0.2, "seed": 0}
+    card = {"stages": [{"unseen": wanted}, {"unseen": wanted}]}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    moltc.check_unseen(tmp_path, 0.2, 0)
+    card["stages"][0]["unseen"] = wrong
+    for content in (card, {"stages": []}, {}):
+        (tmp_path / "card.json").write_text(json.dumps(content))
+        with pytest.raises(UnseenError, match="was not trained without these molecules"):
+            moltc.check_unseen(tmp_path, 0.2, 0)

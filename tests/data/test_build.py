@@ -3,14 +3,18 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from moltc_vllm.data import DataError
 from moltc_vllm.data import build as builder
 from moltc_vllm.data.build import Options, build
+from moltc_vllm.data.built import check_built
 from moltc_vllm.data.files import sha256
 from moltc_vllm.data.instructions import SCHEMA, value_text
 from moltc_vllm.data.keys import flat_key
@@ -198,6 +202,29 @@ def test_unseen_molecules(small, tmp_path, by):
         for one in found:
             if one["unseen"] is not None:
                 assert sum(flat_key(m) not in seen for m in one["smiles"]) == one["unseen"]
+
+
+def test_a_limit_goes_before_what_is_unseen(small, tmp_path):
+    """What is not among the records has not been seen."""
+    options = Options(
+        ("combisolv_exp",), pairs=0, split_by="molecule", fraction=0.3, limit=25, intervals="rule"
+    )
+    manifest = build(small, tmp_path / "out", options)
+    assert not [one for one in check_built(tmp_path / "out", small) if one.failed]
+    found = Counter(one["split"] for one in records(tmp_path / "out"))
+    assert manifest["sources"]["combisolv_exp"]["rows"] == found
+    assert found.total() == 25
+
+
+def test_a_number_that_cannot_be_said_is_named(small, tmp_path, monkeypatch):
+    parts = read_parts(["freesolv"], small)
+    row = replace(parts["freesolv"].rows["train"][0], target=-100.0)
+    parts["freesolv"].rows["train"] = (row,)
+    monkeypatch.setattr(builder, "read_parts", lambda *_: parts)
+    named = rf"^freesolv, row {row.number} \({re.escape(', '.join(row.molecules))}\): .*-100\.0 is"
+    with pytest.raises(DataError, match=named):
+        build(small, tmp_path / "out", Options(("freesolv",), pairs=0))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_limit_draws(small, tmp_path):

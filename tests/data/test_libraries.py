@@ -24,7 +24,14 @@ def test_each_molecule_once(small):
     assert len(found) < len(every)
 
 
-@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(b"C\n" * 99)[:-9]])
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
+WHOLE = gzip.compress(b"C\n" * 99)
+
+
+@pytest.mark.parametrize("content", [None, b"no gzip", WHOLE[:-9], flipped(WHOLE, 12)])
 def test_a_damaged_library_is_named(tmp_path, content):
     path = tmp_path / "bad.smi.gz"
     if content is not None:

@@ -7,7 +7,8 @@ import pytest
 from moltc_vllm.chem import MoleculeError
 from moltc_vllm.data.descriptors import DESCRIPTORS
 from moltc_vllm.data.held_back import HeldBack, Place
-from moltc_vllm.data.measured import MEASURED, shortened
+from moltc_vllm.data.keys import flat_key
+from moltc_vllm.data.measured import MEASURED, read_measured, shortened
 from moltc_vllm.data.properties import PROPERTY_NAMES, PropertyBook, statement
 
 FILES = {
@@ -81,6 +82,37 @@ def test_a_solubility_that_is_held_back_is_not_told(folder):
     assert "log_s" in told(book, "C")
     assert "log_s" not in told(book, "C", without=("solubility",))
     assert "log_s" in told(book, "C", without=("solvation",))
+
+
+def test_an_isomer_does_not_tell_what_is_held_back(folder):
+    """As the builder holds back: ESOL has no stereochemistry, the data set of solubilities has."""
+    held = HeldBack(flat_key)
+    held.add("solubility", ("C[C@H](N)O", "O"), Place("solubility", 7, "test"))
+    path = folder / "prop_esol.csv.gz"
+    path.write_bytes(gzip.compress(b"smiles,log_s_mol_per_l\nCC(N)O,0.3\nCC(N)N,0.4\n"))
+    book = PropertyBook(folder, held)
+    assert "log_s" not in told(book, "CC(N)O")
+    assert "log_s" in told(book, "CC(N)N")
+
+
+@pytest.mark.parametrize(
+    ("cells", "value", "unreadable", "vague"),
+    [
+        (["1.1", "n/a"], 1.1, 1, 0),  # one bad cell costs no good one
+        (["1.1", "nan"], 1.1, 0, 0),  # pandas' missing number
+        (["0"], 0.0, 0, 0),
+        (["nan"], None, 0, 0),
+        (["n/a"], None, 1, 0),
+        (["1", "9"], None, 0, 1),
+    ],
+)
+def test_cells_of_a_molecule(folder, cells, value, unreadable, vague):
+    rows = "".join(f"CCO,{cell}\n" for cell in cells)
+    path = folder / "prop_esol.csv.gz"
+    path.write_bytes(gzip.compress(f"smiles,log_s_mol_per_l\n{rows}".encode()))
+    known = read_measured(MEASURED[0], folder)
+    assert known.values == ({} if value is None else {"CCO": value})
+    assert (known.unreadable, known.vague) == (unreadable, vague)
 
 
 def test_what_is_not_plausible_is_not_told(folder):
