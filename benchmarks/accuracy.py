@@ -19,7 +19,6 @@ computed again. `run` ends with the table of the whole file.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from measuring import DATA, described
 from moltc_vllm.data.files import sha256
 from moltc_vllm.data.sources import get_source
 from moltc_vllm.evaluate import evaluate
-from moltc_vllm.models.checkpoint import read_card
+from moltc_vllm.models.checkpoint import weights_checksum
 from moltc_vllm.tasks import get_task
 
 CHECKPOINT = "checkpoint"  # what every run calls its result
@@ -102,8 +101,7 @@ def _folder_name(arguments: argparse.Namespace) -> str:
 
 def weights_of(model: Path) -> str:
     """A checksum of a checkpoint's weights, so that another one of its name is not taken for it."""
-    found = read_card(model).get("sha256")
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+    return weights_checksum(model)[:16]
 
 
 def solve(method: str, problem: Problem, arguments: argparse.Namespace) -> Solved:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import typer
 
 from moltc_vllm import __version__
-from moltc_vllm.cli import convert, data, demo, doctor, evaluate, init, predict, serve, train
+from moltc_vllm.cli import (
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    init,
+    predict,
+    screen,
+    serve,
+    train,
+)
 
 app = typer.Typer(
     name="moltc",
@@ -20,6 +31,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("screen")(screen.screen)
 # Everything after the folder belongs to vLLM: unknown options are passed on.
 app.command(
     "serve",

@@ -152,8 +152,9 @@ def _ask(engine: Engine, task: Task, data: Dataset) -> _Asked:
     """Ask about all rows; what was answered before an interruption or a failure is kept."""
     import httpx
 
-    from moltc_vllm.evaluate import EngineError, ask
+    from moltc_vllm.evaluate import ask
     from moltc_vllm.screen import ServerError
+    from moltc_vllm.tasks.engine import EngineError
 
     answers: dict[int, Answer] = {}
     failed = 0

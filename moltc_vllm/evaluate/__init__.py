@@ -1,6 +1,6 @@
 """How good a model's answers are: measured data in, metrics out, over any engine."""
 
-from moltc_vllm.evaluate.asking import EngineError, ask
+from moltc_vllm.evaluate.asking import ask
 from moltc_vllm.evaluate.orders import BothOrders
 from moltc_vllm.evaluate.scoring import Calibration, Counts, Evaluation, Metric, evaluate
 
@@ -8,7 +8,6 @@ __all__ = [
     "BothOrders",
     "Calibration",
     "Counts",
-    "EngineError",
     "Evaluation",
     "Metric",
     "ask",

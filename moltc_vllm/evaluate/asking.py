@@ -6,11 +6,7 @@ from collections.abc import Generator, Sequence
 
 from moltc_vllm.data.rows import Row
 from moltc_vllm.tasks import Answer, Task
-from moltc_vllm.tasks.engine import Engine, Pair
-
-
-class EngineError(RuntimeError):
-    """An engine answered what it was not asked."""
+from moltc_vllm.tasks.engine import Engine, EngineError, Pair
 
 
 def ask(engine: Engine, task: Task, rows: Sequence[Row]) -> Generator[tuple[Row, Answer]]:

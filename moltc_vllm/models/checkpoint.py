@@ -295,6 +295,21 @@ def _tied_keys(model: MoltcModel) -> set[str]:
     return {"language_model.lm_head.weight"} & set(model.state_dict())
 
 
+def weights_checksum(folder: Path) -> str:
+    """One checksum of all weights, as the card has them; computed, if it has none.
+
+    Raises:
+        CheckpointError: If the card cannot be read.
+    """
+    known = read_card(folder).get("sha256")
+    if not isinstance(known, dict) or not known:
+        paths = sorted(
+            (*folder.glob("model*.safetensors"), *folder.glob("adapters/*/*.safetensors"))
+        )
+        known = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Checksum of a file."""
     with path.open("rb") as file:

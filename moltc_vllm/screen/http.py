@@ -49,6 +49,26 @@ class HttpEngine:
             headers={"authorization": f"Bearer {key}"} if key else {},
         )
 
+    def served(self) -> str:
+        """Name of the model that answers.
+
+        Raises:
+            ServerError: If there is none of the name that was given, or none was and there are
+                several.
+        """
+        response = self.client.get("/v1/models")
+        if response.is_error:
+            raise ServerError(_message(response))
+        # Adapters have a parent: they are chosen by the task.
+        names = [one["id"] for one in response.json()["data"] if not one.get("parent")]
+        if self.model is not None:
+            if self.model not in names:
+                raise ServerError(f"there is no model {self.model!r}; there are {', '.join(names)}")
+            return self.model
+        if len(names) != 1:
+            raise ServerError(f"name one of the models: {', '.join(names)}")
+        return str(names[0])
+
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
     ) -> Iterator[tuple[Pair, Answer]]:

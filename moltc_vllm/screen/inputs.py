@@ -25,7 +25,7 @@ class Side:
     name: str
 
 
-class Wanted(Exception):  # noqa: N818 (not an error of the program: a row without molecules)
+class UnreadRowError(ValueError):
     """A pair that cannot be asked about; the message says why."""
 
 
@@ -65,14 +65,14 @@ class Inputs:
         """The SMILES of a pair.
 
         Raises:
-            Wanted: If one of its rows could not be read.
+            UnreadRowError: If one of its rows could not be read.
         """
         return self._smiles(self.first, todo.first), self._smiles(self.second, todo.second)
 
     def _smiles(self, side: Side, place: int) -> str:
         record = side.shelf[place]
         if record.error is not None:
-            raise Wanted(f"{side.name} {place + 1}: {record.error}")
+            raise UnreadRowError(f"{side.name} {place + 1}: {record.error}")
         return record.cells[side.column]
 
     def _cells(self, side: Side, place: int) -> tuple[str | None, ...]:

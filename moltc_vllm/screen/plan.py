@@ -125,6 +125,26 @@ class Triangle:
             first += 1
 
 
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """The first places of another plan.
+
+    Attributes:
+        plan: The other one.
+        most: So many.
+    """
+
+    plan: Plan
+    most: int
+
+    def __len__(self) -> int:
+        return min(self.most, len(self.plan))
+
+    def places(self, start: int, stop: int) -> Iterator[Todo]:
+        """See `Plan`."""
+        return self.plan.places(start, min(stop, len(self)))
+
+
 def _before(size: int) -> int:
     """Pairs of two different ones of so many."""
     return size * (size - 1) // 2

@@ -8,6 +8,10 @@ from typing import NamedTuple, Protocol
 from moltc_vllm.tasks.answer import Answer
 
 
+class EngineError(RuntimeError):
+    """An engine answered what it was not asked."""
+
+
 class Pair(NamedTuple):
     """One row of work; ``row`` finds its answer again."""
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 import torch
@@ -22,6 +18,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from moltc_vllm.folders import new_folder
+from moltc_vllm.interruption import interruptible
 from moltc_vllm.models.checkpoint import (
     CARD_FILE,
     CONFIG_FILE,
@@ -221,7 +218,7 @@ class _Trainer:
         recipe, began, done = self.recipe, time.monotonic(), 0
         valid: dict[str, dict[str, float]] = {}
         self.learner.train()
-        with _interruptible() as interrupted:
+        with interruptible() as interrupted:
             while self.step < recipe.steps:
                 terms = self._learn()
                 self.untold.append([float(term) for term in terms])
@@ -376,21 +373,3 @@ def _average_of(model: MoltcModel, decay: float) -> AveragedModel | None:
     if not decay:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM end the run after the step that is being done, with a saved state."""
-    asked: list[int] = []
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if asked:  # the second time it is meant
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltc_vllm.evaluate import EngineError, ask, evaluate
+from moltc_vllm.evaluate import ask, evaluate
 from moltc_vllm.evaluate.scoring import statistics
 from moltc_vllm.evaluate.statistic import Answered
 from moltc_vllm.tasks import Answer, get_task
+from moltc_vllm.tasks.engine import EngineError
 from tests.evaluate.fakes import FakeEngine, dataset, said, shuffled
 
 UNPARSED, BAD, ERROR = "unparsed", "bad_molecule", "error"
