@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import httpx
 
 from moltc_vllm.tasks import Answer
 from moltc_vllm.tasks.engine import Pair
+
+_AWAY = frozenset({429, 502, 503, 504})
 
 
 class ServerError(RuntimeError):
@@ -27,6 +31,8 @@ class HttpEngine:
         api_key: Default: the environment's ``OPENAI_API_KEY``, as other clients do.
         timeout_s: For one batch.
         beams: Answers are searched with so many beams; 1: greedily.
+        in_flight: Batches that are on their way at once, so that the server never waits for one.
+        waits_s: Before each further attempt, where the server cannot be reached or is overloaded.
     """
 
     def __init__(
@@ -38,11 +44,15 @@ class HttpEngine:
         api_key: str | None = None,
         timeout_s: float = 600.0,
         beams: int = 1,
+        in_flight: int = 4,
+        waits_s: Sequence[float] = (1.0, 4.0, 16.0),
     ) -> None:
         key = api_key or os.environ.get("OPENAI_API_KEY")
         self.model = model
         self.batch = batch
         self.beams = beams
+        self.in_flight = in_flight
+        self._waits_s = tuple(waits_s)
         self.client = httpx.Client(
             base_url=url.rstrip("/").removesuffix("/v1"),
             timeout=timeout_s,
@@ -76,22 +86,53 @@ class HttpEngine:
 
         Raises:
             ServerError: If the server refuses a batch as a whole (unknown task, model, ...).
+            httpx.HTTPError: If it cannot be reached, several times in a row.
         """
         source = iter(pairs)
-        while batch := list(itertools.islice(source, self.batch)):
-            body: dict[str, Any] = {"task": task, "pairs": [list(pair.molecules) for pair in batch]}
-            beams = self.beams if self.beams > 1 else None
-            optional: dict[str, Any] = {
-                "model": self.model,
-                "question": question,
-                "beams": beams,
-            }
-            body |= {name: value for name, value in optional.items() if value is not None}
-            response = self.client.post("/v1/interactions", json=body)
-            if response.is_error:
-                raise ServerError(_message(response))
-            answers = [Answer.model_validate(one) for one in response.json()["data"]]
-            yield from zip(batch, answers, strict=True)
+        waiting: dict[Future[list[Answer]], list[Pair]] = {}
+        with ThreadPoolExecutor(self.in_flight, thread_name_prefix="moltc-http") as pool:
+            try:
+                while True:
+                    while len(waiting) < self.in_flight:
+                        batch = list(itertools.islice(source, self.batch))
+                        if not batch:
+                            break
+                        waiting[pool.submit(self._ask, task, batch, question)] = batch
+                    if not waiting:
+                        return
+                    answered, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in answered:
+                        yield from zip(waiting.pop(future), future.result(), strict=True)
+            finally:
+                for future in waiting:  # the caller stopped early, or a batch was refused
+                    future.cancel()
+
+    def _ask(self, task: str, batch: list[Pair], question: str | None) -> list[Answer]:
+        """The answers to a batch, in its order."""
+        body: dict[str, Any] = {"task": task, "pairs": [list(pair.molecules) for pair in batch]}
+        optional = {
+            "model": self.model,
+            "question": question,
+            "beams": self.beams if self.beams > 1 else None,
+        }
+        body |= {name: value for name, value in optional.items() if value is not None}
+        response = self._post(body)
+        if response.is_error:
+            raise ServerError(_message(response))
+        return [Answer.model_validate(one) for one in response.json()["data"]]
+
+    def _post(self, body: dict[str, Any]) -> httpx.Response:
+        """The server's response; a server that is away for a moment is asked again."""
+        for wait_s in (*self._waits_s, None):
+            try:
+                response = self.client.post("/v1/interactions", json=body)
+                if response.status_code not in _AWAY or wait_s is None:
+                    return response
+            except httpx.TransportError:
+                if wait_s is None:
+                    raise
+            time.sleep(wait_s)
+        raise AssertionError("the last attempt returns or raises")
 
 
 def _message(response: httpx.Response) -> str:
