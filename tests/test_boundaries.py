@@ -12,7 +12,10 @@ import moltc_vllm
 PACKAGE = Path(moltc_vllm.__file__).parent
 ROOT = PACKAGE.parent
 
-# What each room may import of ours; `chem` and `tasks` are open to all.
+HALL = {"files", "interruption"}
+"""Modules that any room may use: they know of nothing but Python's own library."""
+
+# What each room may import of ours; `chem`, `tasks` and the hall are open to all.
 ALLOWED = {
     "chem": set(),
     "tasks": set(),
@@ -65,9 +68,15 @@ def test_rooms_import_downwards_only():
             if parts[0] != "moltc_vllm" or len(parts) < 3:
                 continue
             other = parts[1]
-            assert other in {room, "chem", "tasks", *ALLOWED[room]}, (
+            assert other in {room, "chem", "tasks", *HALL, *ALLOWED[room]}, (
                 f"{path.relative_to(ROOT)} imports {name}"
             )
+
+
+@pytest.mark.parametrize("name", sorted(HALL))
+def test_the_hall_knows_of_no_room(name):
+    used = {one.split(".")[0] for one in imports_of(PACKAGE / f"{name}.py")}
+    assert used <= {"__future__", *sys.stdlib_module_names}
 
 
 def test_light_rooms_know_nothing_of_torch():

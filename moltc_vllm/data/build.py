@@ -43,7 +43,7 @@ from moltc_vllm.data.sources import SOURCES, Source, get_source
 from moltc_vllm.data.splits import TEST, TRAIN, Parts, read_parts
 from moltc_vllm.data.summary import numbers
 from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN, Unseen, unseen_splits
-from moltc_vllm.folders import new_folder
+from moltc_vllm.files import new_folder
 from moltc_vllm.tasks import Number, Task, get_task
 
 UNSEEN = {KNOWN: 0, ONE_UNSEEN: 1, BOTH_UNSEEN: 2}

@@ -6,7 +6,6 @@ has types of its own.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
+
+from moltc_vllm import files
 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 # One thread: the order of rows is kept and a malformed row is named by its number.
@@ -32,8 +33,8 @@ def sha256(path: Path) -> str:
     Raises:
         DataError: If there is no such file.
     """
-    with _named(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with _named(path):
+        return files.sha256(path)
 
 
 def column_names(path: Path) -> list[str]:

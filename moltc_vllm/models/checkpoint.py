@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 from transformers.initialization import no_init_weights
 
 from moltc_vllm import __version__
-from moltc_vllm.folders import new_folder
+from moltc_vllm.files import new_folder, sha256
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.tokenizer import MoltcTokenizer, stop_token_id
@@ -308,9 +308,3 @@ def weights_checksum(folder: Path) -> str:
         )
         known = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

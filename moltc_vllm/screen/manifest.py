@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moltc_vllm import __version__
+from moltc_vllm.files import new_file
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -44,9 +45,8 @@ def open_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
             raise ManifestError(f"{folder} is not empty and has no {MANIFEST}: name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         content = {"format": _FORMAT, "moltc_vllm": __version__, "screen": dict(settings)}
-        partial = folder / f".{MANIFEST}.partial"
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        partial.replace(path)
+        with new_file(path) as partial:
+            partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
         return False
     try:
         before = json.loads(path.read_text("utf-8"))

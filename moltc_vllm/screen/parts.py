@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
+from moltc_vllm.files import new_file
 from moltc_vllm.screen.inputs import Inputs
 from moltc_vllm.screen.plan import Todo
 from moltc_vllm.tasks import Answer, Choice, Number, Task, Terms
@@ -107,14 +107,8 @@ def part_path(folder: Path, number: int) -> Path:
 def write_part(folder: Path, number: int, table: pa.Table, identity: str) -> None:
     """Write a part; after this it is on the disk, before it is not there."""
     marked = table.replace_schema_metadata({_IDENTITY: f"{identity} {number}"})
-    path = part_path(folder, number)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        pa_parquet.write_table(marked, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    _sync(folder)
+    with new_file(part_path(folder, number)) as partial:
+        pa_parquet.write_table(marked, partial, compression="zstd")
 
 
 def is_written(folder: Path, number: int, rows: int, identity: str) -> bool:
@@ -125,12 +119,3 @@ def is_written(folder: Path, number: int, rows: int, identity: str) -> bool:
             return file.metadata.num_rows == rows and mark == f"{identity} {number}".encode()
     except (OSError, pa.ArrowException):
         return False
-
-
-def _sync(folder: Path) -> None:
-    """Put a renamed file's new name on the disk, too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from moltc_vllm.files import sha256
 from moltc_vllm.screen.inputs import Inputs, Side, find_column
 from moltc_vllm.screen.manifest import identity_of, open_manifest
 from moltc_vllm.screen.parts import Layout
@@ -100,7 +101,7 @@ def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows
         "prompt": _prompt_version(task),
         "model": dict(model),
         "files": {
-            name: {"name": table.path.name, "sha256": _sha256(table.path)}
+            name: {"name": table.path.name, "sha256": sha256(table.path)}
             for name, table in tables.items()
         },
         "columns": [table.columns[place] for table, place in places],
@@ -202,8 +203,3 @@ def _prompt_version(task: Task) -> str:
     """Changes when a later version asks about a task, or reads its answers, in other words."""
     text = f"{task.question}\n{task.kind}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 
+from moltc_vllm.files import new_file
 from moltc_vllm.screen.reading import Record, Table
 
 _BATCH = 4096
@@ -80,18 +80,18 @@ def fill_shelf(table: Table, path: Path, tell: Callable[[int], None] = lambda _:
         [(name, pa.string()) for name in (_ERROR, *names)],
         metadata={f"column {place}": name for place, name in enumerate(table.columns)},
     )
-    partial = path.with_name(f".{path.name}.partial")
     done = 0
     records = table.records()
-    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+    none = (None,) * len(names)
+    with (
+        new_file(path) as partial,
+        pa.OSFile(str(partial), "wb") as file,
+        pa.ipc.new_file(file, schema) as writer,
+    ):
         while batch := list(itertools.islice(records, _BATCH)):
-            none = (None,) * len(names)
             columns = zip(*((r.error, *(r.cells or none)) for r in batch), strict=True)
             writer.write_batch(
                 pa.record_batch([pa.array(one, pa.string()) for one in columns], schema=schema)
             )
             done += len(batch)
             tell(done)
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    partial.replace(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.splits import TEST, read_parts
-from moltc_vllm.folders import new_folder
+from moltc_vllm.files import new_folder
 from moltc_vllm.models.checkpoint import (
     CheckpointError,
     load_model,

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from moltc_vllm.folders import new_folder
+from moltc_vllm.files import new_folder
 from moltc_vllm.interruption import interruptible
 from moltc_vllm.models.checkpoint import (
     CARD_FILE,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from moltc_vllm.files import new_file
 from moltc_vllm.train.recipe import Recipe
 
 RECIPE_FILE = "recipe.json"
@@ -83,9 +84,8 @@ def remember_begun(run: Path, begun: Begun) -> None:
     """Write how a run is begun, once all else has gone well."""
     path = run / RECIPE_FILE
     if not path.is_file():
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(_content(begun), indent=2) + "\n")
-        partial.replace(path)
+        with new_file(path) as partial:
+            partial.write_text(json.dumps(_content(begun), indent=2) + "\n")
 
 
 def _content(begun: Begun) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from moltc_vllm.folders import new_folder
+from moltc_vllm.files import new_folder
 from moltc_vllm.models import (
     CheckpointError,
     create_checkpoint,

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from moltc_vllm.folders import ensure_free
+from moltc_vllm.files import ensure_free
 from moltc_vllm.models.checkpoint import CheckpointError, expected_weights, write_checkpoint
 from moltc_vllm.models.config import MoltcConfig, ProjectorSharing
 from moltc_vllm.models.projector import projector_names

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from moltc_vllm.models.checkpoint import sha256
+from moltc_vllm.files import sha256
 
 
 def input_record(option: str, path: Path, inside: Path | None = None) -> dict[str, str]:

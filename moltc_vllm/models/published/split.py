@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from moltc_vllm.folders import ensure_free, new_folder
+from moltc_vllm.files import ensure_free, new_folder
 from moltc_vllm.models.checkpoint import (
     CARD_FILE,
     INDEX_FILE,

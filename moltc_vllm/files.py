@@ -1,11 +1,43 @@
-"""Folders that appear when they are whole, and not before."""
+"""Files and folders that appear when they are whole, and not before."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A hidden file that gets the name ``path`` when the block ends, or vanishes if it fails.
+
+    After the block it is on the disk, whatever happens then.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)  # its new name
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def ensure_free(folder: Path, refused: type[ValueError] = ValueError) -> None:
