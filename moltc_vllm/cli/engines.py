@@ -26,6 +26,7 @@ def open_engine(
     *,
     beams: int = 1,
     pad_query: bool = False,
+    score: bool = False,
 ) -> Engine:
     """The engine that the options of a command name; the command ends where they are wrong.
 
@@ -35,6 +36,7 @@ def open_engine(
         name: Which engine, if there is no endpoint.
         beams: Width of the beam search; 1 is greedy.
         pad_query: Of plain torch only.
+        score: Ask only what there is to decide; plain torch always asks for the whole answer.
     """
     # What an engine does by default it is not told.
     options: dict[str, Any] = {"beams": beams} if beams != 1 else {}
@@ -42,6 +44,8 @@ def open_engine(
         if endpoint is not None or name is not EngineName.torch:
             fail("the query can be padded with `--engine torch` only")
         options["pad_query"] = True
+    if score and (endpoint is not None or name is not EngineName.torch):
+        options["score"] = True
     if endpoint is not None:
         from moltc_vllm.screen import HttpEngine
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +58,10 @@ def screen(
         float | None, typer.Option(help="At the top only from this value or confidence on.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="At the top only rows with this label.")] = None,
-    text: Annotated[bool, typer.Option("--text", help="Keep the model's own words.")] = False,
+    text: Annotated[
+        bool,
+        typer.Option("--text", help="Keep the model's own words: slower, as all are generated."),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit status 3 if any row has no answer.")
     ] = False,
@@ -83,6 +86,7 @@ def screen(
     Every row of the input is a row of the output, with an answer or with the reason why there is
     none. A screen that was ended in any way goes on when the command is given again.
     """
+    from moltc_vllm.evaluate.orders import BothOrders
     from moltc_vllm.screen.prepare import Wish
     from moltc_vllm.screen.summary import Ranking
 
@@ -100,9 +104,14 @@ def screen(
         part_rows=part_rows,
         block=block,
     )
+
+    def opened() -> Engine:
+        made = open_engine(model, endpoint, engine, score=not text)
+        return BothOrders(made) if both_orders else made
+
     with Bars("rows") as bars:
         prepared = _prepare(wish, model, endpoint, both_orders, bars)
-        _run(prepared, model, endpoint, engine, both_orders, bars)
+        _run(prepared, opened, bars)
         summary = _finish(prepared, Ranking(top, smallest, threshold, label))
     if as_json:
         typer.echo(json.dumps(summary.as_json()))
@@ -144,14 +153,7 @@ def _model(model: Path | None, endpoint: str | None) -> dict[str, Any]:
     return {"name": folder.resolve().name, "sha256": weights_checksum(folder)}
 
 
-def _run(
-    prepared: Prepared,
-    model: Path | None,
-    endpoint: str | None,
-    engine: EngineName,
-    both_orders: bool,
-    bars: Bars,
-) -> None:
+def _run(prepared: Prepared, open_it: Callable[[], Engine], bars: Bars) -> None:
     """Answer what is missing; the command ends here if not all of it could be."""
     import httpx
 
@@ -169,7 +171,7 @@ def _run(
     before = total - sum(map(screen.size, missing))
     if prepared.goes_on:
         bars.tell(f"going on: {before:,} of {total:,} rows are there")
-    opened = _opened(model, endpoint, engine, both_orders)
+    opened = open_it()
     bars.begin("", before)
     again = "run the same command again to go on"
     try:
@@ -183,21 +185,9 @@ def _run(
         fail(f"interrupted after the parts that were begun; {again}", INTERRUPTED)
 
 
-def _opened(
-    model: Path | None, endpoint: str | None, engine: EngineName, both_orders: bool
-) -> Engine:
-    opened = open_engine(model, endpoint, engine)
-    if not both_orders:
-        return opened
-    from moltc_vllm.evaluate.orders import BothOrders
-
-    return BothOrders(opened)
-
-
 class _Watcher:
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._began = time.monotonic()
 
     def at(self, done: int, total: int, failed: int) -> None:
         self._bars.at("", done, total, f"{failed:,} failed")

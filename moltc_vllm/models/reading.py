@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -43,6 +44,30 @@ def read_answer(
         if mean is not None:
             return answer.model_copy(update={"value": mean})
     return answer
+
+
+def read_interval(
+    task: Task, tokenizer: Any, token: int, logprob: float, likely: Sequence[Likely]
+) -> Answer:
+    """The typed answer that the one token of an interval is; nothing is stated, nothing written.
+
+    Args:
+        task: What was asked.
+        tokenizer: The checkpoint's; it has a token for each interval.
+        token: That was chosen.
+        logprob: Of it, among all intervals.
+        likely: The likeliest intervals' tokens.
+    """
+    scale = interval_scale(task, tokenizer)
+    assert scale is not None
+    return Answer(
+        task=task.name,
+        status="ok",
+        value=scale.mean(likely),
+        unit=scale.kind.unit or None,
+        interval=scale.kind.intervals()[scale.places[token]],
+        confidence=min(math.exp(logprob), 1.0),
+    )
 
 
 # Every answer asks for the text of each of its tokens, and they are few: a grammar's.

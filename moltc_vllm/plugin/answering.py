@@ -8,24 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TextPrompt
-from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
-from vllm.v1.engine.exceptions import EngineGenerateError
 
-from moltc_vllm.models.beams import BeamSearch, Candidate
+from moltc_vllm.models.beams import BeamSearch
 from moltc_vllm.models.config import MoltcConfig
-from moltc_vllm.models.reading import read_answer, read_text
-from moltc_vllm.models.scale import LIKELIEST, Likely, interval_scale
+from moltc_vllm.models.forks import answer_tree
+from moltc_vllm.models.reading import read_answer, read_interval, read_text
+from moltc_vllm.models.scale import LIKELIEST, interval_scale
 from moltc_vllm.models.tokenizer import stop_token_id
+from moltc_vllm.plugin.inquiries import (
+    BeamInquiry,
+    Found,
+    GreedyInquiry,
+    Inquiry,
+    ScoredInquiry,
+)
 from moltc_vllm.plugin.molecules import MODALITY, BadMoleculeError, MoleculeSpec
 from moltc_vllm.tasks import (
     Answer,
     FailedStatus,
     Limits,
+    Number,
     Task,
     held_to_grammar,
 )
@@ -41,37 +48,16 @@ class Settings:
         max_tokens: Longest answer; default: the style's.
         beams: Search with so many beams; 1: greedily.
         limits: In place of the style's limits.
+        score: Ask only what there is to decide, see `moltc_vllm.plugin.scoring`. Labels come with
+            the same text; numbers, where each interval is one token, without a stated one and
+            without text. Other tasks are answered as always.
     """
 
     constrained: bool | None = None
     max_tokens: int | None = None
     beams: int = 1
     limits: Limits | None = None
-
-
-class Found(NamedTuple):
-    """A generated text, as tokens without the stop token."""
-
-    token_ids: Sequence[int]
-    logprobs: Sequence[float]
-    cut_off: bool
-    likely: Sequence[Likely] = ()  # first tokens; not of beams
-
-
-class Inquiry(Protocol):
-    """One pair's way through the engine."""
-
-    def requests(self) -> list[tuple[Any, SamplingParams]]:
-        """Engine inputs and parameters of the requests that are needed now."""
-        ...
-
-    def take(self, outputs: Sequence[RequestOutput]) -> Found | None:
-        """Take their outputs, in order; ``None``: more requests are needed.
-
-        Raises:
-            EngineGenerateError: If the engine failed on one of them.
-        """
-        ...
+    score: bool = False
 
 
 class Interviewer:
@@ -118,6 +104,8 @@ class Interviewer:
 
     def inquiry(self, task: Task, inputs: Any) -> Inquiry:
         """Begin with a rendered prompt."""
+        if self.settings.score and (tree := answer_tree(task, self.tokenizer)):
+            return ScoredInquiry(inputs, tree, self._likeliest)
         limits = self.settings.limits or self.style.limits(task)
         if self.settings.max_tokens is not None:
             longest = self.settings.max_tokens
@@ -130,6 +118,9 @@ class Interviewer:
 
     def answer(self, task: Task, found: Found) -> Answer:
         """The typed answer in a generated text."""
+        if found.scored and isinstance(task.kind, Number):
+            token, logprob = found.token_ids[-1], found.logprobs[-1]
+            return read_interval(task, self.tokenizer, token, logprob, found.likely)
         answer = read_answer(
             task, self.style, self.tokenizer, found.token_ids, found.logprobs, found.likely
         )
@@ -166,68 +157,6 @@ class Interviewer:
         )
 
 
-class GreedyInquiry:
-    """The likeliest tokens, in one request."""
-
-    def __init__(self, inputs: Any, params: SamplingParams) -> None:
-        self._request = (inputs, params)
-
-    def requests(self) -> list[tuple[Any, SamplingParams]]:
-        """That request."""
-        return [self._request]
-
-    def take(self, outputs: Sequence[RequestOutput]) -> Found:
-        """Its output."""
-        (completion,) = outputs[0].outputs
-        if completion.finish_reason not in ("stop", "length"):
-            raise EngineGenerateError(f"the engine gave no answer: {completion.finish_reason}")
-        ids = list(completion.token_ids)
-        logprobs = [
-            chosen[token].logprob
-            for token, chosen in zip(ids, completion.logprobs or [], strict=True)
-        ]
-        likely = [Likely(token, one.logprob) for token, one in completion.logprobs[0].items()]
-        if completion.finish_reason == "stop":
-            ids, logprobs = ids[:-1], logprobs[: len(ids) - 1]
-        return Found(ids, logprobs, completion.finish_reason == "length", likely)
-
-
-class BeamInquiry:
-    """A beam search: every step is one request of one token for each beam.
-
-    This is vLLM's own way, too: what beams have in common is in its prefix cache. Only the ranking
-    differs, see `moltc_vllm.models.beams`.
-    """
-
-    def __init__(self, inputs: Any, search: BeamSearch) -> None:
-        self._inputs = inputs
-        self._search = search
-        self._params = SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            logprobs=search.wanted,
-            ignore_eos=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-
-    def requests(self) -> list[tuple[Any, SamplingParams]]:
-        """One token of each open beam."""
-        prompt = list(self._inputs["prompt_token_ids"])
-        return [
-            ({**self._inputs, "prompt_token_ids": [*prompt, *beam.tokens]}, self._params)
-            for beam in self._search.open
-        ]
-
-    def take(self, outputs: Sequence[RequestOutput]) -> Found | None:
-        """Let the beams grow; the best answer, when no better one can come."""
-        self._search.advance([_candidates(output) for output in outputs])
-        if not self._search.done:
-            return None
-        best = self._search.best()[0]
-        return Found(best.tokens, best.logprobs, not best.stopped)
-
-
 def check_beams(beams: int, max_logprobs: int) -> None:
     """Refuse more beams than the engine tells candidates for.
 
@@ -241,14 +170,6 @@ def check_beams(beams: int, max_logprobs: int) -> None:
             parameter="beams",
             value=beams,
         )
-
-
-def _candidates(output: RequestOutput) -> list[Candidate]:
-    (completion,) = output.outputs
-    if not completion.logprobs:
-        raise EngineGenerateError(f"the engine gave no token: {completion.finish_reason}")
-    (top,) = completion.logprobs
-    return [Candidate(token, one.logprob) for token, one in top.items()]
 
 
 def failure(task: Task, error: Exception) -> Answer:

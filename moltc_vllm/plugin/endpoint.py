@@ -56,6 +56,7 @@ class InteractionsRequest(BaseModel):
     constrained: bool | None = None  # default: as the checkpoint's prompt style has it
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     beams: Annotated[int, Field(ge=1)] = 1
+    score: bool = False  # ask only what there is to decide: labels, intervals and means
 
 
 class Usage(BaseModel):
@@ -218,7 +219,10 @@ class InteractionsService:
     def _interviewer(self, request: InteractionsRequest) -> Interviewer:
         check_beams(request.beams, self.engine.model_config.max_logprobs)
         settings = Settings(
-            constrained=request.constrained, max_tokens=request.max_tokens, beams=request.beams
+            constrained=request.constrained,
+            max_tokens=request.max_tokens,
+            beams=request.beams,
+            score=request.score,
         )
         try:
             return Interviewer(

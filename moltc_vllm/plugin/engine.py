@@ -20,14 +20,8 @@ from vllm.lora.request import LoRARequest  # noqa: E402
 from vllm.outputs import RequestOutput  # noqa: E402
 from vllm.v1.engine.exceptions import EngineGenerateError  # noqa: E402
 
-from moltc_vllm.plugin.answering import (  # noqa: E402
-    Found,
-    Inquiry,
-    Interviewer,
-    Settings,
-    check_beams,
-    failure,
-)
+from moltc_vllm.plugin.answering import Interviewer, Settings, check_beams, failure  # noqa: E402
+from moltc_vllm.plugin.inquiries import Found, Inquiry  # noqa: E402
 from moltc_vllm.tasks import Answer, Limits, Task, get_task  # noqa: E402
 from moltc_vllm.tasks.engine import Pair  # noqa: E402
 
@@ -54,6 +48,7 @@ class VllmEngine:
         max_in_flight: Pairs the engine holds at once.
         beams: Search answers with so many beams; 1: greedily.
         limits: Lengths of answers, in place of the prompt style's.
+        score: Ask only what there is to decide, see `Settings.score`.
         **engine_args: Further `vllm.EngineArgs`.
 
     Raises:
@@ -69,6 +64,7 @@ class VllmEngine:
         max_in_flight: int = 256,
         beams: int = 1,
         limits: Limits | None = None,
+        score: bool = False,
         **engine_args: Any,
     ) -> None:
         self.max_in_flight = max_in_flight
@@ -88,7 +84,7 @@ class VllmEngine:
         self.interviewer = Interviewer(
             config.hf_config,
             self.engine.get_tokenizer(),
-            Settings(constrained=constrained, beams=beams, limits=limits),
+            Settings(constrained=constrained, beams=beams, limits=limits, score=score),
             config.max_logprobs,
         )
         self._numbers = itertools.count()

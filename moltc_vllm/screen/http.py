@@ -31,6 +31,7 @@ class HttpEngine:
         api_key: Default: the environment's ``OPENAI_API_KEY``, as other clients do.
         timeout_s: For one batch.
         beams: Answers are searched with so many beams; 1: greedily.
+        score: Ask only what there is to decide: labels and intervals, without the model's words.
         in_flight: Batches that are on their way at once, so that the server never waits for one.
         waits_s: Before each further attempt, where the server cannot be reached or is overloaded.
     """
@@ -44,6 +45,7 @@ class HttpEngine:
         api_key: str | None = None,
         timeout_s: float = 600.0,
         beams: int = 1,
+        score: bool = False,
         in_flight: int = 4,
         waits_s: Sequence[float] = (1.0, 4.0, 16.0),
     ) -> None:
@@ -51,6 +53,7 @@ class HttpEngine:
         self.model = model
         self.batch = batch
         self.beams = beams
+        self.score = score
         self.in_flight = in_flight
         self._waits_s = tuple(waits_s)
         self.client = httpx.Client(
@@ -114,6 +117,7 @@ class HttpEngine:
             "model": self.model,
             "question": question,
             "beams": self.beams if self.beams > 1 else None,
+            "score": self.score or None,
         }
         body |= {name: value for name, value in optional.items() if value is not None}
         response = self._post(body)

@@ -14,7 +14,7 @@ from tests.screen.engines import HashEngine
 @pytest.fixture
 def engine(monkeypatch):
     made = HashEngine()
-    monkeypatch.setattr(command, "open_engine", lambda model, endpoint, name: made)
+    monkeypatch.setattr(command, "open_engine", lambda model, endpoint, name, score: made)
     return made
 
 
@@ -102,11 +102,11 @@ def test_an_engine_that_is_gone(files, monkeypatch):
             yield from list(super().submit(task, [next(pairs)]))
             raise ServerError("the server\nis gone")
 
-    monkeypatch.setattr(command, "open_engine", lambda *_: Gone())
+    monkeypatch.setattr(command, "open_engine", lambda *_, **__: Gone())
     result = product(files, "--part-rows", "1")
     assert result.exit_code == command.STOPPED
     assert "moltc: the server is gone; run the same command again to go on" in result.stderr
-    monkeypatch.setattr(command, "open_engine", lambda *_: HashEngine())
+    monkeypatch.setattr(command, "open_engine", lambda *_, **__: HashEngine())
     result = product(files, "--part-rows", "1")
     assert result.exit_code == 0
     assert "going on: 1 of 6 rows are there" in result.stderr

@@ -1,0 +1,60 @@
+"""Trees of possible answers: every answer is in them, and only what is decided parts."""
+
+import pytest
+
+from moltc_vllm.models.checkpoint import load_tokenizer
+from moltc_vllm.models.forks import Fork, answer_tree
+from moltc_vllm.models.scale import interval_scale
+from moltc_vllm.shipped import shipped_checkpoint
+from moltc_vllm.tasks import get_task
+
+
+def answers(fork, before=()):
+    if not fork.ways:
+        yield list(before)
+    for token, place in fork.ways.items():
+        yield from answers(place, (*before, token))
+
+
+def test_only_forks_are_decided():
+    tree = Fork()
+    for one in ([1, 2, 3, 9], [1, 2, 4, 5, 9], [1, 2, 4, 6, 7, 9]):
+        tree.add(one)
+    tokens, place = tree.forced()
+    assert tokens == [1, 2]
+    assert set(place.ways) == {3, 4}
+    assert place.ways[3].forced()[0] == [9]
+    tokens, place = place.ways[4].forced()
+    assert (tokens, set(place.ways)) == ([], {5, 6})
+    tokens, end = place.ways[6].forced()
+    assert (tokens, end.ways) == ([7, 9], {})
+
+
+@pytest.fixture(scope="module", params=["words", "phrases"])
+def tokenizer(request, tiny):
+    """One that writes labels in words, and one that has a token for each."""
+    return load_tokenizer(tiny if request.param == "words" else shipped_checkpoint())
+
+
+@pytest.mark.parametrize("name", ["ddi", "ddi_type"])
+def test_every_label_is_an_answer(tokenizer, name):
+    task = get_task(name)
+    found = list(answers(answer_tree(task, tokenizer)))
+    assert len(found) == len(task.kind.labels)
+    assert all(tokens[-1] == tokenizer.eos_token_id for tokens in found)
+    texts = {tokenizer.decode(tokens[:-1]) for tokens in found}
+    assert texts == {label.text for label in task.kind.labels}
+
+
+def test_numbers_are_their_intervals_where_these_are_tokens(tokenizer):
+    task = get_task("solvation")
+    tree, scale = answer_tree(task, tokenizer), interval_scale(task, tokenizer)
+    if scale is None:
+        assert tree is None
+    else:
+        assert list(answers(tree)) == [[token] for token in scale.tokens.tolist()]
+
+
+def test_other_tasks_have_no_tree(tokenizer):
+    assert answer_tree(get_task("ask"), tokenizer) is None
+    assert answer_tree(get_task("ddi_side_effects"), tokenizer) is None

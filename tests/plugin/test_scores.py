@@ -1,0 +1,105 @@
+"""Asking only what is decided: the answers of plain torch held to the same tree, and those of whole
+texts where the tokenizer has a token for each label and interval."""
+
+import math
+
+import pytest
+import torch
+
+from moltc_vllm.data import read_dataset
+from moltc_vllm.data.sources import SOURCES
+from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.models.forks import answer_tree
+from moltc_vllm.models.prompt import Prompt, prepare
+from moltc_vllm.plugin.answering import Settings
+from moltc_vllm.plugin.engine import VllmEngine
+from moltc_vllm.shipped import shipped_checkpoint
+from moltc_vllm.tasks import get_task
+from moltc_vllm.tasks.engine import Pair
+from tests.paths import data_dir
+
+TASKS = {
+    "ddi": "chchminer",
+    "ddi_type": "drugbank86",
+    "solvation": "combisolv_exp",
+    "absorption": "deep4chem_absorption",
+}
+
+
+def pairs_of(task):
+    source = SOURCES[TASKS[task]]
+    rows = read_dataset(data_dir() / source.file, get_task(task), split="test", limit=20).rows
+    return [Pair(row.number, row.molecules) for row in rows]
+
+
+def answers(engine, task):
+    bad = Pair(0, ("C1CC", "O"))
+    return {pair.row: answer for pair, answer in engine.submit(task, [*pairs_of(task), bad])}
+
+
+class Held:
+    """Keeps tokens to a tree of answers."""
+
+    def __init__(self, tree):
+        self.tree = tree
+
+    def __call__(self, chosen, logits):
+        held = torch.full_like(logits, float("-inf"))
+        for row, tokens in enumerate(chosen.tolist()):
+            place = self.tree
+            for token in tokens:
+                place = place.ways.get(token, place)
+            ways = list(place.ways) or [0]
+            held[row, ways] = logits[row, ways]
+        return held
+
+
+@pytest.fixture(scope="module", params=["words", "phrases"])
+def asked(request, tiny):
+    """A checkpoint, its answers as whole texts, and what is decided in them."""
+    folder = tiny if request.param == "words" else shipped_checkpoint()
+    engine = VllmEngine(folder)
+    whole = {task: answers(engine, task) for task in TASKS}
+    engine.interviewer.settings = Settings(score=True)
+    return folder, whole, {task: answers(engine, task) for task in TASKS}
+
+
+@pytest.mark.parametrize("name", ["ddi", "ddi_type"])
+def test_labels_are_the_likeliest_ways_through_the_tree(asked, name):
+    folder, _, scored = asked
+    reference, task = TorchEngine(folder), get_task(name)
+    held = Held(answer_tree(task, reference.tokenizer))
+    for pair in pairs_of(name):
+        text, order = reference.style.compose(task, pair.molecules)
+        prompt = Prompt(text, [pair.molecules[place] for place in order], name)
+        inputs = prepare([prompt], reference.tokenizer, reference.config)._asdict()
+        eos = reference.tokenizer.eos_token_id
+        out = reference.model.generate(
+            **inputs, max_new_tokens=99, logits_processor=[held], eos_token_id=eos
+        )
+        answer = scored[name][pair.row]
+        assert answer.text == reference.text(out.token_ids[0])
+        if folder == shipped_checkpoint():  # of random weights the likeliest tokens are others
+            assert answer.confidence == pytest.approx(math.exp(sum(out.logprobs[0])), abs=2e-3)
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_the_same_as_whole_answers(asked, name):
+    folder, whole, scored = asked
+    tree = answer_tree(get_task(name), TorchEngine(folder).tokenizer)
+    assert scored[name].keys() == whole[name].keys()
+    assert scored[name][0] == whole[name][0]
+    assert whole[name][0].status == "bad_molecule"
+    for row, answer in scored[name].items():
+        expected = whole[name][row]
+        assert answer.status == expected.status
+        if tree is None:  # asked as always
+            assert answer.text == expected.text
+        elif answer.status == "ok" and folder == shipped_checkpoint():
+            assert answer.label == expected.label
+            assert answer.interval == expected.interval
+            assert answer.unit == expected.unit
+            assert answer.confidence == pytest.approx(expected.confidence, abs=0.01)
+            if answer.value is not None:
+                assert answer.value == pytest.approx(expected.value, rel=0.005, abs=0.02)
+                assert answer.stated is answer.text is None
