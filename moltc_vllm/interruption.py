@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -31,3 +33,29 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def seen_by_python() -> Iterator[None]:
+    """Ctrl-C reaches Python whatever is going on.
+
+    RDKit takes SIGINT for itself during a substructure search: the signal would be lost, and with
+    it what that search did not find. Here it is waited for beside the work; processes that are
+    started meanwhile do not see it at all.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    over = threading.Event()
+
+    def wait() -> None:
+        while not over.is_set():
+            if signal.sigtimedwait({signal.SIGINT}, 0.2) is not None:
+                _thread.interrupt_main()
+
+    waiter = threading.Thread(target=wait, name="moltc-ctrl-c", daemon=True)
+    waiter.start()
+    try:
+        yield
+    finally:
+        over.set()
+        waiter.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -14,6 +14,7 @@ import typer
 from moltc_vllm.cli.data_tables import print_stats, print_table
 from moltc_vllm.cli.messages import fail
 from moltc_vllm.cli.progress import Bars
+from moltc_vllm.interruption import seen_by_python
 
 if TYPE_CHECKING:
     from moltc_vllm.data.leaks import Check
@@ -174,7 +175,7 @@ def build_command(
     )
     begin = time.monotonic()
     try:
-        with Bars("rows") as bars:
+        with Bars("rows") as bars, seen_by_python():
             manifest = build(data_folder(data), out, options, bars.at)
     except (DataError, ValueError) as error:
         fail(str(error))
