@@ -23,6 +23,8 @@ from tests.adapters import write_adapter
 from tests.molecules import DRUGS
 from tests.server import MODEL, Server
 
+pytestmark = pytest.mark.slow  # in one process the same is tested in tests/plugin/test_adapters.py
+
 # Different ranks and layers; `house` is nobody's task.
 ADAPTERS = {
     "ddi": {"rank": 4, "targets": ["q_proj", "v_proj"], "seed": 1},
