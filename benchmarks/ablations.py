@@ -19,7 +19,6 @@ import argparse
 import json
 import re
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +37,7 @@ from moltc_vllm.tasks import get_task
 from moltc_vllm.train.card import measure
 from moltc_vllm.train.examples import BLIND
 from moltc_vllm.train.loop import train
+from moltc_vllm.train.mini import Lines
 from moltc_vllm.train.recipe import Recipe
 from moltc_vllm.train.vocabulary import training_phrases
 
@@ -64,22 +64,6 @@ VARIANTS = {
     "graph": Variant(ablate=("graph",), style="moltc"),
     "split": Variant(projectors="shared"),
 }
-
-
-class Lines:
-    """Progress, a line now and then."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def tell(self, line: str) -> None:
-        """Pass it on."""
-        print(f"{self._name}: {line}", file=sys.stderr, flush=True)
-
-    def at(self, step: int, steps: int, pairs_per_second: float, loss: float) -> None:
-        """Say where it is."""
-        if step % 100 == 0:
-            self.tell(f"step {step} of {steps}, {pairs_per_second:.0f} pairs/s, loss {loss:.3f}")
 
 
 def trained(variant: Variant, seed: int, folder: Path, arguments: argparse.Namespace) -> Path:
@@ -125,7 +109,7 @@ def trained(variant: Variant, seed: int, folder: Path, arguments: argparse.Names
         )
     before: Path | None = new
     for recipe in (pretrain, finetune):
-        watcher = Lines(f"{folder.name} {recipe.name}")
+        watcher = Lines(f"{folder.name} {recipe.name}", every=100)
         run = folder / recipe.name
         before = train(recipe, arguments.data, run, watcher, checkpoint=before).checkpoint
         if before is None:

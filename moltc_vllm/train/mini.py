@@ -29,7 +29,7 @@ BY_HEART_HITS = 0.95
 _STEPS, _LIMIT = 6, 40  # of each stage of the rehearsal
 
 
-class _Lines:
+class Lines:
     """Progress for a terminal and for a log file alike: a line now and then."""
 
     def __init__(self, stage: str, every: int) -> None:
@@ -37,9 +37,11 @@ class _Lines:
         self._every = every
 
     def tell(self, line: str) -> None:
+        """Something happened."""
         print(f"{self._stage}: {line}", file=sys.stderr, flush=True)
 
     def at(self, step: int, steps: int, pairs_per_second: float, loss: float) -> None:
+        """A step is done; some are told."""
         if step % self._every == 0 or step == 1:
             self.tell(f"step {step} of {steps}, {pairs_per_second:.0f} pairs/s, loss {loss:.3f}")
 
@@ -58,7 +60,7 @@ def train_mini(data: Path, out: Path, *, smoke: bool = False) -> Outcome:
     """
     outcome: Outcome | None = None
     for stage in STAGES:
-        watcher: Watcher = _Lines(stage, 2 if smoke else 50)
+        watcher: Watcher = Lines(stage, 2 if smoke else 50)
         recipe = load_recipe(stage)
         if smoke:
             changes = [f"parts.{name}.limit={_LIMIT}" for name in recipe.parts]
@@ -89,7 +91,7 @@ def learn_by_heart(data: Path, out: Path) -> dict[str, float] | None:
     Raises:
         AssertionError: If the loss has not fallen to a tenth, or it knows too few.
     """
-    outcome = train(load_recipe(BY_HEART), data, out / BY_HEART, _Lines(BY_HEART, 20))
+    outcome = train(load_recipe(BY_HEART), data, out / BY_HEART, Lines(BY_HEART, 20))
     if outcome.checkpoint is None:
         return None
     losses = [line["loss"] for line in read_log(out / BY_HEART) if "loss" in line]
