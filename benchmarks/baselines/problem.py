@@ -16,9 +16,8 @@ from typing import NamedTuple
 from moltc_vllm.data import COLUMNS, Dataset, Row, read_dataset
 from moltc_vllm.data.files import sha256
 from moltc_vllm.data.keys import unordered
-from moltc_vllm.data.rows import read_split_rows
 from moltc_vllm.data.sources import SOURCES, Source, get_source
-from moltc_vllm.data.splits import TEST, TRAIN, VALID, flat_pair, read_parts
+from moltc_vllm.data.splits import TEST, TRAIN, VALID, flat_pair, read_by_split, read_parts
 from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN
 from moltc_vllm.data.unseen import read_unseen as unseen_of_all
 from moltc_vllm.tasks import Answer, Choice, Number, Task, get_task
@@ -161,11 +160,10 @@ def _without(rows: Iterable[Row], pairs: set[tuple[str, ...]]) -> tuple[Row, ...
 
 def _by_split(source: Source, folder: Path) -> dict[str, list[Row]]:
     """The measured rows of a data set."""
-    parts: dict[str, list[Row]] = {TRAIN: [], VALID: [], TEST: []}
-    for split, row in read_split_rows(folder / source.file, get_task(source.task)):
-        if row.target is not None:
-            parts[split].append(row)
-    return parts
+    return {
+        split: [row for row in rows if row.target is not None]
+        for split, rows in read_by_split(source, folder).items()
+    }
 
 
 def _dataset(path: Path, task: Task, part: str, rows: Iterable[Row]) -> Dataset:

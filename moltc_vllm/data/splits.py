@@ -56,7 +56,7 @@ def read_parts(names: Iterable[str], folder: Path) -> dict[str, Parts]:
     wanted = [get_source(name) for name in names]
     families = {family for source in wanted for family in source.reveals}
     read = {
-        source.name: _by_split(source, folder)
+        source.name: read_by_split(source, folder)
         for source in SOURCES.values()
         if source.family in families or source in wanted
     }
@@ -119,7 +119,12 @@ def _kept(
     return Parts(source, kept, held_back)
 
 
-def _by_split(source: Source, folder: Path) -> dict[str, list[Row]]:
+def read_by_split(source: Source, folder: Path) -> dict[str, list[Row]]:
+    """All rows of a data set as its file divides them, whatever other data sets hold back.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
     parts: dict[str, list[Row]] = {split: [] for split in RANK}
     for split, row in read_split_rows(folder / source.file, get_task(source.task)):
         parts[split].append(row)
