@@ -12,8 +12,9 @@ INSTALLED := $(VENV)/.installed-$(STACK)
 demo: $(INSTALLED)
 	$(BIN)/moltc demo
 
+# Two processes: much of a test's time is one core's. A file's tests stay together (tests/conftest.py).
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports vLLM or a hub client.
+# Before anything imports vLLM, torch or a hub client.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes side by side that each take all cores wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
@@ -22,6 +25,25 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not selects_gpu(config):
         import_triton()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what runs in one process of several: a file, and the folder with the common server.
+
+    Folders of long tests come first, so that no process is left with one of them at the end.
+    """
+    items.sort(key=lambda item: _room(item) not in _LONG)
+    for item in items:
+        shared = _room(item) == "integration"
+        item.add_marker(pytest.mark.xdist_group("integration" if shared else str(item.path)))
+
+
+_LONG = ("train", "integration", "kernels")
+
+
+def _room(item: pytest.Item) -> str:
+    """The folder of a test, below the one of all tests."""
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 def selects_gpu(config: pytest.Config) -> bool:

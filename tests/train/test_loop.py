@@ -167,6 +167,7 @@ def test_half_precision(made_data, tmp_path, request):
     assert {one.dtype for one in weights if one.is_floating_point()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_killed_then_resumed(made_data, tmp_path):
     """As users meet it: `kill -9`, then the same command again."""
     recipe = tmp_path / "recipe.yaml"
