@@ -1,3 +1,20 @@
 """MolTC as a vLLM plugin: a language model that understands pairs of molecules."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moltc_vllm.api import screen
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "screen"]
+
+
+def __getattr__(name: str) -> Any:
+    """`screen`, when it is asked for: vLLM imports this package in every process."""
+    if name == "screen":
+        from moltc_vllm.api import screen
+
+        return screen
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

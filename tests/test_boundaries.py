@@ -22,11 +22,21 @@ ALLOWED = {
     "models": set(),
     "plugin": {"models"},
     "deploy": {"plugin", "models"},
-    "screen": set(),
+    "screening": set(),
     "evaluate": {"data"},
     "data": set(),
     "train": {"data", "models", "shipped"},
-    "cli": {"deploy", "screen", "evaluate", "train", "data", "plugin", "models", "shipped"},
+    "cli": {
+        "engines",
+        "deploy",
+        "screening",
+        "evaluate",
+        "train",
+        "data",
+        "plugin",
+        "models",
+        "shipped",
+    },
 }
 
 
@@ -102,7 +112,7 @@ def test_kernels_import_torch_and_triton_only():
         ("moltc_vllm.chem", ["torch", "vllm", "ray", "numba"]),
         ("moltc_vllm.tasks", ["torch", "vllm", "ray", "rdkit"]),
         ("moltc_vllm.models", ["vllm", "ray"]),
-        ("moltc_vllm.screen", ["torch", "vllm", "ray"]),
+        ("moltc_vllm.screening", ["torch", "vllm", "ray"]),
         ("moltc_vllm.evaluate", ["torch", "vllm", "ray", "matplotlib", "pandas"]),
         ("moltc_vllm.cli", ["torch", "vllm", "ray", "rdkit", "transformers", "sklearn", "pyarrow"]),
         ("moltc_vllm.plugin", ["torch", "vllm", "ray"]),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
     from rich.console import Console
 
-    from moltc_vllm.screen.report import Row
+    from moltc_vllm.screening.report import Hit
 
 DRUGS = {
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
@@ -102,13 +102,13 @@ def _ask(client: OpenAI, console: Console) -> None:
     console.print()
 
 
-def _screen(url: str, console: Console) -> list[Row]:
+def _screen(url: str, console: Console) -> list[Hit]:
     """Every drug in every solvent, and one molecule that is none."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from moltc_vllm.screen import HttpEngine
-    from moltc_vllm.screen.report import Row
+    from moltc_vllm.screening import HttpEngine
+    from moltc_vllm.screening.report import Hit
     from moltc_vllm.tasks.engine import Pair
 
     console.rule("typed answers for a batch: POST /v1/interactions")
@@ -121,7 +121,7 @@ def _screen(url: str, console: Console) -> list[Row]:
     answered = sorted(HttpEngine(url).submit("solvation", pairs))
     seconds = time.monotonic() - begin
     rows = [
-        Row(names[pair.row], (pair.molecules[0], pair.molecules[1]), answer)
+        Hit(names[pair.row], (pair.molecules[0], pair.molecules[1]), answer)
         for pair, answer in answered
     ]
     heads = ("solute", "solvent", "kcal/mol", "between", "confidence", "status")
@@ -142,10 +142,13 @@ def _screen(url: str, console: Console) -> list[Row]:
     return rows
 
 
-def _report(path: Path, rows: list[Row], url: str, note: str, console: Console) -> None:
+def _report(path: Path, rows: list[Hit], url: str, note: str, console: Console) -> None:
+    from collections import Counter
+
     import httpx
 
-    from moltc_vllm.screen.report import write_report
+    from moltc_vllm.screening.grid import Cell, Grid
+    from moltc_vllm.screening.report import Page, write_report
     from moltc_vllm.tasks import get_task
 
     counters = {
@@ -158,11 +161,22 @@ def _report(path: Path, rows: list[Row], url: str, note: str, console: Console) 
         f"{counters.get('moltc_molecules_parsed_total', 0):.0f} times, encoded "
         f"{counters.get('moltc_molecules_encoded_total', 0):.0f} times"
     )
-    settings = {
-        "task": "solvation (kcal/mol)",
-        "pairs": str(len(rows)),
-        "failed": str(sum(row.answer.status != "ok" for row in rows)),
+    task = get_task("solvation")
+    first, second = (list(dict.fromkeys(row.names[place] for row in rows)) for place in (0, 1))
+    cells = {
+        (first.index(row.names[0]), second.index(row.names[1])): Cell.of(
+            row.answer, row.answer.value
+        )
+        for row in rows
     }
-    roles = get_task("solvation").roles
-    write_report(path, "Solvation free energies", rows, settings, roles=roles, note=note)
+    page = Page(
+        title=f"{task.title} in kcal/mol",
+        settings={"task": task.name, "server": url},
+        counts=Counter(row.answer.status for row in rows),
+        note=note,
+        grid=Grid(first, second, cells, "kcal/mol"),
+        hits=rows,
+        roles=task.roles,
+    )
+    write_report(path, page)
     console.print(f"report: {path}")

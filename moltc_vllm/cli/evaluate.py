@@ -153,7 +153,7 @@ def _ask(engine: Engine, task: Task, data: Dataset) -> _Asked:
     import httpx
 
     from moltc_vllm.evaluate import ask
-    from moltc_vllm.screen import ServerError
+    from moltc_vllm.screening import ServerError
     from moltc_vllm.tasks.engine import EngineError
 
     answers: dict[int, Answer] = {}

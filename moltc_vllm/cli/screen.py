@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import enum
 import json
+import shutil
+import sys
+import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +20,15 @@ from moltc_vllm.cli.messages import fail
 from moltc_vllm.cli.progress import Bars
 
 if TYPE_CHECKING:
-    from moltc_vllm.screen.prepare import Prepared, Wish
-    from moltc_vllm.screen.summary import Ranking, Summary
+    from moltc_vllm.screening.estimate import Estimate
+    from moltc_vllm.screening.prepare import Prepared, Wish
+    from moltc_vllm.screening.run import Progress
+    from moltc_vllm.screening.summary import Summary
     from moltc_vllm.tasks.engine import Engine
 
 INTERRUPTED, STOPPED, FAILED_ROWS = 130, 1, 3
 _SHOWN = 5
+_STDIN = Path("-")
 
 
 class How(enum.StrEnum):
@@ -31,14 +39,22 @@ class How(enum.StrEnum):
     triangle = "triangle"
 
 
+class Order(enum.StrEnum):
+    """In which order pairs are worked off."""
+
+    given = "given"
+    random = "random"
+
+
 def screen(
     task: Annotated[str, typer.Option(help="What to ask about every pair, e.g. solvation.")],
     out: Annotated[Path, typer.Option(help="Folder of the answers; run again to go on.")],
     pairs: Annotated[
-        Path | None, typer.Option(help="File with both molecules of a pair in each row.")
+        Path | None,
+        typer.Option(help="File with both molecules of a pair in each row; -: standard input."),
     ] = None,
-    left: Annotated[Path | None, typer.Option(help="File of first molecules.")] = None,
-    right: Annotated[Path | None, typer.Option(help="File of second molecules.")] = None,
+    left: Annotated[Path | None, typer.Option(help="File of first molecules, or -.")] = None,
+    right: Annotated[Path | None, typer.Option(help="File of second molecules, or -.")] = None,
     columns: Annotated[
         tuple[str, str] | None,
         typer.Option(help="Where the molecules are, in --pairs or in --left and --right."),
@@ -47,6 +63,10 @@ def screen(
         How, typer.Option(help="All of left with all of right, row by row, or every two of left.")
     ] = How.product,
     question: Annotated[str | None, typer.Option(help="For the task `ask`.")] = None,
+    order: Annotated[
+        Order, typer.Option(help="Of work; the first pairs of a random one are a sample.")
+    ] = Order.given,
+    seed: Annotated[int, typer.Option(help="Of a random order.")] = 0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only so many pairs, the first to be worked off.")
     ] = None,
@@ -77,6 +97,10 @@ def screen(
     block: Annotated[
         int, typer.Option(min=1, help="Second molecules that are worked off together.")
     ] = 1_024,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what it will take; answers about 1,000 pairs."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON object as the last line, for programs.")
     ] = False,
@@ -84,41 +108,62 @@ def screen(
     """Ask about every pair of a file, or of two libraries, into Parquet parts.
 
     Every row of the input is a row of the output, with an answer or with the reason why there is
-    none. A screen that was ended in any way goes on when the command is given again.
+    none. A screen that was ended in any way goes on when the command is given again. Beside the
+    parts stand summary.json, top.csv and report.html.
     """
     from moltc_vllm.evaluate.orders import BothOrders
-    from moltc_vllm.screen.prepare import Wish
-    from moltc_vllm.screen.summary import Ranking
-
-    wish = Wish(
-        task=task,
-        out=out,
-        pairs=pairs,
-        left=left,
-        right=right,
-        columns=columns or (None, None),
-        how=how.value,
-        question=question,
-        limit=limit,
-        text=text,
-        part_rows=part_rows,
-        block=block,
-    )
+    from moltc_vllm.screening.finish import finish
+    from moltc_vllm.screening.prepare import Wish
+    from moltc_vllm.screening.summary import Ranking
 
     def opened() -> Engine:
         made = open_engine(model, endpoint, engine, score=not text)
         return BothOrders(made) if both_orders else made
 
-    with Bars("rows") as bars:
+    with tempfile.TemporaryDirectory(prefix="moltc-screen-") as name, Bars("rows") as bars:
+        spare = Path(name)
+        files = _without_stdin({"pairs": pairs, "left": left, "right": right}, spare)
+        wish = Wish(
+            task=task,
+            out=out,
+            **files,
+            columns=columns or (None, None),
+            how=how.value,
+            question=question,
+            order=order.value,
+            seed=seed,
+            limit=limit,
+            text=text,
+            part_rows=part_rows,
+            block=block,
+        )
+        if dry_run:
+            wish = replace(wish, out=spare / "out")
         prepared = _prepare(wish, model, endpoint, both_orders, bars)
-        _run(prepared, opened, bars)
-        summary = _finish(prepared, Ranking(top, smallest, threshold, label))
+        if dry_run:
+            _tell(_estimate(prepared, opened, spare), as_json)
+            return
+        figures = _run(prepared, opened, bars)
+        summary = finish(prepared.screen, Ranking(top, smallest, threshold, label), figures)
     if as_json:
-        typer.echo(json.dumps(summary.as_json()))
+        typer.echo(json.dumps({**summary.as_json(), "run": figures}))
     else:
         _print(out, summary)
     if strict and summary.failed:
         raise typer.Exit(FAILED_ROWS)
+
+
+def _without_stdin(files: dict[str, Path | None], spare: Path) -> dict[str, Path | None]:
+    """Standard input as a file: it is read more than once."""
+    named = [name for name, path in files.items() if path == _STDIN]
+    if not named:
+        return files
+    if len(named) > 1:
+        fail(f"standard input cannot be both {' and '.join(named)}")
+    path = spare / "stdin"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return {**files, named[0]: path}
 
 
 def _prepare(
@@ -126,40 +171,65 @@ def _prepare(
 ) -> Prepared:
     import httpx
 
-    from moltc_vllm.models.checkpoint import CheckpointError
-    from moltc_vllm.screen.http import ServerError
-    from moltc_vllm.screen.prepare import prepare
+    from moltc_vllm.engines import describe_model
+    from moltc_vllm.screening.http import ServerError
+    from moltc_vllm.screening.prepare import prepare
 
     try:
-        asked = {**_model(model, endpoint), "both_orders": both_orders}
+        asked = {**describe_model(model, endpoint), "both_orders": both_orders}
         return prepare(wish, asked, lambda name, rows: bars.tell(f"{name}: {rows:,} rows read"))
-    except (CheckpointError, ServerError, ValueError) as error:
+    except (ServerError, ValueError) as error:
         fail(str(error))
     except (httpx.HTTPError, OSError) as error:
         fail(f"{endpoint or wish.out}: {' '.join(str(error).split())}")
 
 
-def _model(model: Path | None, endpoint: str | None) -> dict[str, Any]:
-    """What tells a model from another one: a server's name of it, or its weights."""
-    if endpoint is not None:
-        from moltc_vllm.screen import HttpEngine
+def _estimate(prepared: Prepared, open_it: Callable[[], Engine], spare: Path) -> Estimate:
+    from moltc_vllm.screening.estimate import estimate
 
-        return {"served": HttpEngine(endpoint).served()}
-    from moltc_vllm.models.checkpoint import load_config, weights_checksum
-    from moltc_vllm.shipped import shipped_checkpoint
-
-    folder = model or shipped_checkpoint()
-    load_config(folder)
-    return {"name": folder.resolve().name, "sha256": weights_checksum(folder)}
+    folder = spare / "some"
+    folder.mkdir()
+    return estimate(prepared.screen, open_it(), folder)
 
 
-def _run(prepared: Prepared, open_it: Callable[[], Engine], bars: Bars) -> None:
-    """Answer what is missing; the command ends here if not all of it could be."""
+def _tell(found: Estimate, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    unread = ", ".join(f"{count:,} of the {name}s" for name, count in found.unread.items() if count)
+    typer.echo(
+        f"{found.pairs:,} pairs in {found.parts:,} parts; "
+        f"rows that cannot be read: {unread or 'none'}"
+    )
+    typer.echo(
+        f"{found.asked:,} pairs tried, {found.failed:,} failed, {found.pairs_per_s:,.1f} pairs/s: "
+        f"about {_duration(found.seconds)}"
+    )
+    typer.echo(
+        f"about {found.disk_bytes / 1e6:,.1f} MB on disk; {found.memory_bytes / 2**30:.1f} GiB of "
+        "memory, however many pairs"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _run(prepared: Prepared, open_it: Callable[[], Engine], bars: Bars) -> dict[str, Any]:
+    """Answer what is missing; the command ends here if not all of it could be.
+
+    Returns:
+        Figures of the run; none if there was nothing to do.
+    """
     import httpx
 
     from moltc_vllm.interruption import interruptible
-    from moltc_vllm.screen.http import ServerError
-    from moltc_vllm.screen.run import run
+    from moltc_vllm.screening.http import ServerError
+    from moltc_vllm.screening.run import run
     from moltc_vllm.tasks.engine import EngineError
 
     screen = prepared.screen
@@ -167,39 +237,66 @@ def _run(prepared: Prepared, open_it: Callable[[], Engine], bars: Bars) -> None:
     total = len(screen.plan)
     if not missing:
         bars.tell(f"all {total:,} rows are there")
-        return
+        return {}
     before = total - sum(map(screen.size, missing))
     if prepared.goes_on:
         bars.tell(f"going on: {before:,} of {total:,} rows are there")
     opened = open_it()
     bars.begin("", before)
+    watcher = _Watcher(bars)
     again = "run the same command again to go on"
+    begin = time.monotonic()
     try:
         with interruptible() as interrupted:
-            whole = run(screen, opened, _Watcher(bars), interrupted)
+            whole = run(screen, opened, watcher, interrupted)
     except KeyboardInterrupt:
         fail(f"interrupted; {again}", INTERRUPTED)
     except (EngineError, ServerError, httpx.HTTPError) as error:
         fail(f"{' '.join(str(error).split())}; {again}", STOPPED)
     if not whole:
         fail(f"interrupted after the parts that were begun; {again}", INTERRUPTED)
+    return watcher.figures(time.monotonic() - begin, total - before)
 
 
 class _Watcher:
+    """Shows how far a screen is, and keeps where its time went."""
+
+    every_s = 0.1
+
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
+        self._last: Progress | None = None
+        self._said = 0.0
 
-    def at(self, done: int, total: int, failed: int) -> None:
-        self._bars.at("", done, total, f"{failed:,} failed")
+    def at(self, progress: Progress) -> None:
+        self._last = progress
+        now = time.monotonic()
+        if now - self._said < self.every_s and progress.done < progress.total:
+            return
+        self._said = now
+        spent = progress.reading_s + progress.waiting_s + progress.writing_s
+        shares = [
+            f"{name} {seconds / spent:.0%}"
+            for name, seconds in (
+                ("reading", progress.reading_s),
+                ("engine", progress.waiting_s),
+                ("writing", progress.writing_s),
+            )
+            if spent > 0
+        ]
+        more = ", ".join([f"{progress.failed:,} failed", *shares])
+        self._bars.at("", progress.done, progress.total, more)
 
-
-def _finish(prepared: Prepared, ranking: Ranking) -> Summary:
-    from moltc_vllm.screen.summary import summarise, write_summary
-
-    screen = prepared.screen
-    summary = summarise(screen.folder, screen.parts, screen.task, ranking)
-    write_summary(screen.folder, summary, {"task": screen.task.name, "parts": screen.parts})
-    return summary
+    def figures(self, seconds: float, rows: int) -> dict[str, Any]:
+        last = self._last
+        figures = {"rows": rows, "seconds": seconds, "rows_per_s": rows / max(seconds, 1e-9)}
+        if last is not None:
+            figures |= {
+                "reading_s": last.reading_s,
+                "engine_s": last.waiting_s,
+                "writing_s": last.writing_s,
+            }
+        return {name: round(value, 3) for name, value in figures.items()}
 
 
 def _print(out: Path, summary: Summary) -> None:
@@ -211,3 +308,4 @@ def _print(out: Path, summary: Summary) -> None:
         typer.echo(f"  {count:>10,}  {name}")
     for reason, count in summary.reasons.most_common(_SHOWN):
         typer.echo(f"  {count:>10,}  {reason}")
+    typer.echo(f"{out / 'report.html'}")

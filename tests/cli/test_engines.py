@@ -16,13 +16,13 @@ def opened(monkeypatch):
     """Stand-ins for all engines; the calls of their constructors."""
     import moltc_vllm.models.engine
     import moltc_vllm.plugin.engine
-    import moltc_vllm.screen
+    import moltc_vllm.screening
 
     calls = []
     for module, name in (
         (moltc_vllm.models.engine, "TorchEngine"),
         (moltc_vllm.plugin.engine, "VllmEngine"),
-        (moltc_vllm.screen, "HttpEngine"),
+        (moltc_vllm.screening, "HttpEngine"),
     ):
         monkeypatch.setattr(
             module, name, lambda *args, _name=name, **options: calls.append((_name, args, options))

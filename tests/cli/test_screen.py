@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from moltc_vllm.cli import app
 from moltc_vllm.cli import screen as command
-from tests.screen.engines import HashEngine
+from tests.screening.engines import HashEngine
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_no_files(engine, files):
 
 
 def test_an_engine_that_is_gone(files, monkeypatch):
-    from moltc_vllm.screen import ServerError
+    from moltc_vllm.screening import ServerError
 
     class Gone(HashEngine):
         def submit(self, task, pairs, question=None):
@@ -110,3 +110,61 @@ def test_an_engine_that_is_gone(files, monkeypatch):
     result = product(files, "--part-rows", "1")
     assert result.exit_code == 0
     assert "going on: 1 of 6 rows are there" in result.stderr
+
+
+def test_standard_input(engine, files):
+    both = ("--left", "-", "--right", files / "solvents.csv", "--out", files / "out")
+    text = "smiles,name\nCCO,ethanol\n"
+    command_line = ["screen", "--task", "solvation", *map(str, both)]
+    result = CliRunner().invoke(app, command_line, input=text)
+    assert result.exit_code == 0, result.output
+    table = pa_parquet.read_table(files / "out" / "part-000000.parquet")
+    assert table["left_name"].to_pylist() == ["ethanol"] * 2
+    # The same goes on, another one is another screen.
+    assert "all 2 rows are there" in CliRunner().invoke(app, command_line, input=text).stderr
+    other = CliRunner().invoke(app, command_line, input=text + "CO,methanol\n")
+    assert other.exit_code == 2
+    assert "holds another screen: files.left.sha256" in other.stderr
+    twice = run(*("--task", "ddi", "--left", "-", "--right", "-", "--out", files / "two"))
+    assert "cannot be both left and right" in twice.stderr
+
+
+def test_a_dry_run_writes_nothing(engine, files):
+    (files / "left.csv").write_text("smiles,name\n" + "CCO,a\n" * 3000 + "C,b,c\n" * 7)
+    both = ("--left", files / "left.csv", "--right", files / "solvents.csv")
+    asked = ("--task", "solvation", *both, "--out", files / "out", "--dry-run")
+    result = run(*asked)
+    assert result.exit_code == 0, result.output
+    assert not (files / "out").exists()
+    assert "6,014 pairs in 2 parts" in result.stdout
+    assert "cannot be read: 7 of the left rows" in result.stdout
+    assert "1,024 pairs tried" in result.stdout
+    found = json.loads(run(*asked, "--json").stdout.splitlines()[-1])
+    assert found["pairs"] == 6014
+    assert found["asked"] == 1024
+    assert found["seconds"] == pytest.approx(6014 / found["pairs_per_s"])
+    assert found["memory_bytes"] > 1 << 26
+    assert 0 < found["disk_bytes"] < 1 << 20
+
+
+def test_a_sample_in_random_order(engine, files):
+    (files / "left.csv").write_text("smiles\n" + "".join(f"{'C' * n}\n" for n in range(1, 99)))
+    both = ("--left", files / "left.csv", "--right", files / "solvents.csv")
+    result = run(
+        *("--task", "solvation", *both, "--out", files / "out"),
+        *("--order", "random", "--seed", "3", "--limit", "20"),
+    )
+    assert result.exit_code == 0, result.output
+    rows = pa_parquet.read_table(files / "out" / "part-000000.parquet")["row"].to_pylist()
+    assert len(set(rows)) == 20
+    assert max(rows) > 98
+
+
+def test_figures_of_the_run(engine, files):
+    product(files)
+    figures = json.loads((files / "out" / "summary.json").read_text())["run"]
+    assert figures["rows"] == 6
+    assert figures["rows_per_s"] == pytest.approx(6 / figures["seconds"], rel=0.05)
+    spent = figures["reading_s"] + figures["engine_s"] + figures["writing_s"]
+    assert 0 < spent <= figures["seconds"] + 0.01
+    assert (files / "out" / "report.html").is_file()

@@ -3,7 +3,7 @@
 import pytest
 
 from moltc_vllm.plugin.server_process import ServerProcess
-from moltc_vllm.screen import HttpEngine
+from moltc_vllm.screening import HttpEngine
 from moltc_vllm.tasks.engine import Pair
 from tests.golden.fixture import Fixture
 from tests.paths import reference_dir

@@ -11,7 +11,7 @@ from moltc_vllm.models.engine import TorchEngine
 from moltc_vllm.models.prompt import Prompt
 from moltc_vllm.models.scale import interval_scale
 from moltc_vllm.plugin.server_process import ServerProcess
-from moltc_vllm.screen import HttpEngine
+from moltc_vllm.screening import HttpEngine
 from moltc_vllm.shipped import NAME, shipped_checkpoint
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair

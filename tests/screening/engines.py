@@ -51,12 +51,12 @@ if __name__ == "__main__":  # a screen to be killed: OUT LEFT RIGHT
     import sys
     from pathlib import Path
 
-    from moltc_vllm.screen.prepare import Wish, prepare
-    from moltc_vllm.screen.run import run
+    from moltc_vllm.screening.prepare import Wish, prepare
+    from moltc_vllm.screening.run import run
 
     class Nobody:
-        def at(self, done, total, failed):
-            print(done, flush=True)
+        def at(self, progress):
+            print(progress.done, flush=True)
 
     out, left, right = map(Path, sys.argv[1:])
     wish = Wish("solvation", out, left=left, right=right, part_rows=20, block=16)

@@ -48,17 +48,28 @@ def open_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
         with new_file(path) as partial:
             partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
         return False
+    before = read_manifest(folder)
+    told = json.loads(json.dumps(dict(settings)))
+    if differ := _differences(before["screen"], told):
+        raise ManifestError(f"{folder} holds another screen: {'; '.join(differ)}")
+    return True
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `open_manifest` wrote: ``moltc_vllm``, its version, and ``screen``, the settings.
+
+    Raises:
+        ManifestError: If it cannot be read, or is of another format.
+    """
+    path = folder / MANIFEST
     try:
-        before = json.loads(path.read_text("utf-8"))
-        known, kind = before["screen"], before["format"]
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        kind, _, _ = content["format"], content["screen"], content["moltc_vllm"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{path} cannot be read") from error
     if kind != _FORMAT:
         raise ManifestError(f"{path} is of format {kind}, not {_FORMAT}: screen into a new folder")
-    told = json.loads(json.dumps(dict(settings)))
-    if differ := _differences(known, told):
-        raise ManifestError(f"{folder} holds another screen: {'; '.join(differ)}")
-    return True
+    return content
 
 
 def _differences(before: Any, after: Any, name: str = "") -> list[str]:

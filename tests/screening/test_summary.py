@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from moltc_vllm.screen.prepare import Wish, prepare
-from moltc_vllm.screen.run import run
-from moltc_vllm.screen.summary import Ranking, summarise, write_summary
-from tests.screen.engines import HashEngine, answer_of
+from moltc_vllm.screening.prepare import Wish, prepare
+from moltc_vllm.screening.run import run
+from moltc_vllm.screening.summary import Ranking, summarise, write_summary
+from tests.screening.engines import HashEngine, answer_of
 
 
 class Quiet:
-    def at(self, done, total, failed):
+    def at(self, progress):
         pass
 
 

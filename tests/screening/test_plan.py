@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltc_vllm.screen.plan import Product, Triangle, Zip
+from moltc_vllm.screening.plan import Limited, Product, Shuffled, Triangle, Zip
 
 SIZES = st.integers(0, 17)
 BLOCKS = st.integers(1, 20)
@@ -74,3 +74,23 @@ def test_a_piece_far_inside_is_found_at_once():
     triangle = Triangle(1_000_000, 4096)
     (last,) = triangle.places(len(triangle) - 1, len(triangle))
     assert (last.first, last.second, last.row) == (999_998, 999_999, len(triangle))
+
+
+@given(st.integers(0, 300), st.integers(0, 3), CUTS)
+def test_a_random_order_is_one(size, seed, cuts):
+    plan = Shuffled(Zip(size), seed)
+    check_pieces(plan, cuts)
+    assert sorted(one.first for one in plan.places(0, size)) == list(range(size))
+
+
+def test_the_first_of_a_random_order_are_a_sample():
+    """Over many seeds each place is among the first tenth about as often."""
+    count = [0] * 50
+    for seed in range(400):
+        for one in Limited(Shuffled(Zip(50), seed), 5).places(0, 5):
+            count[one.first] += 1
+    assert sum(count) == 2000
+    assert min(count) > 15  # 40 are expected, with a standard deviation of 6
+    assert max(count) < 70
+    orders = {tuple(one.row for one in Shuffled(Zip(50), seed).places(0, 50)) for seed in range(9)}
+    assert len(orders) == 9

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moltc_vllm.screen.plan import Todo
-from moltc_vllm.screen.reading import SMILES, TableError
-from moltc_vllm.screen.shelf import Shelf
+from moltc_vllm.screening.plan import Todo
+from moltc_vllm.screening.reading import SMILES, TableError
+from moltc_vllm.screening.shelf import Shelf
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from itertools import count
 import httpx
 import pytest
 
-from moltc_vllm.screen import HttpEngine, ServerError
+from moltc_vllm.screening import HttpEngine, ServerError
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
-from tests.screen.engines import answer_of
+from tests.screening.engines import answer_of
 
 
 @pytest.fixture

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moltc_vllm.files import sha256
-from moltc_vllm.screen.inputs import Inputs, Side, find_column
-from moltc_vllm.screen.manifest import identity_of, open_manifest
-from moltc_vllm.screen.parts import Layout
-from moltc_vllm.screen.plan import Limited, Plan, Product, Triangle, Zip
-from moltc_vllm.screen.reading import Table, TableError, open_table
-from moltc_vllm.screen.run import Screen
-from moltc_vllm.screen.shelf import Shelf, fill_shelf
+from moltc_vllm.screening.inputs import Inputs, Side, find_column
+from moltc_vllm.screening.manifest import identity_of, open_manifest
+from moltc_vllm.screening.parts import Layout
+from moltc_vllm.screening.plan import Limited, Plan, Product, Shuffled, Triangle, Zip
+from moltc_vllm.screening.reading import Table, TableError, open_table
+from moltc_vllm.screening.run import Screen
+from moltc_vllm.screening.shelf import Shelf, fill_shelf
 from moltc_vllm.tasks import Task, get_task
 
 How = Literal["product", "zip", "triangle"]
+Order = Literal["given", "random"]
 
 PART_ROWS = 5_000
 """Pairs of a part: what a kill at the worst moment costs."""
@@ -44,6 +45,8 @@ class Wish:
         how: How ``left`` and ``right`` are paired: all with all, row by row, or every two of
             ``left``.
         question: For a task that takes one.
+        order: Of work; in a random one, the first so many pairs are a sample of all.
+        seed: Of a random order.
         limit: Only the first so many pairs in the order of work.
         text: Keep the model's own words.
         part_rows: Pairs of a part.
@@ -58,6 +61,8 @@ class Wish:
     columns: tuple[str | None, str | None] = (None, None)
     how: How = "product"
     question: str | None = None
+    order: Order = "given"
+    seed: int = 0
     limit: int | None = None
     text: bool = False
     part_rows: int = PART_ROWS
@@ -106,6 +111,8 @@ def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows
         },
         "columns": [table.columns[place] for table, place in places],
         "how": wish.how if wish.pairs is None else "pairs",
+        "order": wish.order,
+        "seed": wish.seed if wish.order == "random" else None,
         "limit": wish.limit,
         "text": wish.text,
         "part_rows": wish.part_rows,
@@ -116,6 +123,8 @@ def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows
     inputs = _inputs(wish, shelves, [place for _, place in places])
     layout = Layout(inputs, task, text=wish.text)
     plan = _plan(wish, inputs)
+    if wish.order == "random":
+        plan = Shuffled(plan, wish.seed)
     return Prepared(
         Screen(
             folder=wish.out,

@@ -11,6 +11,7 @@ all first molecules pass. So each second molecule is encoded once, however long 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -123,6 +124,46 @@ class Triangle:
                 yield Todo(row, first, second)
             place += end - least
             first += 1
+
+
+class Shuffled:
+    """Another plan's pairs in a random order, which takes no memory.
+
+    Places go through a Feistel network of four rounds over the next power of four, again and again
+    until the number is a place. With the order goes what makes neighbours cheap: a first molecule
+    whose part of the prompt is cached.
+
+    Args:
+        plan: The other one.
+        seed: Of the order.
+
+    Source: Luby and Rackoff 1988, https://doi.org/10.1137/0217022; the repetition: Black and
+    Rogaway 2002, https://doi.org/10.1007/3-540-45760-7_9.
+    """
+
+    def __init__(self, plan: Plan, seed: int) -> None:
+        self._plan = plan
+        self._half = max(1, -(-(len(plan) - 1).bit_length() // 2))
+        self._keys = [f"{seed} {turn}".encode() for turn in range(4)]
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def places(self, start: int, stop: int) -> Iterator[Todo]:
+        """See `Plan`."""
+        for place in range(start, min(stop, len(self))):
+            other = self._mixed(place)
+            while other >= len(self):
+                other = self._mixed(other)
+            yield from self._plan.places(other, other + 1)
+
+    def _mixed(self, place: int) -> int:
+        left, right = place >> self._half, place & ((1 << self._half) - 1)
+        for key in self._keys:
+            digest = hashlib.blake2b(right.to_bytes(8, "little"), digest_size=8, key=key).digest()
+            drawn = int.from_bytes(digest, "little") & ((1 << self._half) - 1)
+            left, right = right, left ^ drawn
+        return left << self._half | right
 
 
 @dataclass(frozen=True, slots=True)

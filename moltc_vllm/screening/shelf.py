@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from moltc_vllm.files import new_file
-from moltc_vllm.screen.reading import Record, Table
+from moltc_vllm.screening.reading import Record, Table
 
 _BATCH = 4096
 _DECODED = 4  # batches as Python objects: a block of second molecules, and the first one at hand
@@ -51,6 +51,13 @@ class Shelf:
                 del self._decoded[next(iter(self._decoded))]  # the oldest
             self._decoded[number] = self._decode(number)
         return self._decoded[number][place]
+
+    @property
+    def unread(self) -> int:
+        """How many rows have an error in place of cells."""
+        batches = range(self._reader.num_record_batches)
+        columns = (self._reader.get_batch(number).column(0) for number in batches)
+        return sum(len(column) - column.null_count for column in columns)
 
     def _decode(self, number: int) -> list[Record]:
         errors, *cells = (column.to_pylist() for column in self._reader.get_batch(number).columns)

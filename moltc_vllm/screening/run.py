@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from moltc_vllm.screen.inputs import Inputs, UnreadRowError
-from moltc_vllm.screen.parts import Done, Layout, is_written, write_part
-from moltc_vllm.screen.plan import Plan, Todo
+from moltc_vllm.screening.inputs import Inputs, UnreadRowError
+from moltc_vllm.screening.parts import Done, Layout, is_written, write_part
+from moltc_vllm.screening.plan import Plan, Todo
 from moltc_vllm.tasks import Answer, Task
 from moltc_vllm.tasks.engine import Engine, EngineError, Pair
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a screen is, and where its time went.
+
+    Attributes:
+        total: Rows in the end.
+        done: Rows that have an answer, from earlier calls, too.
+        failed: Of this call's rows those without an answer.
+        reading_s: Seconds of finding the next pairs.
+        waiting_s: Seconds of waiting for the engine.
+        writing_s: Seconds of writing parts.
+    """
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    reading_s: float = 0.0
+    waiting_s: float = 0.0
+    writing_s: float = 0.0
 
 
 class Watcher(Protocol):
     """Who looks at a screen while it goes on."""
 
-    def at(self, done: int, total: int, failed: int) -> None:
-        """So many rows have an answer, of which so many failed in this call."""
+    def at(self, progress: Progress) -> None:
+        """Called after each answer; the object is always the same one."""
         ...
 
 
@@ -34,7 +56,7 @@ class Screen:
         inputs: Their molecules.
         layout: Of the parts.
         part_rows: Pairs of a part.
-        identity: Of the whole, see `moltc_vllm.screen.manifest`.
+        identity: Of the whole, see `moltc_vllm.screening.manifest`.
     """
 
     folder: Path
@@ -89,12 +111,24 @@ def run(
         Exception: What the engine raises; parts that were whole by then are written.
     """
     missing = screen.missing()
+    return sum(1 for _ in make_parts(screen, engine, watcher, stop, missing)) == len(missing)
+
+
+def make_parts(
+    screen: Screen,
+    engine: Engine,
+    watcher: Watcher,
+    stop: Callable[[], bool],
+    missing: Sequence[int],
+) -> Iterator[int]:
+    """As `run`, step by step: the number of each part when it has been written."""
     work = _Work(screen, watcher, len(screen.plan) - sum(map(screen.size, missing)))
-    pairs = work.pairs(missing, stop)
-    for pair, answer in engine.submit(screen.task.name, pairs, screen.question):
+    answers = engine.submit(screen.task.name, work.pairs(missing, stop), screen.question)
+    for pair, answer in work.waited_for(answers):
         work.take(pair.row, answer)
+        yield from work.written()
     work.finish()
-    return work.begun == len(missing)
+    yield from work.written()
 
 
 class _Part:
@@ -110,26 +144,51 @@ class _Work:
     def __init__(self, screen: Screen, watcher: Watcher, done: int) -> None:
         self._screen, self._watcher = screen, watcher
         self._parts: dict[int, _Part] = {}
-        self._done, self._failed = done, 0
-        self.begun = 0
+        self._written: list[int] = []
+        self._progress = Progress(len(screen.plan), done)
+
+    def waited_for(self, answers: Iterator[tuple[Pair, Answer]]) -> Iterator[tuple[Pair, Answer]]:
+        """The answers. Their time is the engine's, less that in which it was given pairs."""
+        progress = self._progress
+        while True:
+            before, reading = time.perf_counter(), progress.reading_s + progress.writing_s
+            found = next(answers, None)
+            spent = progress.reading_s + progress.writing_s - reading
+            progress.waiting_s += time.perf_counter() - before - spent
+            if found is None:
+                return
+            yield found
+
+    def written(self) -> Iterator[int]:
+        """Parts that have been written since this was asked."""
+        while self._written:
+            yield self._written.pop()
 
     def pairs(self, missing: list[int], stop: Callable[[], bool]) -> Iterator[Pair]:
         """The pairs of the missing parts that can be asked about; the others are answered here."""
-        screen = self._screen
+        screen, progress = self._screen, self._progress
         for number in missing:
             if stop():
                 return
             start = number * screen.part_rows
+            begin = time.perf_counter()
             todos = list(screen.plan.places(start, start + screen.size(number)))
+            progress.reading_s += time.perf_counter() - begin
             self._parts[number] = _Part(todos)
-            self.begun += 1
             for place, todo in enumerate(todos, start):
-                try:
-                    molecules = screen.inputs.molecules(todo)
-                except UnreadRowError as error:
-                    self.take(place, screen.task.failed("error", str(error)))
-                    continue
-                yield Pair(place, molecules)
+                begin = time.perf_counter()
+                found = self._pair(place, todo)
+                progress.reading_s += time.perf_counter() - begin
+                if isinstance(found, Answer):
+                    self.take(place, found)
+                else:
+                    yield found
+
+    def _pair(self, place: int, todo: Todo) -> Pair | Answer:
+        try:
+            return Pair(place, self._screen.inputs.molecules(todo))
+        except UnreadRowError as error:
+            return self._screen.task.failed("error", str(error))
 
     def take(self, place: int, answer: Answer) -> None:
         """An answer; the last one of a part writes it."""
@@ -139,11 +198,13 @@ class _Work:
             raise EngineError(f"the engine answered pair {place} twice, or was never asked it")
         part.answers[offset] = answer
         part.open -= 1
-        self._done += 1
-        self._failed += answer.status != "ok"
+        self._progress.done += 1
+        self._progress.failed += answer.status != "ok"
         if not part.open:
+            begin = time.perf_counter()
             self._write(number)
-        self._watcher.at(self._done, len(self._screen.plan), self._failed)
+            self._progress.writing_s += time.perf_counter() - begin
+        self._watcher.at(self._progress)
 
     def finish(self) -> None:
         """What the engine has forgotten is said so."""
@@ -160,3 +221,4 @@ class _Work:
         done = [Done(todo, answer) for todo, answer in rows if answer is not None]
         table = self._screen.layout.table(done)
         write_part(self._screen.folder, number, table, self._screen.identity)
+        self._written.append(number)

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from moltc_vllm.screen.reading import Record, TableError, open_table
-from moltc_vllm.screen.shelf import Shelf, fill_shelf
+from moltc_vllm.screening.reading import Record, TableError, open_table
+from moltc_vllm.screening.shelf import Shelf, fill_shelf
 
 
 @pytest.fixture

@@ -235,24 +235,40 @@ def _rows(lines: Iterable[_Line], delimiter: str) -> Iterator[Record]:
     """Rows of cells. A quoted cell may go on over some lines."""
     source = iter(lines)
     ahead: deque[_Line] = deque()
+    width: int | None = None  # as the first row has it
+
+    def cells_of(text: str) -> tuple[str, ...]:
+        (cells,) = csv.reader([text], delimiter=delimiter, strict=True)
+        return tuple(cells)
+
+    def is_row(text: str) -> bool:
+        try:
+            return width in (None, len(cells_of(text)))
+        except csv.Error:
+            return False
+
     while (line := ahead.popleft() if ahead else next(source, None)) is not None:
         if line.error is not None:
             yield Record((), line.error)
             continue
         text = line.text
         if text.count('"') % 2:
-            text = _closed(text, ahead, source)
+            text = _closed(text, ahead, source, is_row)
         try:
-            (cells,) = csv.reader([text], delimiter=delimiter, strict=True)
-            yield Record(tuple(cells))
+            cells = cells_of(text)
+            width = width or len(cells)
+            yield Record(cells)
         except csv.Error as error:
             yield Record((), f"the row cannot be read: {error}")
 
 
-def _closed(text: str, ahead: deque[_Line], source: Iterator[_Line]) -> str:
-    """A line with those that its open quote reaches over; alone, if that is never closed.
+def _closed(
+    text: str, ahead: deque[_Line], source: Iterator[_Line], is_row: Callable[[str], bool]
+) -> str:
+    """A line with those that its open quote reaches over; alone, if they make no row together.
 
-    Lines that were looked at and not needed are put into ``ahead``.
+    Two quotes that were both forgotten look like one that is closed lines later. Lines that were
+    looked at and not needed are put into ``ahead``.
     """
     while len(ahead) < _QUOTED_LINES and (line := next(source, None)) is not None:
         ahead.append(line)
@@ -261,7 +277,7 @@ def _closed(text: str, ahead: deque[_Line], source: Iterator[_Line]) -> str:
         if line.error is not None:
             break
         whole += "\n" + line.text
-        if not whole.count('"') % 2:
+        if not whole.count('"') % 2 and is_row(whole):
             for _ in range(count):
                 ahead.popleft()
             return whole

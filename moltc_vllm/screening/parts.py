@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from moltc_vllm.files import new_file
-from moltc_vllm.screen.inputs import Inputs
-from moltc_vllm.screen.plan import Todo
+from moltc_vllm.screening.inputs import Inputs
+from moltc_vllm.screening.plan import Todo
 from moltc_vllm.tasks import Answer, Choice, Number, Task, Terms
 
 ROW, LEFT_ROW, RIGHT_ROW = "row", "left_row", "right_row"
@@ -99,6 +99,28 @@ def _answer_columns(task: Task) -> dict[str, pa.DataType]:
             return {}
 
 
+def answer_of(task: Task, row: Mapping[str, Any]) -> Answer:
+    """The answer in a row of a part."""
+    status, error, text = row[STATUS], row[ERROR], row.get(TEXT)
+    if status != "ok":
+        return task.failed(status, error, text)
+    label = row.get(LABEL)
+    ids = {one.name: one.id for one in task.kind.labels} if isinstance(task.kind, Choice) else {}
+    low, items = row.get(LOW), row.get(ITEMS)
+    return Answer(
+        task=task.name,
+        status="ok",
+        value=row.get(VALUE),
+        unit=row.get(UNIT),
+        interval=None if low is None else (low, row[HIGH]),
+        label=label,
+        label_id=None if label is None else ids[label],
+        items=None if items is None else tuple(items),
+        confidence=row[CONFIDENCE],
+        text=text,
+    )
+
+
 def part_path(folder: Path, number: int) -> Path:
     """The file of a part."""
     return folder / f"part-{number:06d}.parquet"
@@ -109,6 +131,12 @@ def write_part(folder: Path, number: int, table: pa.Table, identity: str) -> Non
     marked = table.replace_schema_metadata({_IDENTITY: f"{identity} {number}"})
     with new_file(part_path(folder, number)) as partial:
         pa_parquet.write_table(marked, partial, compression="zstd")
+
+
+def read_part(folder: Path, number: int) -> pa.Table:
+    """The rows of a part."""
+    with pa_parquet.ParquetFile(part_path(folder, number)) as file:
+        return file.read(use_threads=False).replace_schema_metadata()
 
 
 def is_written(folder: Path, number: int, rows: int, identity: str) -> bool:

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from moltc_vllm.screen.manifest import ManifestError
-from moltc_vllm.screen.parts import part_path
-from moltc_vllm.screen.prepare import Wish, prepare
-from moltc_vllm.screen.reading import TableError
-from moltc_vllm.screen.run import run
+from moltc_vllm.screening.manifest import ManifestError
+from moltc_vllm.screening.parts import part_path
+from moltc_vllm.screening.prepare import Wish, prepare
+from moltc_vllm.screening.reading import TableError
+from moltc_vllm.screening.run import run
 from moltc_vllm.tasks import PromptError, UnknownTaskError, get_task
 from moltc_vllm.tasks.engine import EngineError
-from tests.screen.engines import HashEngine, answer_of
+from tests.screening.engines import HashEngine, answer_of
 
 MODEL = {"name": "hash"}
 LEFT = ["C" * n for n in range(1, 12)] + ["C1CC"]
@@ -30,8 +30,8 @@ class Quiet:
     def __init__(self):
         self.seen = []
 
-    def at(self, done, total, failed):
-        self.seen.append((done, total, failed))
+    def at(self, progress):
+        self.seen.append((progress.done, progress.total, progress.failed))
 
 
 @pytest.fixture
@@ -251,10 +251,10 @@ def test_which_columns_is_asked(tmp_path):
 
 
 def test_killed_at_any_moment(tmp_path, left, right):
-    command = [sys.executable, "-m", "tests.screen.engines"]
+    command = [sys.executable, "-m", "tests.screening.engines"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     inputs = [str(left), str(right)]
-    subprocess.run([*command, str(straight), *inputs], check=True, capture_output=True)
+    subprocess.run([*command, str(straight), *inputs], check=True, capture_output=True, timeout=120)
     rng, kills = random.Random(1), 0
     while kills < 4:
         with subprocess.Popen(
@@ -268,7 +268,7 @@ def test_killed_at_any_moment(tmp_path, left, right):
             process.send_signal(signal.SIGKILL)
             process.communicate()
         kills += process.returncode == -signal.SIGKILL
-    subprocess.run([*command, str(killed), *inputs], check=True, capture_output=True)
+    subprocess.run([*command, str(killed), *inputs], check=True, capture_output=True, timeout=120)
     names = sorted(path.name for path in straight.glob("part-*.parquet"))
     assert names == sorted(path.name for path in killed.glob("part-*.parquet"))
     for name in names:
@@ -305,5 +305,5 @@ class Cheap(HashEngine):
 
 
 class Quiet0:
-    def at(self, done, total, failed):
+    def at(self, progress):
         pass

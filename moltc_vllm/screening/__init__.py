@@ -1,5 +1,5 @@
 """Pairs in, answers out, over any engine."""
 
-from moltc_vllm.screen.http import HttpEngine, ServerError
+from moltc_vllm.screening.http import HttpEngine, ServerError
 
 __all__ = ["HttpEngine", "ServerError"]

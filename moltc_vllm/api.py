@@ -1,0 +1,202 @@
+"""Screens from Python: ``moltc_vllm.screen``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+
+from moltc_vllm.engines import EngineName, describe_model, open_engine
+from moltc_vllm.screening.finish import finish
+from moltc_vllm.screening.parts import read_part
+from moltc_vllm.screening.prepare import BLOCK, PART_ROWS, How, Order, Wish, prepare
+from moltc_vllm.screening.run import Progress, Screen, make_parts
+from moltc_vllm.screening.summary import Ranking, Summary
+from moltc_vllm.tasks.engine import Engine
+
+Molecules: TypeAlias = Path | str | Sequence[str] | pa.Table
+"""A file of molecules, SMILES, or a table with a column of them."""
+
+Pairs: TypeAlias = Path | str | Sequence[tuple[str, str]] | pa.Table
+"""A file of pairs, pairs of SMILES, or a table with two columns of them."""
+
+
+class Screened:
+    """The answers of a screen, one row for each pair; they are made while they are read.
+
+    A row is a `dict` with the columns of the screen's Parquet parts: ``row``, the input's own,
+    ``status``, ``error``, ``value`` or ``label`` with the rest of the answer, ``confidence``.
+
+    Attributes:
+        folder: Of the parts; gone with this object, if none was named.
+    """
+
+    def __init__(
+        self, screen: Screen, engine: Engine | None, temporary: Sequence[Any] = ()
+    ) -> None:
+        self._screen, self._engine = screen, engine
+        self._temporary = temporary
+        self.folder = screen.folder
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+        return len(self._screen.plan)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Every row; those that are there already first, the others as parts become whole.
+
+        Raises:
+            Exception: What the engine raises; parts that were whole by then stay.
+        """
+        for table in self._tables():
+            yield from table.to_pylist()
+
+    def to_arrow(self) -> pa.Table:
+        """All rows at once, in the order of work: they have to fit into memory."""
+        for _ in self._tables():
+            pass
+        screen = self._screen
+        tables = [read_part(screen.folder, number) for number in range(screen.parts)]
+        return pa.concat_tables(tables) if tables else screen.layout.schema.empty_table()
+
+    def finish(self, ranking: Ranking | None = None) -> Summary:
+        """Answer what is left, and write ``summary.json``, ``top.csv`` and ``report.html``."""
+        for _ in self._tables():
+            pass
+        return finish(self._screen, ranking or Ranking())
+
+    def _tables(self) -> Iterator[pa.Table]:
+        screen = self._screen
+        missing = screen.missing()
+        for number in sorted(set(range(screen.parts)) - set(missing)):
+            yield read_part(screen.folder, number)
+        if missing:
+            assert self._engine is not None
+            for number in make_parts(screen, self._engine, _Nobody(), lambda: False, missing):
+                yield read_part(screen.folder, number)
+
+
+def screen(
+    task: str,
+    pairs: Pairs | None = None,
+    *,
+    left: Molecules | None = None,
+    right: Molecules | None = None,
+    columns: tuple[str | None, str | None] = (None, None),
+    how: How = "product",
+    question: str | None = None,
+    order: Order = "given",
+    seed: int = 0,
+    limit: int | None = None,
+    text: bool = False,
+    both_orders: bool = False,
+    out: Path | str | None = None,
+    model: Path | str | None = None,
+    endpoint: str | None = None,
+    engine: EngineName | str | Engine = EngineName.vllm,
+    part_rows: int = PART_ROWS,
+    block: int = BLOCK,
+) -> Screened:
+    """Ask about every pair; what ``moltc screen`` does.
+
+    ::
+
+        for row in moltc_vllm.screen("solvation", left=["CCO", "CCN"], right=["O"]):
+            print(row["left_smiles"], row["value"], row["unit"])
+
+    Args:
+        task: What is asked, e.g. ``solvation``.
+        pairs: Both molecules of each pair; or else
+        left: First molecules, and
+        right: Second molecules; none for ``triangle``.
+        columns: Which columns have them, where that is not clear.
+        how: How ``left`` and ``right`` are paired: all with all, row by row, or every two of
+            ``left``.
+        question: For a task that takes one.
+        order: Of work: as given, or random.
+        seed: Of a random order.
+        limit: Only the first so many pairs in that order.
+        text: Keep the model's own words; slower, as all of them are generated.
+        both_orders: Ask symmetric yes-or-no questions in both orders.
+        out: Folder of the answers, where the same call goes on; default: a temporary one.
+        model: Checkpoint folder; default: the shipped one.
+        endpoint: URL of a running server, in place of a model.
+        engine: ``vllm`` or ``torch``, or one that is open already; with ``out`` its ``model`` or
+            ``endpoint`` has to be named, too.
+        part_rows: Pairs of a part.
+        block: Second molecules that are worked off together.
+
+    Raises:
+        ValueError: If something is missing, or does not go together; its subclasses are
+            `UnknownTaskError`, `TableError`, `ManifestError` and `CheckpointError`.
+    """
+    from moltc_vllm.evaluate.orders import BothOrders
+
+    temporary: list[Any] = []
+
+    def folder() -> Path:
+        made = tempfile.TemporaryDirectory(prefix="moltc-screen-")
+        temporary.append(made)
+        return Path(made.name)
+
+    def file(name: str, given: Molecules | Pairs | None, names: Sequence[str]) -> Path | None:
+        if given is None or isinstance(given, Path | str):
+            return None if given is None else Path(given)
+        path = folder() / f"{name}.parquet"
+        pa_parquet.write_table(_table(given, names), path)
+        return path
+
+    wish = Wish(
+        task=task,
+        out=folder() / "out" if out is None else Path(out),
+        pairs=file("pairs", pairs, ("smiles_1", "smiles_2")),
+        left=file("left", left, ("smiles",)),
+        right=file("right", right, ("smiles",)),
+        columns=columns,
+        how=how,
+        question=question,
+        order=order,
+        seed=seed,
+        limit=limit,
+        text=text,
+        part_rows=part_rows,
+        block=block,
+    )
+    folder_of = None if model is None else Path(model)
+    ready = None if isinstance(engine, str) else engine
+    if ready is None or model is not None or endpoint is not None:
+        described = describe_model(folder_of, endpoint)
+    elif out is None:
+        described = {"engine": type(ready).__name__}
+    else:
+        raise ValueError(
+            "name the model of an open engine, so that `out` says whose answers it has"
+        )
+    prepared = prepare(wish, {**described, "both_orders": both_orders})
+    if prepared.screen.missing() and ready is None:
+        ready = open_engine(folder_of, endpoint, EngineName(str(engine)), score=not text)
+    if ready is not None and both_orders:
+        ready = BothOrders(ready)
+    return Screened(prepared.screen, ready, temporary)
+
+
+def _table(given: Sequence[Any] | pa.Table, names: Sequence[str]) -> pa.Table:
+    """What was given as objects, as a table."""
+    if isinstance(given, pa.Table):
+        return given
+    rows = [(one,) if isinstance(one, str) else tuple(one) for one in given]
+    if wrong := next((row for row in rows if len(row) != len(names)), None):
+        raise ValueError(f"{wrong!r} is not {len(names)} SMILES")
+    cells = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pa.table(
+        {name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)}
+    )
+
+
+class _Nobody:
+    def at(self, progress: Progress) -> None:
+        pass
