@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,6 +41,7 @@ class Screened:
     ) -> None:
         self._screen, self._engine = screen, engine
         self._temporary = temporary
+        self._open: Generator[pa.Table, None, None] | None = None
         self.folder = screen.folder
 
     def __len__(self) -> int:
@@ -52,24 +54,34 @@ class Screened:
         Raises:
             Exception: What the engine raises; parts that were whole by then stay.
         """
-        for table in self._tables():
-            yield from table.to_pylist()
+        if self._open is not None:
+            self._open.close()  # an engine answers one call at a time
+        self._open = self._tables()
+        with contextlib.closing(self._open) as tables:  # lets the folder go when reading ends
+            for table in tables:
+                yield from table.to_pylist()
 
     def to_arrow(self) -> pa.Table:
         """All rows at once, in the order of work: they have to fit into memory."""
-        for _ in self._tables():
-            pass
+        self._complete()
         screen = self._screen
         tables = [read_part(screen.folder, number) for number in range(screen.parts)]
         return pa.concat_tables(tables) if tables else screen.layout.schema.empty_table()
 
     def finish(self, ranking: Ranking | None = None) -> Summary:
         """Answer what is left, and write ``summary.json``, ``top.csv`` and ``report.html``."""
-        for _ in self._tables():
-            pass
+        (ranking or Ranking()).check(self._screen.task)
+        self._complete()
         return finish(self._screen, ranking or Ranking())
 
-    def _tables(self) -> Iterator[pa.Table]:
+    def _complete(self) -> None:
+        if self._open is not None:
+            self._open.close()
+        self._open = self._tables()
+        for _ in self._open:
+            pass
+
+    def _tables(self) -> Generator[pa.Table, None, None]:
         screen = self._screen
         missing = screen.missing()
         for number in sorted(set(range(screen.parts)) - set(missing)):
@@ -169,7 +181,7 @@ def screen(
     folder_of = None if model is None else Path(model)
     ready = None if isinstance(engine, str) else engine
     if ready is None or model is not None or endpoint is not None:
-        described = describe_model(folder_of, endpoint)
+        described = describe_model(task, folder_of, endpoint)
     elif out is None:
         described = {"engine": type(ready).__name__}
     else:
@@ -188,10 +200,12 @@ def _table(given: Sequence[Any] | pa.Table, names: Sequence[str]) -> pa.Table:
     """What was given as objects, as a table."""
     if isinstance(given, pa.Table):
         return given
-    rows = [(one,) if isinstance(one, str) else tuple(one) for one in given]
+    rows = [tuple(one) if isinstance(one, tuple | list) else (one,) for one in given]
     if wrong := next((row for row in rows if len(row) != len(names)), None):
         raise ValueError(f"{wrong!r} is not {len(names)} SMILES")
-    cells = zip(*rows, strict=True) if rows else [()] * len(names)
+    # What is no text (None, NaN of a table) is a molecule that is missing.
+    texts = [[cell if isinstance(cell, str) else None for cell in row] for row in rows]
+    cells = zip(*texts, strict=True) if rows else [()] * len(names)
     return pa.table(
         {name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)}
     )

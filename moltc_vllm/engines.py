@@ -71,21 +71,36 @@ def open_engine(
     return VllmEngine(model, **options)
 
 
-def describe_model(model: Path | None = None, endpoint: str | None = None) -> dict[str, Any]:
-    """What tells a model from another one: a server's name of it, or its weights.
+def describe_model(
+    task: str, model: Path | None = None, endpoint: str | None = None
+) -> dict[str, Any]:
+    """What tells a model from another one: its files, or a server's name of it.
+
+    A server that is given other weights under the same name cannot be told from what it was.
+
+    Args:
+        task: That it is to be asked about.
+        model: Checkpoint folder, if there is no endpoint; default: the shipped one.
+        endpoint: URL of a running server.
 
     Raises:
         CheckpointError: If the folder is none.
         ServerError: If the server has no model, or several.
-        httpx.HTTPError: If it cannot be reached.
+        ValueError: If the model does not answer the task.
+        httpx.HTTPError: If the server cannot be reached.
     """
     if endpoint is not None:
         from moltc_vllm.screening import HttpEngine
 
-        return {"served": HttpEngine(endpoint).served()}
-    from moltc_vllm.models.checkpoint import load_config, weights_checksum
-    from moltc_vllm.shipped import shipped_checkpoint
+        server = HttpEngine(endpoint)
+        described, tasks = {"served": server.served()}, server.tasks()
+    else:
+        from moltc_vllm.models.checkpoint import folder_checksum, load_config
+        from moltc_vllm.shipped import shipped_checkpoint
 
-    folder = model or shipped_checkpoint()
-    load_config(folder)
-    return {"name": folder.resolve().name, "sha256": weights_checksum(folder)}
+        folder = model or shipped_checkpoint()
+        tasks = load_config(folder).tasks
+        described = {"name": folder.resolve().name, "sha256": folder_checksum(folder)}
+    if tasks and task not in tasks:
+        raise ValueError(f"the model does not answer {task!r}, only {', '.join(tasks)}")
+    return described

@@ -36,6 +36,20 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Ctrl-C is for this process: those that are started meanwhile never see it.
+
+    A terminal sends it to all at once. An engine that ends by itself would leave what it was asked
+    unanswered, while this process still means to finish it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def seen_by_python() -> Iterator[None]:
     """Ctrl-C reaches Python whatever is going on.
 

@@ -48,9 +48,10 @@ def test_a_folder_is_gone_on_with(tmp_path, tiny, tiny_llama):
     (tmp_path / "left.smi").write_text("CCO\nCC\nCCC\n")
     options = {"left": tmp_path / "left.smi", "right": ["O", "CO"], "part_rows": 2}
     options |= {"out": tmp_path / "out", "model": tiny}
-    rows = iter(moltc_vllm.screen("solvation", **options, engine=HashEngine()))
+    found = moltc_vllm.screen("solvation", **options, engine=HashEngine())
+    rows = iter(found)
     seen = [next(rows) for _ in range(2)]
-    rows.close()
+    rows.close()  # lets the folder go, as the end of a process does
     written = len(list((tmp_path / "out").glob("part-*.parquet")))
     assert written < 3
     engine = HashEngine()
@@ -112,3 +113,22 @@ def test_the_name_is_found_and_others_are_not():
     code = "import moltc_vllm; print(callable(moltc_vllm.screen), hasattr(moltc_vllm, 'nothing'))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["True", "False"]
+
+
+def test_a_second_reading_ends_the_first():
+    found = moltc_vllm.screen(
+        "solvation", left=["C", "CC", "CCC"], right=["O"], part_rows=1, engine=HashEngine(window=1)
+    )
+    rows = iter(found)
+    next(rows)
+    assert found.to_arrow().num_rows == 3
+    assert len(list(found)) == 3
+
+
+def test_a_missing_molecule_is_a_row():
+    rows = list(
+        moltc_vllm.screen("ddi", left=["C", None, float("nan")], right=["O"], engine=HashEngine())
+    )
+    assert [row["status"] for row in rows] == ["ok", "bad_molecule", "bad_molecule"]
+    rows = list(moltc_vllm.screen("ddi", [("C", None), ("C", "O")], engine=HashEngine()))
+    assert sorted(row["status"] for row in rows) == ["bad_molecule", "ok"]

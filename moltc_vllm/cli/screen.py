@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from moltc_vllm.screening.estimate import Estimate
     from moltc_vllm.screening.prepare import Prepared, Wish
     from moltc_vllm.screening.run import Progress
-    from moltc_vllm.screening.summary import Summary
+    from moltc_vllm.screening.summary import Ranking, Summary
     from moltc_vllm.tasks.engine import Engine
 
 INTERRUPTED, STOPPED, FAILED_ROWS = 130, 1, 3
@@ -112,12 +113,14 @@ def screen(
     parts stand summary.json, top.csv and report.html.
     """
     from moltc_vllm.evaluate.orders import BothOrders
+    from moltc_vllm.interruption import kept_from_children
     from moltc_vllm.screening.finish import finish
     from moltc_vllm.screening.prepare import Wish
     from moltc_vllm.screening.summary import Ranking
 
     def opened() -> Engine:
-        made = open_engine(model, endpoint, engine, score=not text)
+        with kept_from_children():
+            made = open_engine(model, endpoint, engine, score=not text)
         return BothOrders(made) if both_orders else made
 
     with tempfile.TemporaryDirectory(prefix="moltc-screen-") as name, Bars("rows") as bars:
@@ -139,12 +142,15 @@ def screen(
         )
         if dry_run:
             wish = replace(wish, out=spare / "out")
-        prepared = _prepare(wish, model, endpoint, both_orders, bars)
-        if dry_run:
-            _tell(_estimate(prepared, opened, spare), as_json)
-            return
+        ranking = Ranking(top, smallest, threshold, label)
+        with _failing(out):
+            prepared = _prepare(wish, ranking, model, endpoint, both_orders, bars)
+            if dry_run:
+                _tell(_estimate(prepared, opened, spare), as_json)
+                return
         figures = _run(prepared, opened, bars)
-        summary = finish(prepared.screen, Ranking(top, smallest, threshold, label), figures)
+        with _failing(out):
+            summary = finish(prepared.screen, ranking, figures)
     if as_json:
         typer.echo(json.dumps({**summary.as_json(), "run": figures}))
     else:
@@ -154,34 +160,57 @@ def screen(
 
 
 def _without_stdin(files: dict[str, Path | None], spare: Path) -> dict[str, Path | None]:
-    """Standard input as a file: it is read more than once."""
+    """Standard input and pipes as files: they are read more than once."""
     named = [name for name, path in files.items() if path == _STDIN]
-    if not named:
-        return files
     if len(named) > 1:
         fail(f"standard input cannot be both {' and '.join(named)}")
-    path = spare / "stdin"
-    with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return {**files, named[0]: path}
+    copied = dict(files)
+    for name, path in files.items():
+        if path is None or (path != _STDIN and (path.is_file() or not path.exists())):
+            continue
+        if path.is_dir():
+            fail(f"{path} is a folder")
+        copied[name] = copy = spare / ("stdin" if path == _STDIN else name)
+        with copy.open("wb") as file:
+            if path == _STDIN:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+            else:
+                with path.open("rb") as pipe:
+                    shutil.copyfileobj(pipe, file)
+    return copied
+
+
+@contextlib.contextmanager
+def _failing(out: Path, code: int = 2, more: str = "") -> Iterator[None]:
+    """What can go wrong with files, servers and engines is one line, and ends the command."""
+    import httpx
+
+    from moltc_vllm.screening.http import ServerError
+    from moltc_vllm.tasks.engine import EngineError
+
+    try:
+        yield
+    except (EngineError, ServerError, ValueError) as error:
+        fail(f"{' '.join(str(error).split())}{more}", code)
+    except (httpx.HTTPError, OSError) as error:
+        fail(f"{out}: {' '.join(str(error).split())}{more}", code)
 
 
 def _prepare(
-    wish: Wish, model: Path | None, endpoint: str | None, both_orders: bool, bars: Bars
+    wish: Wish,
+    ranking: Ranking,
+    model: Path | None,
+    endpoint: str | None,
+    both_orders: bool,
+    bars: Bars,
 ) -> Prepared:
-    import httpx
-
     from moltc_vllm.engines import describe_model
-    from moltc_vllm.screening.http import ServerError
     from moltc_vllm.screening.prepare import prepare
+    from moltc_vllm.tasks import get_task
 
-    try:
-        asked = {**describe_model(model, endpoint), "both_orders": both_orders}
-        return prepare(wish, asked, lambda name, rows: bars.tell(f"{name}: {rows:,} rows read"))
-    except (ServerError, ValueError) as error:
-        fail(str(error))
-    except (httpx.HTTPError, OSError) as error:
-        fail(f"{endpoint or wish.out}: {' '.join(str(error).split())}")
+    ranking.check(get_task(wish.task))
+    asked = {**describe_model(wish.task, model, endpoint), "both_orders": both_orders}
+    return prepare(wish, asked, lambda name, rows: bars.tell(f"{name}: {rows:,} rows read"))
 
 
 def _estimate(prepared: Prepared, open_it: Callable[[], Engine], spare: Path) -> Estimate:
@@ -225,12 +254,8 @@ def _run(prepared: Prepared, open_it: Callable[[], Engine], bars: Bars) -> dict[
     Returns:
         Figures of the run; none if there was nothing to do.
     """
-    import httpx
-
     from moltc_vllm.interruption import interruptible
-    from moltc_vllm.screening.http import ServerError
     from moltc_vllm.screening.run import run
-    from moltc_vllm.tasks.engine import EngineError
 
     screen = prepared.screen
     missing = screen.missing()
@@ -247,12 +272,10 @@ def _run(prepared: Prepared, open_it: Callable[[], Engine], bars: Bars) -> dict[
     again = "run the same command again to go on"
     begin = time.monotonic()
     try:
-        with interruptible() as interrupted:
+        with _failing(screen.folder, STOPPED, f"; {again}"), interruptible() as interrupted:
             whole = run(screen, opened, watcher, interrupted)
     except KeyboardInterrupt:
         fail(f"interrupted; {again}", INTERRUPTED)
-    except (EngineError, ServerError, httpx.HTTPError) as error:
-        fail(f"{' '.join(str(error).split())}; {again}", STOPPED)
     if not whole:
         fail(f"interrupted after the parts that were begun; {again}", INTERRUPTED)
     return watcher.figures(time.monotonic() - begin, total - before)

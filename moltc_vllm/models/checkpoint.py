@@ -295,6 +295,20 @@ def _tied_keys(model: MoltcModel) -> set[str]:
     return {"language_model.lm_head.weight"} & set(model.state_dict())
 
 
+def folder_checksum(folder: Path) -> str:
+    """One checksum of everything that decides answers: weights, configuration, tokenizer."""
+    names = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name[0] != "." and path.name not in _TOLD
+    )
+    known = {name: sha256(folder / name) for name in names}
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+_TOLD = (CARD_FILE, "README.md")
+
+
 def weights_checksum(folder: Path) -> str:
     """One checksum of all weights, as the card has them; computed, if it has none.
 

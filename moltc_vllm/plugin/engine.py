@@ -18,12 +18,12 @@ from vllm import EngineArgs, LLMEngine  # noqa: E402
 from vllm.exceptions import VLLMClientError  # noqa: E402
 from vllm.lora.request import LoRARequest  # noqa: E402
 from vllm.outputs import RequestOutput  # noqa: E402
-from vllm.v1.engine.exceptions import EngineGenerateError  # noqa: E402
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
 
 from moltc_vllm.plugin.answering import Interviewer, Settings, check_beams, failure  # noqa: E402
 from moltc_vllm.plugin.inquiries import Found, Inquiry  # noqa: E402
 from moltc_vllm.tasks import Answer, Limits, Task, get_task  # noqa: E402
-from moltc_vllm.tasks.engine import Pair  # noqa: E402
+from moltc_vllm.tasks.engine import EngineError, Pair  # noqa: E402
 
 
 @dataclass(slots=True)
@@ -88,6 +88,7 @@ class VllmEngine:
             config.max_logprobs,
         )
         self._numbers = itertools.count()
+        self._busy = False
 
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
@@ -107,11 +108,18 @@ class VllmEngine:
     def generate(
         self, task: Task, pairs: Iterable[Pair], question: str | None = None
     ) -> Iterator[tuple[Pair, Found | Answer]]:
-        """As `submit`, but tokens as they were generated; an `Answer` for pairs that failed."""
+        """As `submit`, but tokens as they were generated; an `Answer` for pairs that failed.
+
+        Raises:
+            EngineError: If the engine ends, or an earlier call has not.
+        """
+        if self._busy:
+            raise EngineError("the engine is at work on other pairs")
         waiting: dict[str, tuple[_Asked, int]] = {}
         source = iter(pairs)
         open_pairs = 0
         exhausted = False
+        self._busy = True
         try:
             while waiting or not exhausted:
                 while not exhausted and open_pairs < self.max_in_flight:
@@ -142,7 +150,11 @@ class VllmEngine:
                     else:
                         open_pairs -= 1
                         yield asked.pair, found
+        except EngineDeadError as error:
+            waiting.clear()
+            raise EngineError("vLLM's engine has ended") from error
         finally:
+            self._busy = False
             if waiting:  # the caller stopped early
                 self.engine.abort_request(list(waiting))
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from vllm.outputs import RequestOutput
+from vllm.exceptions import VLLMServerError
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
-from vllm.v1.engine.exceptions import EngineGenerateError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from moltc_vllm.models.beams import BeamSearch, Candidate
 from moltc_vllm.models.forks import Fork
@@ -37,6 +38,7 @@ class Inquiry(Protocol):
 
         Raises:
             EngineGenerateError: If the engine failed on one of them.
+            EngineDeadError: If it was shut down meanwhile.
         """
         ...
 
@@ -55,7 +57,7 @@ class GreedyInquiry:
         """Its output."""
         (completion,) = outputs[0].outputs
         if completion.finish_reason not in ("stop", "length"):
-            raise EngineGenerateError(f"the engine gave no answer: {completion.finish_reason}")
+            raise _failure(completion, "answer")
         ids = list(completion.token_ids)
         logprobs = [
             chosen[token].logprob
@@ -136,7 +138,7 @@ class ScoredInquiry:
         """The way that was chosen; the whole answer, when it leads to an end."""
         (completion,) = outputs[0].outputs
         if not completion.logprobs:
-            raise EngineGenerateError(f"the engine gave no token: {completion.finish_reason}")
+            raise _failure(completion, "token")
         (token,), (top,) = completion.token_ids, completion.logprobs
         if not self._likely:
             self._likely = [Likely(one, found.logprob) for one, found in top.items()]
@@ -152,9 +154,16 @@ class ScoredInquiry:
         return Found(self._tokens, self._logprobs, False, self._likely, scored=True)
 
 
+def _failure(completion: CompletionOutput, wanted: str) -> VLLMServerError:
+    """Why there is nothing: of this request alone, or because the engine is being shut down."""
+    if completion.finish_reason == "abort":
+        return EngineDeadError()
+    return EngineGenerateError(f"the engine gave no {wanted}: {completion.finish_reason}")
+
+
 def _candidates(output: RequestOutput) -> list[Candidate]:
     (completion,) = output.outputs
     if not completion.logprobs:
-        raise EngineGenerateError(f"the engine gave no token: {completion.finish_reason}")
+        raise _failure(completion, "token")
     (top,) = completion.logprobs
     return [Candidate(token, one.logprob) for token, one in top.items()]

@@ -14,7 +14,7 @@ from moltc_vllm.screening.parts import LEFT_ROW, RIGHT_ROW, ROW, answer_of
 from moltc_vllm.screening.plan import Todo
 from moltc_vllm.screening.report import Chart, Failure, Hit, Page, write_report
 from moltc_vllm.screening.run import Screen
-from moltc_vllm.screening.summary import Ranking, Summary, summarise, write_summary
+from moltc_vllm.screening.summary import Ranking, Summary, read_run, summarise, write_summary
 from moltc_vllm.tasks import Answer, Choice, Number, Task
 
 REPORT = "report.html"
@@ -37,9 +37,10 @@ def finish(screen: Screen, ranking: Ranking, figures: Mapping[str, Any] | None =
     """
     crossed = _evenly(screen)
     found = summarise(screen.folder, screen.parts, screen.task, ranking, crossed)
-    more = {"task": screen.task.name, "parts": screen.parts, "run": dict(figures or {})}
-    write_summary(screen.folder, found, more)
-    write_report(screen.folder / REPORT, _page(screen, ranking, found, figures or {}))
+    figures = figures or read_run(screen.folder)  # of nothing there are none
+    more = {"task": screen.task.name, "parts": screen.parts, "run": dict(figures)}
+    write_summary(screen.folder, found, screen.layout.schema.names, more)
+    write_report(screen.folder / REPORT, _page(screen, ranking, found, figures))
     return found
 
 
@@ -53,7 +54,10 @@ def _page(screen: Screen, ranking: Ranking, found: Summary, figures: Mapping[str
         title=f"{task.title}: {found.rows:,} pairs",
         settings=_settings(screen),
         counts={"rows": found.rows, **dict(found.statuses.most_common())},
-        facts={**_facts(found, task), **{name: str(one) for name, one in figures.items()}},
+        facts={
+            **_facts(found, task),
+            **{f"this run {name}": str(one) for name, one in figures.items()},
+        },
         charts=_charts(found, task),
         grid=_grid(screen, found),
         hits=[_hit(screen, row) for row in shown],

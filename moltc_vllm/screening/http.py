@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -56,11 +57,14 @@ class HttpEngine:
         self.score = score
         self.in_flight = in_flight
         self._waits_s = tuple(waits_s)
-        self.client = httpx.Client(
-            base_url=url.rstrip("/").removesuffix("/v1"),
-            timeout=timeout_s,
-            headers={"authorization": f"Bearer {key}"} if key else {},
-        )
+        try:
+            self.client = httpx.Client(
+                base_url=url.rstrip("/").removesuffix("/v1"),
+                timeout=timeout_s,
+                headers={"authorization": f"Bearer {key}"} if key else {},
+            )
+        except httpx.InvalidURL as error:
+            raise ServerError(f"{url} is no URL: {error}") from error
 
     def served(self) -> str:
         """Name of the model that answers.
@@ -69,11 +73,8 @@ class HttpEngine:
             ServerError: If there is none of the name that was given, or none was and there are
                 several.
         """
-        response = self.client.get("/v1/models")
-        if response.is_error:
-            raise ServerError(_message(response))
         # Adapters have a parent: they are chosen by the task.
-        names = [one["id"] for one in response.json()["data"] if not one.get("parent")]
+        names = [one["id"] for one in self._listed("models") if not one.get("parent")]
         if self.model is not None:
             if self.model not in names:
                 raise ServerError(f"there is no model {self.model!r}; there are {', '.join(names)}")
@@ -81,6 +82,21 @@ class HttpEngine:
         if len(names) != 1:
             raise ServerError(f"name one of the models: {', '.join(names)}")
         return str(names[0])
+
+    def tasks(self) -> list[str]:
+        """Names of the tasks that the server answers.
+
+        Raises:
+            ServerError: If it is another kind of server.
+        """
+        return [one["id"] for one in self._listed("tasks")]
+
+    def _listed(self, what: str) -> list[dict[str, Any]]:
+        response = self.client.get(f"/v1/{what}")
+        if response.is_error:
+            raise ServerError(_message(response))
+        with _understood():
+            return [{**one, "id": str(one["id"])} for one in response.json()["data"]]
 
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
@@ -123,7 +139,11 @@ class HttpEngine:
         response = self._post(body)
         if response.is_error:
             raise ServerError(_message(response))
-        return [Answer.model_validate(one) for one in response.json()["data"]]
+        with _understood():
+            answers = [Answer.model_validate(one) for one in response.json()["data"]]
+        if len(answers) != len(batch):
+            raise ServerError(f"the server gave {len(answers)} answers to {len(batch)} pairs")
+        return answers
 
     def _post(self, body: dict[str, Any]) -> httpx.Response:
         """The server's response; a server that is away for a moment is asked again."""
@@ -137,6 +157,16 @@ class HttpEngine:
                     raise
             time.sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """A response of another form is the server's fault."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ServerError(f"the server is of another kind or version: {reason}") from error
 
 
 def _message(response: httpx.Response) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,25 @@ class ManifestError(ValueError):
     """A folder holds another screen, or none that can be read; the message says what differs."""
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Write to a folder alone; the kernel ends it with this process, however that ends.
+
+    Args:
+        folder: Is made, if there is none.
+
+    Raises:
+        ManifestError: If another one is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ManifestError(f"{folder} is being written by another process") from None
+        yield
+
+
 def identity_of(settings: Mapping[str, Any]) -> str:
     """A checksum of everything that decides the rows and answers of a screen."""
     text = json.dumps({"format": _FORMAT, **settings}, sort_keys=True)
@@ -26,7 +47,7 @@ def identity_of(settings: Mapping[str, Any]) -> str:
 
 
 def open_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Write a new screen's manifest, or see that the folder's one is of the same screen.
+    """Write a new screen's manifest, unless it is there.
 
     Args:
         folder: Of the answers; is made, if there is none.
@@ -36,17 +57,27 @@ def open_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
         Whether the screen goes on.
 
     Raises:
+        ManifestError: See `check_manifest`.
+    """
+    if check_manifest(folder, settings):
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"format": _FORMAT, "moltc_vllm": __version__, "screen": dict(settings)}
+    with new_file(folder / MANIFEST) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return False
+
+
+def check_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder has this very screen; ``False`` if there is none in it.
+
+    Raises:
         ManifestError: If it is another one, naming what differs; or if the folder has something
             else in it.
     """
-    path = folder / MANIFEST
-    if not path.exists():
+    if not (folder / MANIFEST).exists():
         if folder.exists() and any(one.name[0] != "." for one in folder.iterdir()):
             raise ManifestError(f"{folder} is not empty and has no {MANIFEST}: name another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {"format": _FORMAT, "moltc_vllm": __version__, "screen": dict(settings)}
-        with new_file(path) as partial:
-            partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
         return False
     before = read_manifest(folder)
     told = json.loads(json.dumps(dict(settings)))

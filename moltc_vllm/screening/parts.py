@@ -51,8 +51,7 @@ class Layout:
         after[CONFIDENCE] = pa.float64()
         if text or not isinstance(task.kind, Choice | Number | Terms):
             after[TEXT] = pa.string()
-        ours = {*before, *after}
-        named = [f"input_{one}" if one in ours else one for one in inputs.columns]
+        named = _free_names(inputs.columns)
         self._answer_columns = list(after)
         fields = [*before.items(), *((name, pa.string()) for name in named), *after.items()]
         self.schema = pa.schema(fields)
@@ -85,6 +84,25 @@ class Layout:
         }
         own = (found[name] for name in self._answer_columns)
         return [todo.row, *places, *self._inputs.cells(todo), *own]
+
+
+ANSWER_COLUMNS = frozenset(
+    {
+        *(ROW, LEFT_ROW, RIGHT_ROW, STATUS, ERROR, CONFIDENCE, TEXT),
+        *(VALUE, UNIT, LOW, HIGH, LABEL, ITEMS),
+    }
+)
+"""Names that no column of an input keeps: those of parts, of any task."""
+
+
+def _free_names(columns: Sequence[str]) -> list[str]:
+    """The input's own columns; those called like one of any task's get ``input_`` in front."""
+    names: list[str] = []
+    for name in columns:
+        while name in ANSWER_COLUMNS or name in names:
+            name = f"input_{name}"
+        names.append(name)
+    return names
 
 
 def _answer_columns(task: Task) -> dict[str, pa.DataType]:

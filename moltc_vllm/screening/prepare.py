@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from moltc_vllm.files import sha256
 from moltc_vllm.screening.inputs import Inputs, Side, find_column
-from moltc_vllm.screening.manifest import identity_of, open_manifest
+from moltc_vllm.screening.manifest import check_manifest, identity_of, locked, open_manifest
 from moltc_vllm.screening.parts import Layout
 from moltc_vllm.screening.plan import Limited, Plan, Product, Shuffled, Triangle, Zip
 from moltc_vllm.screening.reading import Table, TableError, open_table
@@ -96,17 +96,18 @@ def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows
     """
     task = get_task(wish.task)
     task.check(2, wish.question)
-    if min(wish.part_rows, wish.block, wish.limit or 1) < 1:
+    if min(wish.part_rows, wish.block, 1 if wish.limit is None else wish.limit) < 1:
         raise ValueError("limit, part_rows and block are 1 or more")
     tables = {name: open_table(path) for name, path in _files(wish).items()}
     places = _columns(wish, tables)
+    checksums = {name: sha256(table.path) for name, table in tables.items()}
     settings = {
         "task": wish.task,
         "question": wish.question,
         "prompt": _prompt_version(task),
         "model": dict(model),
         "files": {
-            name: {"name": table.path.name, "sha256": sha256(table.path)}
+            name: {"name": table.path.name, "sha256": checksums[name]}
             for name, table in tables.items()
         },
         "columns": [table.columns[place] for table, place in places],
@@ -118,13 +119,18 @@ def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows
         "part_rows": wish.part_rows,
         "block": wish.block,
     }
-    goes_on = open_manifest(wish.out, settings)
-    shelves = {name: _shelf(wish.out, name, table, tell) for name, table in tables.items()}
+    check_manifest(wish.out, settings)
+    with locked(wish.out):
+        shelves = {
+            name: _shelf(wish.out, f"{name}-{checksums[name][:16]}", table, tell)
+            for name, table in tables.items()
+        }
     inputs = _inputs(wish, shelves, [place for _, place in places])
     layout = Layout(inputs, task, text=wish.text)
     plan = _plan(wish, inputs)
     if wish.order == "random":
         plan = Shuffled(plan, wish.seed)
+    goes_on = open_manifest(wish.out, settings)  # last: what cannot be prepared is not begun
     return Prepared(
         Screen(
             folder=wish.out,
@@ -149,6 +155,8 @@ def _files(wish: Wish) -> dict[str, Path]:
             "every two molecules are paired (triangle)"
         )
     named = {"pairs": wish.pairs, "left": wish.left, "right": wish.right}
+    if wish.pairs is not None and wish.right is not None:
+        raise ValueError("a file of pairs needs no right one")
     return {name: path for name, path in named.items() if path is not None}
 
 

@@ -7,6 +7,7 @@ memory but the row at hand.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import itertools
 from collections import deque
@@ -22,10 +23,11 @@ from moltc_vllm.chem import MoleculeError, molblock_to_smiles
 
 Format = Literal["csv", "tsv", "smi", "sdf", "parquet"]
 
-LONGEST_LINE = 1 << 20
+LONGEST_LINE = 1 << 17
 """Bytes; longer ones are no rows of molecules."""
 
 _CHUNK = 1 << 20
+_LARGEST_BLOCK = 1 << 22
 _QUOTED_LINES = 50  # a quote that is not closed by then was never meant to be one
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
@@ -116,17 +118,23 @@ def _unreadable(path: Path, error: Exception) -> TableError:
 
 
 def _kind_of(path: Path, start: bytes) -> Format:
-    ending = next((s for s in reversed(path.suffixes) if s not in (".gz", ".zst", ".zstd")), "")
-    if ending.lower() in _ENDINGS:
-        return _ENDINGS[ending.lower()]
+    endings = [one.lower() for one in path.suffixes]
+    ending = next((one for one in reversed(endings) if one not in (".gz", ".zst", ".zstd")), "")
+    if ending in _ENDINGS:
+        return _ENDINGS[ending]
     if start.startswith(_PARQUET):
         return "parquet"
     if b"M  END" in start or b"V2000" in start or b"V3000" in start:
         return "sdf"
-    first = start.partition(b"\n")[0]
-    if b"," in first or b";" in first:
+    first = _first_line(start)
+    if b"," in first or b";" in first or first.strip().lower().endswith(SMILES.encode()):
         return "csv"
     return "tsv" if b"\t" in first and b"smiles" in first.lower() else "smi"
+
+
+def _first_line(start: bytes) -> bytes:
+    """The first line that has something in it."""
+    return start.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")[0]
 
 
 def _start(path: Path) -> bytes:
@@ -203,7 +211,7 @@ def _raw_lines(stream: Any) -> Iterator[tuple[bytes, int]]:
 
 
 def _delimiter(start: bytes) -> str:
-    header = start.partition(b"\n")[0]
+    header = _first_line(start)
     return max(",;\t", key=lambda one: header.count(one.encode()))
 
 
@@ -274,7 +282,7 @@ def _closed(
         ahead.append(line)
     whole = text
     for count, line in enumerate(ahead, 1):
-        if line.error is not None:
+        if line.error not in (None, EMPTY):
             break
         whole += "\n" + line.text
         if not whole.count('"') % 2 and is_row(whole):
@@ -319,12 +327,16 @@ def _sdf(path: Path) -> Table:
 
 def _blocks(lines: Iterable[_Line]) -> Iterator[list[_Line]]:
     block: list[_Line] = []
+    size = 0
     for line in lines:
+        size += len(line.text)
         if line.text.rstrip() == "$$$$":
             yield block
-            block = []
-        else:
+            block, size = [], 0
+        elif size <= _LARGEST_BLOCK:
             block.append(line)
+        else:
+            block = [_Line("", f"the block has more than {_LARGEST_BLOCK:,} characters")]
     if any(line.text.strip() or line.error for line in block):  # the last end may be missing
         yield block
 
@@ -362,6 +374,28 @@ def _field(line: str) -> str | None:
 # Parquet
 
 
+class _NoText(str):
+    """Why a cell is no text."""
+
+
+def _texts(column: pa.Array) -> list[str]:
+    """A column's cells as text; what is missing is empty."""
+    if pa.types.is_nested(column.type):
+        return ["" if one is None else str(one) for one in column.to_pylist()]
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        with contextlib.suppress(pa.ArrowException):  # bytes may be no text, some types have none
+            column = column.cast(pa.string())
+    texts = []
+    for cell in column:
+        try:
+            value = cell.as_py()
+            value = value.decode() if isinstance(value, bytes) else value
+            texts.append("" if value is None else str(value))
+        except (ValueError, OverflowError) as error:
+            texts.append(_NoText(f"a cell is no text: {error}"))
+    return texts
+
+
 def _parquet(path: Path) -> Table:
     with pa_parquet.ParquetFile(path) as file:
         columns = tuple(file.schema_arrow.names)
@@ -369,7 +403,8 @@ def _parquet(path: Path) -> Table:
     def records() -> Iterator[Record]:
         with pa_parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=4096, use_threads=False):
-                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    yield Record(tuple("" if cell is None else str(cell) for cell in row))
+                for row in zip(*map(_texts, batch.columns), strict=True):
+                    wrong = next((cell for cell in row if isinstance(cell, _NoText)), None)
+                    yield Record((), wrong) if wrong is not None else Record(row)
 
     return Table(path, columns, records)

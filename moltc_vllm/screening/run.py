@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from moltc_vllm.screening.inputs import Inputs, UnreadRowError
+from moltc_vllm.screening.manifest import locked
 from moltc_vllm.screening.parts import Done, Layout, is_written, write_part
 from moltc_vllm.screening.plan import Plan, Todo
 from moltc_vllm.tasks import Answer, Task
@@ -108,6 +109,7 @@ def run(
 
     Raises:
         EngineError: If the engine answers a pair twice, or one that it was not given.
+        ManifestError: If another process is at it.
         Exception: What the engine raises; parts that were whole by then are written.
     """
     missing = screen.missing()
@@ -123,12 +125,13 @@ def make_parts(
 ) -> Iterator[int]:
     """As `run`, step by step: the number of each part when it has been written."""
     work = _Work(screen, watcher, len(screen.plan) - sum(map(screen.size, missing)))
-    answers = engine.submit(screen.task.name, work.pairs(missing, stop), screen.question)
-    for pair, answer in work.waited_for(answers):
-        work.take(pair.row, answer)
+    with locked(screen.folder):
+        answers = engine.submit(screen.task.name, work.pairs(missing, stop), screen.question)
+        for pair, answer in work.waited_for(answers):
+            work.take(pair.row, answer)
+            yield from work.written()
+        work.finish()
         yield from work.written()
-    work.finish()
-    yield from work.written()
 
 
 class _Part:

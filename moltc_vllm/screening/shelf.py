@@ -36,6 +36,7 @@ class Shelf:
         )
         last = self._reader.num_record_batches - 1
         self._decoded: dict[int, list[Record]] = {}
+        self._wanted = -1  # the batch of the last row that was not decoded
         self._rows = last * _BATCH + self._reader.get_batch(last).num_rows if last >= 0 else 0
 
     def __len__(self) -> int:
@@ -47,9 +48,12 @@ class Shelf:
             raise IndexError(f"there is no row {place} among {self._rows}")
         number, place = divmod(place, _BATCH)
         if number not in self._decoded:
+            if number != self._wanted:  # a single row of a random order, perhaps
+                self._wanted = number
+                return self._decode(self._reader.get_batch(number).slice(place, 1))[0]
             if len(self._decoded) == _DECODED:
                 del self._decoded[next(iter(self._decoded))]  # the oldest
-            self._decoded[number] = self._decode(number)
+            self._decoded[number] = self._decode(self._reader.get_batch(number))
         return self._decoded[number][place]
 
     @property
@@ -59,8 +63,9 @@ class Shelf:
         columns = (self._reader.get_batch(number).column(0) for number in batches)
         return sum(len(column) - column.null_count for column in columns)
 
-    def _decode(self, number: int) -> list[Record]:
-        errors, *cells = (column.to_pylist() for column in self._reader.get_batch(number).columns)
+    @staticmethod
+    def _decode(batch: pa.RecordBatch) -> list[Record]:
+        errors, *cells = (column.to_pylist() for column in batch.columns)
         return [
             Record(row) if error is None else Record((), error)
             for error, row in zip(errors, zip(*cells, strict=True), strict=True)

@@ -7,7 +7,7 @@ import heapq
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from moltc_vllm.files import new_file
 from moltc_vllm.screening.parts import (
+    ANSWER_COLUMNS,
     CONFIDENCE,
     ERROR,
     LABEL,
@@ -34,6 +35,7 @@ from moltc_vllm.tasks import Choice, Number, Task
 
 _BATCH = 4096
 _REASONS = 20
+_NAMED = 10  # labels
 _MOST_REASONS = 10_000  # that are counted: whatever files and engines say
 _SAMPLE = 20_000
 _MOLECULE = re.compile(r"^molecule '.*': (?=\w+: )", re.DOTALL)
@@ -44,7 +46,7 @@ _WHERE = re.compile(r"^(?:left |right )?row \d+: ")
 class Ranking:
     """Which rows are at the top.
 
-    Numbers by their value; labels by the confidence in ``label``.
+    Numbers by their value; labels by the confidence in ``label``; lists and texts by theirs.
 
     Attributes:
         most: So many.
@@ -57,6 +59,23 @@ class Ranking:
     smallest: bool = False
     threshold: float | None = None
     label: str | None = None
+
+    def check(self, task: Task) -> None:
+        """Refuse what means nothing for a task.
+
+        Raises:
+            ValueError: Saying what.
+        """
+        if self.smallest and not isinstance(task.kind, Number):
+            raise ValueError(f"{task.name!r} is not about numbers: none of them is the smallest")
+        if self.label is None:
+            return
+        labels = [one.name for one in task.kind.labels] if isinstance(task.kind, Choice) else []
+        if not labels:
+            raise ValueError(f"{task.name!r} has no labels")
+        if self.label not in labels:
+            named = ", ".join(labels[:_NAMED]) + (", ..." if len(labels) > _NAMED else "")
+            raise ValueError(f"{task.name!r} has no label {self.label!r}; there are {named}")
 
 
 class Sample:
@@ -98,7 +117,8 @@ class Summary:
         values: A sample of the numbers.
         confidences: A sample of the confidences.
         top: The best rows, best first; columns as in the parts.
-        crossed: The rows of the first and second molecules that were asked for.
+        crossed: The rows of the first and second molecules that were asked for, without the
+            input's own columns.
     """
 
     rows: int = 0
@@ -176,12 +196,15 @@ def summarise(
     return found
 
 
-def write_summary(folder: Path, summary: Summary, more: dict[str, Any]) -> None:
+def write_summary(
+    folder: Path, summary: Summary, columns: Sequence[str], more: dict[str, Any]
+) -> None:
     """Write ``summary.json`` and ``top.csv``.
 
     Args:
         folder: Of the parts.
         summary: Of them.
+        columns: Of the parts, in their order.
         more: What else is to stand in the former.
     """
     text = json.dumps({**summary.as_json(), **more}, indent=2, ensure_ascii=False)
@@ -191,10 +214,22 @@ def write_summary(folder: Path, summary: Summary, more: dict[str, Any]) -> None:
         new_file(folder / "top.csv") as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
-        if summary.top:
-            writer = csv.DictWriter(file, list(summary.top[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(summary.top)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(row[name]) for name in columns] for row in summary.top)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Figures of an earlier run, as `write_summary` wrote them under ``run``; or none."""
+    try:
+        found = json.loads((folder / "summary.json").read_text("utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _cell(value: Any) -> Any:
+    return "; ".join(value) if isinstance(value, list) else value
 
 
 def _batches(folder: Path, parts: int) -> Iterator[pa.RecordBatch]:
@@ -214,7 +249,8 @@ def _crossed(batch: pa.RecordBatch, wanted: tuple[set[int], set[int]]) -> list[d
         pa_compute.is_in(batch[name], pa.array(sorted(places), pa.int64()))
         for name, places in zip((LEFT_ROW, RIGHT_ROW), wanted, strict=True)
     )
-    rows: list[dict[str, Any]] = batch.filter(pa_compute.and_(*both)).to_pylist()
+    names = [one for one in batch.schema.names if one in ANSWER_COLUMNS]
+    rows: list[dict[str, Any]] = batch.filter(pa_compute.and_(*both)).select(names).to_pylist()
     return rows
 
 
@@ -260,10 +296,8 @@ def _scores(task: Task, batch: pa.RecordBatch, ranking: Ranking) -> NDArray[np.f
         if ranking.threshold is not None:
             scores[scores < sign * ranking.threshold] = np.nan
         return scores
-    if not isinstance(task.kind, Choice):
-        return np.full(batch.num_rows, np.nan)
     scores = _numbers(batch, CONFIDENCE)
-    labels = task.kind.labels
+    labels = task.kind.labels if isinstance(task.kind, Choice) else ()
     wanted = ranking.label or (labels[-1].name if len(labels) == 2 else None)
     if wanted is not None:
         scores[np.array(batch[LABEL].to_pylist(), dtype=object) != wanted] = np.nan

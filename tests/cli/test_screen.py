@@ -1,6 +1,8 @@
 """`moltc screen` on the command line, over an engine that needs no model."""
 
 import json
+import os
+import threading
 
 import pyarrow.parquet as pa_parquet
 import pytest
@@ -8,6 +10,7 @@ from typer.testing import CliRunner
 
 from moltc_vllm.cli import app
 from moltc_vllm.cli import screen as command
+from moltc_vllm.tasks.engine import EngineError
 from tests.screening.engines import HashEngine
 
 
@@ -168,3 +171,51 @@ def test_figures_of_the_run(engine, files):
     spent = figures["reading_s"] + figures["engine_s"] + figures["writing_s"]
     assert 0 < spent <= figures["seconds"] + 0.01
     assert (files / "out" / "report.html").is_file()
+
+
+def test_a_pipe_is_read_whole(engine, files):
+    os.mkfifo(files / "pipe")
+    text = b"smiles,name\n" + b"CCO,ethanol\n" * 20_000
+    writer = threading.Thread(target=(files / "pipe").write_bytes, args=(text,))
+    writer.start()
+    both = ("--left", files / "pipe", "--right", files / "solvents.csv")
+    result = run("--task", "solvation", *both, "--out", files / "out", "--limit", "10")
+    writer.join()
+    assert result.exit_code == 0, result.output
+    assert json.loads((files / "out" / "summary.json").read_text())["rows"] == 10
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--label", "interaction"), "'solvation' has no labels"),
+        (("--task", "ask", "--question", "Why?"), "the model does not answer 'ask', only ddi"),
+        (("--endpoint", "http://host:port"), "http://host:port is no URL"),
+        (("--left", "."), ". is a folder"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_done(engine, files, more, said):
+    result = product(files, *more)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+    assert not (files / "out").exists()
+
+
+def test_an_earlier_run_s_figures_stay(engine, files):
+    product(files)
+    before = json.loads((files / "out" / "summary.json").read_text())["run"]
+    product(files, "--top", "1")
+    assert json.loads((files / "out" / "summary.json").read_text())["run"] == before
+    assert len((files / "out" / "top.csv").read_text().splitlines()) == 2
+
+
+def test_a_dry_run_of_an_engine_that_is_gone(files, monkeypatch):
+    class Gone:
+        def submit(self, task, pairs, question=None):
+            raise EngineError("the engine is gone")
+
+    monkeypatch.setattr(command, "open_engine", lambda *_, **__: Gone())
+    result = product(files, "--dry-run")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith("the engine is gone")

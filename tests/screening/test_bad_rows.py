@@ -24,7 +24,7 @@ def bad_rows():
     yield b"", "error", "the line is empty"
     yield b"CCO,O", "error", "the row has 2 columns, the header 3"
     yield b"CCO,O,a,b", "error", "the row has 4 columns, the header 3"
-    yield b"C" * LONG + b",O,long", "error", "bytes, more than 1,048,576"
+    yield b"C" * LONG + b",O,long", "error", "bytes, more than 131,072"
     yield "CCO,O,Ethanöl".encode("latin-1"), "error", "0xf6, not UTF-8"
     yield "CCO,O,エタノール".encode("shift_jis"), "error", "not UTF-8"
     yield b'CCO,O,"not closed', "error", "the row cannot be read"

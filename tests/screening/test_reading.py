@@ -175,3 +175,60 @@ def test_memory_does_not_grow_with_a_line(tmp_path):
     tracemalloc.stop()
     assert [record.error is None for record in found] == [True, False, True]
     assert peak < 16 << 20
+
+
+def test_an_empty_line_in_a_quoted_cell_is_of_the_cell(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('smiles,note\nCCO,"one\n\ntwo"\nCC,x\n')
+    assert list(open_table(path).records()) == [(("CCO", "one\n\ntwo"), None), (("CC", "x"), None)]
+
+
+def test_two_forgotten_quotes_are_two_bad_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('smiles,note\nCCO,"one\nCC,x\nC,"two\nCCC,y\n')
+    found = list(open_table(path).records())
+    assert [record.cells for record in found] == [(), ("CC", "x"), (), ("CCC", "y")]
+
+
+def test_parquet_cells_of_any_type(tmp_path):
+    table = pa.table(
+        {
+            "smiles": pa.array([b"CCO", b"\xff", None], pa.binary()),
+            "when": pa.array([1, 2, 1 << 62], pa.timestamp("us")),
+            "n": [1.5, None, 3.0],
+            "of": [["a"], [], None],
+        }
+    )
+    path = tmp_path / "a.parquet"
+    pa_parquet.write_table(table, path)
+    first, second, third = open_table(path).records()
+    assert first.cells[0] == "CCO"
+    assert first.cells[2:] == ("1.5", "['a']")
+    assert second.error.startswith("a cell is no text: ")
+    assert third.cells == () or third.cells[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("smiles\nCCO\n", ("smiles",)),
+        ("\n\nsmiles;name\nCCO;x\n", ("smiles", "name")),
+        ("CCO ethanol\n", ("smiles", "name")),
+    ],
+)
+def test_a_file_without_an_ending_is_seen_through(tmp_path, text, columns):
+    path = tmp_path / "stdin"
+    path.write_text(text)
+    table = open_table(path)
+    assert table.columns == columns
+    assert next(table.records()).cells[0] == "CCO"
+
+
+def test_an_sdf_without_ends_is_one_bad_row(tmp_path):
+    path = tmp_path / "a.sdf"
+    path.write_text("name\n" + "x" * 1000 + "\n" + "y" * 100_000 + "\n" * 2)
+    (record,) = open_table(path).records()
+    assert "no end" in record.error
+    path.write_text(("z" * 100_000 + "\n") * 50)
+    (record,) = open_table(path).records()
+    assert "the block has more than" in record.error

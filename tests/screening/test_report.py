@@ -66,7 +66,7 @@ def test_every_pair_is_drawn_and_failures_are_said(tmp_path):
     found = Reader(text)
     assert found.tags["svg"] == 3
     assert "-3.2" in text
-    assert "between -3.5 and -3" in text
+    assert "likeliest from -3.5 to -3" in text
     assert "row 1,234" in text
     assert "cannot be drawn" in text
     for escaped in ("&lt;broken&gt;", "&lt;b&gt;ethanol", "A &amp; B", "&lt;noise&gt;"):

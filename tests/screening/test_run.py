@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from moltc_vllm.screening.manifest import ManifestError
+from moltc_vllm.screening.finish import finish
+from moltc_vllm.screening.manifest import ManifestError, locked
 from moltc_vllm.screening.parts import part_path
 from moltc_vllm.screening.prepare import Wish, prepare
 from moltc_vllm.screening.reading import TableError
 from moltc_vllm.screening.run import run
+from moltc_vllm.screening.summary import Ranking
 from moltc_vllm.tasks import PromptError, UnknownTaskError, get_task
 from moltc_vllm.tasks.engine import EngineError
 from tests.screening.engines import HashEngine, answer_of
@@ -307,3 +309,51 @@ class Cheap(HashEngine):
 class Quiet0:
     def at(self, progress):
         pass
+
+
+def test_a_folder_that_was_emptied_is_a_new_one(tmp_path, left, right):
+    """What starts with a dot stays after ``rm OUT/*``: the copies of the old files."""
+    wish = Wish("solvation", tmp_path / "out", left=left, right=right)
+    screened(wish)
+    for path in (tmp_path / "out").iterdir():
+        if path.name[0] != ".":
+            path.unlink()
+    left.write_text("smiles,name\nN,ammonia\n")
+    prepared, whole, _ = screened(wish)
+    assert whole
+    assert {row["left_name"] for row in rows(prepared)} == {"ammonia"}
+
+
+def test_what_cannot_be_prepared_is_not_begun(tmp_path, left, right):
+    wish = Wish("solvation", tmp_path / "out", left=left, right=right, how="zip")
+    with pytest.raises(ValueError, match="row by row"):
+        prepare(wish, MODEL)
+    right.write_text(left.read_text())
+    assert screened(wish)[1]
+
+
+def test_a_folder_is_written_by_one_process(tmp_path, left, right):
+    wish = Wish("solvation", tmp_path / "out", left=left, right=right)
+    screen = prepare(wish, MODEL).screen
+    with locked(tmp_path / "out"):
+        with pytest.raises(ManifestError, match="written by another process"):
+            run(screen, HashEngine(), Quiet())
+        with pytest.raises(ManifestError, match="written by another process"):
+            prepare(wish, MODEL)
+    assert run(screen, HashEngine(), Quiet())
+
+
+def test_columns_called_like_ours_or_another_tasks(tmp_path):
+    names = ["row", "input_row", "label", "low", "items", "value"]
+    header = ",".join(["a_smiles", "b_smiles", *names])
+    (tmp_path / "pairs.csv").write_text(f"{header}\nC,O,1,2,3,4,5,6\nCC,O,1,2,3,4,5,6\n")
+    for task in ("solvation", "ddi"):
+        wish = Wish(task, tmp_path / task, pairs=tmp_path / "pairs.csv")
+        prepared, _, _ = screened(wish)
+        found = rows(prepared)
+        assert [row["row"] for row in found] == [1, 2]
+        for row in found:
+            own = ("input_row", "input_input_row", "input_label", "input_low", "input_items")
+            assert [row[name] for name in (*own, "input_value")] == list("123456")
+        assert len(set(prepared.screen.layout.schema.names)) == len(found[0])
+        assert finish(prepared.screen, Ranking()).rows == 2

@@ -55,3 +55,15 @@ def test_a_table_that_breaks_leaves_no_shelf(table, tmp_path):
     with pytest.raises(TableError, match=r"^cut\.csv\.gz cannot be read"):
         fill_shelf(cut, tmp_path / "shelf")
     assert not (tmp_path / "shelf").exists()
+
+
+def test_rows_in_any_order(tmp_path):
+    lines = [f"C{n},name {n}" for n in range(10_000)]
+    (tmp_path / "a.csv").write_text("\n".join(["smiles,name", *lines, "only one cell"]))
+    fill_shelf(open_table(tmp_path / "a.csv"), tmp_path / "a.arrow")
+    shelf = Shelf(tmp_path / "a.arrow")
+    assert shelf.unread == 1
+    rng = random.Random(0)
+    for place in [rng.randrange(10_000) for _ in range(300)] + list(range(4000, 4200)):
+        assert shelf[place].cells == (f"C{place}", f"name {place}")
+    assert shelf[10_000].error == "the row has 1 columns, the header 2"

@@ -8,6 +8,7 @@ import pytest
 from moltc_vllm.screening.prepare import Wish, prepare
 from moltc_vllm.screening.run import run
 from moltc_vllm.screening.summary import Ranking, summarise, write_summary
+from moltc_vllm.tasks import get_task
 from tests.screening.engines import HashEngine, answer_of
 
 
@@ -81,7 +82,7 @@ def test_labels_at_the_top(screened):
 def test_files(screened, tmp_path):
     screen = screened("solvation")
     found = summarise(screen.folder, screen.parts, screen.task, Ranking(3))
-    write_summary(screen.folder, found, {"task": "solvation"})
+    write_summary(screen.folder, found, screen.layout.schema.names, {"task": "solvation"})
     written = json.loads((screen.folder / "summary.json").read_text())
     assert written["rows"] == 34
     assert written["task"] == "solvation"
@@ -91,5 +92,21 @@ def test_files(screened, tmp_path):
     assert [int(line["row"]) for line in lines] == [row["row"] for row in found.top]
     assert [float(line["value"]) for line in lines] == [row["value"] for row in found.top]
     none = summarise(screen.folder, screen.parts, screen.task, Ranking(0))
-    write_summary(screen.folder, none, {})
-    assert (screen.folder / "top.csv").read_text() == ""
+    write_summary(screen.folder, none, screen.layout.schema.names, {})
+    (header,) = (screen.folder / "top.csv").read_text().splitlines()
+    assert header.split(",") == screen.layout.schema.names
+
+
+@pytest.mark.parametrize(
+    ("task", "ranking", "said"),
+    [
+        ("ddi", Ranking(smallest=True), "'ddi' is not about numbers"),
+        ("ddi", Ranking(label="maybe"), "no label 'maybe'; there are no_interaction, interaction"),
+        ("solvation", Ranking(label="interaction"), "'solvation' has no labels"),
+    ],
+)
+def test_a_ranking_that_means_nothing(task, ranking, said):
+    with pytest.raises(ValueError, match=said):
+        ranking.check(get_task(task))
+    Ranking(label="interaction").check(get_task("ddi"))
+    Ranking(smallest=True).check(get_task("solvation"))
