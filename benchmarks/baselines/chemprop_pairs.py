@@ -14,6 +14,7 @@ averaged.
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import tempfile
@@ -64,6 +65,16 @@ def solve(problem: Problem, *, python: str, seed: int, threads: int, epochs: int
         end = cpu_seconds()
     counts = len(problem.train), len(problem.valid)
     return Solved(answers, trained - begin, end - trained, *counts)
+
+
+def versions(python: str) -> dict[str, str]:
+    """What the interpreter has of what decides the results."""
+    names = ("chemprop", "rdkit", "torch", "lightning")
+    code = "import importlib.metadata as m, json, sys; "
+    code += f"json.dump({{name: m.version(name) for name in {names}}}, sys.stdout)"
+    run = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(run.stdout)
+    return found
 
 
 def _train(

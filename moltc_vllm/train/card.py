@@ -27,8 +27,8 @@ LICENCE = (
 )
 _HOW = (
     "From the distribution of the answers' first tokens: numbers by their expected value, "
-    "interactions of two drugs by the mean of both orders. Pairs that any data set holds back were "
-    "in no training row; molecules were, in other pairs."
+    "interactions of two drugs by the mean of both orders. Pairs that a data set holds back were "
+    "in no training row that would tell their answer; molecules were, in other pairs."
 )
 
 
