@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 
@@ -42,6 +43,8 @@ def kept_from_children() -> Iterator[None]:
     A terminal sends it to all at once. An engine that ends by itself would leave what it was asked
     unanswered, while this process still means to finish it.
     """
+    # Its start would unblock the signal; once it runs, it is not started again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

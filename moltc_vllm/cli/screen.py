@@ -268,7 +268,7 @@ def _run(prepared: Prepared, open_it: Callable[[], Engine], bars: Bars) -> dict[
         bars.tell(f"going on: {before:,} of {total:,} rows are there")
     opened = open_it()
     bars.begin("", before)
-    watcher = _Watcher(bars)
+    watcher = _Watcher(bars, opened)
     again = "run the same command again to go on"
     begin = time.monotonic()
     try:
@@ -286,8 +286,8 @@ class _Watcher:
 
     every_s = 0.1
 
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
+    def __init__(self, bars: Bars, engine: Engine) -> None:
+        self._bars, self._engine = bars, engine
         self._last: Progress | None = None
         self._said = 0.0
 
@@ -307,8 +307,21 @@ class _Watcher:
             )
             if spent > 0
         ]
-        more = ", ".join([f"{progress.failed:,} failed", *shares])
+        more = ", ".join([f"{progress.failed:,} failed", *shares, *self._cached()])
         self._bars.at("", progress.done, progress.total, more)
+
+    def _counters(self) -> dict[str, int]:
+        from moltc_vllm.tasks.engine import Counting
+
+        return self._engine.counters() if isinstance(self._engine, Counting) else {}
+
+    def _cached(self) -> list[str]:
+        """How often caches had what was needed."""
+        counted = self._counters()
+        if not counted.get("prompt_tokens"):
+            return []
+        share = counted["cached_tokens"] / counted["prompt_tokens"]
+        return [f"{share:.0%} of prompts cached"]
 
     def figures(self, seconds: float, rows: int) -> dict[str, Any]:
         last = self._last
@@ -319,7 +332,7 @@ class _Watcher:
                 "engine_s": last.waiting_s,
                 "writing_s": last.writing_s,
             }
-        return {name: round(value, 3) for name, value in figures.items()}
+        return {**{name: round(value, 3) for name, value in figures.items()}, **self._counters()}
 
 
 def _print(out: Path, summary: Summary) -> None:

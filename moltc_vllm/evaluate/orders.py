@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from moltc_vllm.tasks import Answer, Choice, Task, get_task
-from moltc_vllm.tasks.engine import Engine, Pair
+from moltc_vllm.tasks.engine import Counting, Engine, Pair
 
 
 def has_no_order(task: Task) -> bool:
@@ -25,6 +25,10 @@ class BothOrders:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def counters(self) -> dict[str, int]:
+        """Of the engine, if it counts."""
+        return self._engine.counters() if isinstance(self._engine, Counting) else {}
 
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None

@@ -23,7 +23,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # no
 from moltc_vllm.plugin.answering import Interviewer, Settings, check_beams, failure  # noqa: E402
 from moltc_vllm.plugin.inquiries import Found, Inquiry  # noqa: E402
 from moltc_vllm.tasks import Answer, Limits, Task, get_task  # noqa: E402
-from moltc_vllm.tasks.engine import EngineError, Pair  # noqa: E402
+from moltc_vllm.tasks.engine import COUNTERS, EngineError, Pair  # noqa: E402
 
 
 @dataclass(slots=True)
@@ -88,7 +88,12 @@ class VllmEngine:
             config.max_logprobs,
         )
         self._numbers = itertools.count()
+        self._counts = dict.fromkeys(COUNTERS, 0)
         self._busy = False
+
+    def counters(self) -> dict[str, int]:
+        """See `moltc_vllm.tasks.engine.Counting`."""
+        return dict(self._counts)
 
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
@@ -135,6 +140,8 @@ class VllmEngine:
                 for output in self.engine.step():
                     if not output.finished:
                         continue
+                    self._counts["prompt_tokens"] += len(output.prompt_token_ids or ())
+                    self._counts["cached_tokens"] += output.num_cached_tokens or 0
                     asked, place = waiting.pop(output.request_id)
                     asked.outputs[place] = output
                     outputs = [one for one in asked.outputs if one is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from moltc_vllm.tasks.answer import Answer
 
@@ -17,6 +17,19 @@ class Pair(NamedTuple):
 
     row: int
     molecules: tuple[str, ...]  # SMILES
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """An engine that tells what it had to do, see `COUNTERS`."""
+
+    def counters(self) -> dict[str, int]:
+        """Counts since it was opened, by name."""
+        ...
+
+
+COUNTERS = ("prompt_tokens", "cached_tokens")
+"""Tokens of prompts, and those of them whose states were in the prefix cache."""
 
 
 class Engine(Protocol):

@@ -4,7 +4,7 @@ import pytest
 
 from moltc_vllm.models.engine import TorchEngine
 from moltc_vllm.tasks import TASKS
-from moltc_vllm.tasks.engine import Pair
+from moltc_vllm.tasks.engine import COUNTERS, Pair
 from tests.molecules import DRUGS
 
 MOLECULES = list(DRUGS.values())
@@ -46,6 +46,16 @@ def test_every_task_is_answered_and_equal_to_plain_torch(engine, tiny, name):
         )
         if answer.confidence is not None:
             assert answer.confidence == pytest.approx(other.confidence, rel=2e-3, abs=1e-9)
+
+
+def test_what_it_had_to_do_is_counted(engine):
+    before = engine.counters()
+    assert set(before) == set(COUNTERS)
+    pairs = [Pair(row, ("CCCCCCCO", "O" * (1 + row % 2) + "CC")) for row in range(12)]
+    list(engine.submit("solvation", pairs))
+    after = engine.counters()
+    grown = {name: after[name] - before[name] for name in COUNTERS}
+    assert 0 < grown["cached_tokens"] < grown["prompt_tokens"]
 
 
 def test_bad_molecules_are_their_own_pairs_error_only(engine, tiny):
