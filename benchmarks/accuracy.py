@@ -91,7 +91,8 @@ def identity(name: str, method: str, arguments: argparse.Namespace) -> dict[str,
 def _data_checksum(name: str, arguments: argparse.Namespace) -> str:
     """Of the data set's file; of all files, where others decide which rows are learned or asked."""
     own = sha256(arguments.folder / get_source(name).file)
-    if arguments.split == "published" and not arguments.also and not arguments.related:
+    alone = not learned_too(name, arguments) and not arguments.related
+    if arguments.split == "published" and alone:
         return own
     every = sorted({source.file for source in SOURCES.values()})
     text = json.dumps([own, *(sha256(arguments.folder / file) for file in every)])

@@ -145,6 +145,8 @@ def screen(
     Raises:
         ValueError: If something is missing, or does not go together; its subclasses are
             `UnknownTaskError`, `TableError`, `ManifestError` and `CheckpointError`.
+        ServerError: If the server at ``endpoint`` is none of ours.
+        httpx.HTTPError: If it cannot be reached.
     """
     from moltc_vllm.evaluate.orders import BothOrders
 

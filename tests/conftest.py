@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
         import_triton()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this very hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what runs in one process of several: a file, and the folder with the common server.
 

@@ -71,7 +71,7 @@ def test_a_true_engine(tiny):
     """Plain torch on a random model: the answers are those of the engine itself."""
     (row,) = moltc_vllm.screen("ddi", [("CCO", "O")], model=tiny, engine="torch")
     assert row["status"] == "ok"
-    assert row["label"] in ("interaction", "no interaction")
+    assert row["label"] in ("interaction", "no_interaction")
 
 
 def test_random_order_and_limit():

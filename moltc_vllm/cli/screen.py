@@ -143,13 +143,13 @@ def screen(
         if dry_run:
             wish = replace(wish, out=spare / "out")
         ranking = Ranking(top, smallest, threshold, label)
-        with _failing(out):
+        with _failing(out, endpoint):
             prepared = _prepare(wish, ranking, model, endpoint, both_orders, bars)
             if dry_run:
                 _tell(_estimate(prepared, opened, spare), as_json)
                 return
-        figures = _run(prepared, opened, bars)
-        with _failing(out):
+        figures = _run(prepared, opened, endpoint, bars)
+        with _failing(out, endpoint):
             summary = finish(prepared.screen, ranking, figures)
     if as_json:
         typer.echo(json.dumps({**summary.as_json(), "run": figures}))
@@ -181,7 +181,7 @@ def _without_stdin(files: dict[str, Path | None], spare: Path) -> dict[str, Path
 
 
 @contextlib.contextmanager
-def _failing(out: Path, code: int = 2, more: str = "") -> Iterator[None]:
+def _failing(out: Path, endpoint: str | None, code: int = 2, more: str = "") -> Iterator[None]:
     """What can go wrong with files, servers and engines is one line, and ends the command."""
     import httpx
 
@@ -192,7 +192,9 @@ def _failing(out: Path, code: int = 2, more: str = "") -> Iterator[None]:
         yield
     except (EngineError, ServerError, ValueError) as error:
         fail(f"{' '.join(str(error).split())}{more}", code)
-    except (httpx.HTTPError, OSError) as error:
+    except httpx.HTTPError as error:
+        fail(f"{endpoint}: {' '.join(str(error).split())}{more}", code)
+    except OSError as error:
         fail(f"{out}: {' '.join(str(error).split())}{more}", code)
 
 
@@ -248,7 +250,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _run(prepared: Prepared, open_it: Callable[[], Engine], bars: Bars) -> dict[str, Any]:
+def _run(
+    prepared: Prepared, open_it: Callable[[], Engine], endpoint: str | None, bars: Bars
+) -> dict[str, Any]:
     """Answer what is missing; the command ends here if not all of it could be.
 
     Returns:
@@ -272,7 +276,10 @@ def _run(prepared: Prepared, open_it: Callable[[], Engine], bars: Bars) -> dict[
     again = "run the same command again to go on"
     begin = time.monotonic()
     try:
-        with _failing(screen.folder, STOPPED, f"; {again}"), interruptible() as interrupted:
+        with (
+            _failing(screen.folder, endpoint, STOPPED, f"; {again}"),
+            interruptible() as interrupted,
+        ):
             whole = run(screen, opened, watcher, interrupted)
     except KeyboardInterrupt:
         fail(f"interrupted; {again}", INTERRUPTED)

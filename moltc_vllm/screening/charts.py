@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from moltc_vllm.screening.report import Chart
 
@@ -19,7 +22,9 @@ _ID = re.compile(r' id="([^"]+)"')
 _BARS = 20  # labels; more are counted together
 
 
-def histogram(title: str, numbers: Sequence[float], name: str, unit: str | None = None) -> Chart:
+def histogram(
+    title: str, numbers: NDArray[np.float64], name: str, unit: str | None = None
+) -> Chart:
     """How numbers are spread."""
     figure, axes = _axes()
     axes.hist(numbers, bins=min(60, max(10, len(numbers) // 20)), color=_INK)
@@ -58,7 +63,7 @@ def _svg(figure: Figure, salt: str) -> str:
     import matplotlib as mpl
 
     stream = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif"}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif"}
     with mpl.rc_context(settings):
         figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
     text = stream.getvalue()

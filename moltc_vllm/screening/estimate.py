@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator
@@ -60,7 +61,9 @@ def estimate(screen: Screen, engine: Engine, folder: Path) -> Estimate:
         run(some, engine, clock)
     rate = clock.rate()
     size = part_path(folder, 0).stat().st_size / len(plan) if len(plan) else 0.0
-    sides = {side.name: side.shelf for side in (screen.inputs.first, screen.inputs.second)}
+    sides = {screen.inputs.first.name: screen.inputs.first.shelf}
+    if screen.inputs.second.shelf is not screen.inputs.first.shelf:
+        sides[screen.inputs.second.name] = screen.inputs.second.shelf
     return Estimate(
         pairs=len(screen.plan),
         parts=screen.parts,
@@ -118,4 +121,8 @@ class _Clock:
 def _memory() -> int:
     """Resident bytes of this process and its children; what they share counts for each."""
     process = psutil.Process()
-    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+    total = 0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            total += one.memory_info().rss
+    return total

@@ -56,7 +56,7 @@ def _page(screen: Screen, ranking: Ranking, found: Summary, figures: Mapping[str
         counts={"rows": found.rows, **dict(found.statuses.most_common())},
         facts={
             **_facts(found, task),
-            **{f"this run {name}": str(one) for name, one in figures.items()},
+            **{f"last run {name}": str(one) for name, one in figures.items()},
         },
         charts=_charts(found, task),
         grid=_grid(screen, found),

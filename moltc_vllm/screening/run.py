@@ -167,7 +167,7 @@ class _Work:
         while self._written:
             yield self._written.pop()
 
-    def pairs(self, missing: list[int], stop: Callable[[], bool]) -> Iterator[Pair]:
+    def pairs(self, missing: Sequence[int], stop: Callable[[], bool]) -> Iterator[Pair]:
         """The pairs of the missing parts that can be asked about; the others are answered here."""
         screen, progress = self._screen, self._progress
         for number in missing:

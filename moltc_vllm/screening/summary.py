@@ -95,10 +95,10 @@ class Sample:
         """Each number draws a key; the smallest keys stay."""
         keys = np.concatenate([self._keys, self._random.random(len(numbers))])
         self.numbers = np.concatenate([self.numbers, numbers])
-        kept = slice(None)
         if len(keys) > self._size:
             kept = np.argpartition(keys, self._size)[: self._size]
-        self._keys, self.numbers = keys[kept], self.numbers[kept]
+            keys, self.numbers = keys[kept], self.numbers[kept]
+        self._keys = keys
 
 
 @dataclass(slots=True)
@@ -279,12 +279,11 @@ def _climb(
         return
     least = best[0][0] if len(best) == most else -np.inf
     for place in np.flatnonzero(scores >= least):  # never a NaN
-        row = batch.slice(int(place), 1).to_pylist()[0]
-        entry = (float(scores[place]), -row[ROW], row)
-        if len(best) < most:
-            heapq.heappush(best, entry)
-        elif entry[:2] > best[0][:2]:
-            heapq.heapreplace(best, entry)
+        key = float(scores[place]), -int(batch[ROW][int(place)].as_py())
+        if len(best) == most and key <= best[0][:2]:
+            continue  # of many equal ones most are
+        entry = (*key, batch.slice(int(place), 1).to_pylist()[0])
+        (heapq.heappush if len(best) < most else heapq.heapreplace)(best, entry)
 
 
 def _scores(task: Task, batch: pa.RecordBatch, ranking: Ranking) -> NDArray[np.float64]:

@@ -23,8 +23,14 @@ def test_what_was_begun_is_finished_and_the_rest_follows(tiny, tmp_path, sent):
         *("--left", str(left), "--right", str(right), "--out", str(out)),
         *("--model", str(tiny), "--part-rows", "300"),
     ]
+    # As users have it: the tests of the plugin have set another way.
+    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         deadline = time.monotonic() + 240
         while not list(out.glob("part-*.parquet")) and time.monotonic() < deadline:
@@ -38,7 +44,7 @@ def test_what_was_begun_is_finished_and_the_rest_follows(tiny, tmp_path, sent):
     assert "run the same command again to go on" in said.decode()
     parts = sorted(out.glob("part-*.parquet"))
     assert 1 <= len(parts) < 14
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "going on: " in again.stderr
     rows = [row for path in sorted(out.glob("part-*.parquet")) for row in _rows(path)]
