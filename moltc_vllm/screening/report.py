@@ -37,8 +37,8 @@ class Failure(NamedTuple):
     """A reason why rows have no answer: how many, and the first one."""
 
     reason: str
-    count: int
-    row: int | None = None
+    rows: int
+    first: int | None = None
 
 
 class Chart(NamedTuple):
