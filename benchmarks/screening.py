@@ -133,12 +133,8 @@ def at_once(options: argparse.Namespace) -> dict[str, Any]:
     """One of the runs of `memory`."""
     from moltc_vllm.screening.finish import finish
     from moltc_vllm.screening.prepare import Wish, prepare
-    from moltc_vllm.screening.run import Progress, run
+    from moltc_vllm.screening.run import Unwatched, run
     from moltc_vllm.screening.summary import Ranking
-
-    class Nobody:
-        def at(self, progress: Progress) -> None:
-            pass
 
     with tempfile.TemporaryDirectory() as name, Memory() as peak:
         folder = Path(name)
@@ -146,7 +142,7 @@ def at_once(options: argparse.Namespace) -> dict[str, Any]:
         left, right = folder / "left.smi", folder / "right.smi"
         begin = time.perf_counter()
         screen = prepare(Wish("solvation", folder / "out", left=left, right=right), {}).screen
-        assert run(screen, AtOnce(), Nobody())
+        assert run(screen, AtOnce(), Unwatched())
         answered = time.perf_counter()
         finish(screen, Ranking())
         end = time.perf_counter()

@@ -15,7 +15,7 @@ from moltc_vllm.engines import EngineName, describe_model, open_engine
 from moltc_vllm.screening.finish import finish
 from moltc_vllm.screening.parts import read_part
 from moltc_vllm.screening.prepare import BLOCK, PART_ROWS, How, Order, Wish, prepare
-from moltc_vllm.screening.run import Progress, Screen, make_parts
+from moltc_vllm.screening.run import Screen, Unwatched, make_parts
 from moltc_vllm.screening.summary import Ranking, Summary
 from moltc_vllm.tasks.engine import Engine
 
@@ -54,10 +54,7 @@ class Screened:
         Raises:
             Exception: What the engine raises; parts that were whole by then stay.
         """
-        if self._open is not None:
-            self._open.close()  # an engine answers one call at a time
-        self._open = self._tables()
-        with contextlib.closing(self._open) as tables:  # lets the folder go when reading ends
+        with contextlib.closing(self._tables()) as tables:  # lets the folder go when reading ends
             for table in tables:
                 yield from table.to_pylist()
 
@@ -75,20 +72,24 @@ class Screened:
         return finish(self._screen, ranking or Ranking())
 
     def _complete(self) -> None:
-        if self._open is not None:
-            self._open.close()
-        self._open = self._tables()
-        for _ in self._open:
+        for _ in self._tables():
             pass
 
     def _tables(self) -> Generator[pa.Table, None, None]:
+        """The parts; an earlier reading ends, for an engine answers one call at a time."""
+        if self._open is not None:
+            self._open.close()
+        self._open = self._read()
+        return self._open
+
+    def _read(self) -> Generator[pa.Table, None, None]:
         screen = self._screen
         missing = screen.missing()
         for number in sorted(set(range(screen.parts)) - set(missing)):
             yield read_part(screen.folder, number)
         if missing:
             assert self._engine is not None
-            for number in make_parts(screen, self._engine, _Nobody(), lambda: False, missing):
+            for number in make_parts(screen, self._engine, Unwatched(), lambda: False, missing):
                 yield read_part(screen.folder, number)
 
 
@@ -211,8 +212,3 @@ def _table(given: Sequence[Any] | pa.Table, names: Sequence[str]) -> pa.Table:
     return pa.table(
         {name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)}
     )
-
-
-class _Nobody:
-    def at(self, progress: Progress) -> None:
-        pass

@@ -125,7 +125,7 @@ def screen(
 
     with tempfile.TemporaryDirectory(prefix="moltc-screen-") as name, Bars("rows") as bars:
         spare = Path(name)
-        files = _without_stdin({"pairs": pairs, "left": left, "right": right}, spare)
+        files = _seekable({"pairs": pairs, "left": left, "right": right}, spare)
         wish = Wish(
             task=task,
             out=out,
@@ -159,7 +159,7 @@ def screen(
         raise typer.Exit(FAILED_ROWS)
 
 
-def _without_stdin(files: dict[str, Path | None], spare: Path) -> dict[str, Path | None]:
+def _seekable(files: dict[str, Path | None], spare: Path) -> dict[str, Path | None]:
     """Standard input and pipes as files: they are read more than once."""
     named = [name for name, path in files.items() if path == _STDIN]
     if len(named) > 1:
@@ -172,11 +172,10 @@ def _without_stdin(files: dict[str, Path | None], spare: Path) -> dict[str, Path
             fail(f"{path} is a folder")
         copied[name] = copy = spare / ("stdin" if path == _STDIN else name)
         with copy.open("wb") as file:
-            if path == _STDIN:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-            else:
-                with path.open("rb") as pipe:
-                    shutil.copyfileobj(pipe, file)
+            # Standard input is not ours to close.
+            pipe = contextlib.nullcontext(sys.stdin.buffer) if path == _STDIN else path.open("rb")
+            with pipe as source:
+                shutil.copyfileobj(source, file)
     return copied
 
 

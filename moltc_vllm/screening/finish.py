@@ -123,10 +123,9 @@ def _evenly(screen: Screen) -> tuple[set[int], set[int]]:
 
 
 def _grid(screen: Screen, found: Summary) -> Grid | None:
-    rows = [row for row in found.crossed if _number(screen.task, row) is not None]
     first = sorted({row[LEFT_ROW] for row in found.crossed})
     second = sorted({row[RIGHT_ROW] for row in found.crossed})
-    if not rows or len(found.crossed) < _FILLED * len(first) * len(second) * _share(screen):
+    if len(found.crossed) < _FILLED * len(first) * len(second) * _share(screen):
         return None
     places = (
         {row: place for place, row in enumerate(first)},
@@ -135,9 +134,10 @@ def _grid(screen: Screen, found: Summary) -> Grid | None:
     cells = {}
     for row in found.crossed:
         answer = answer_of(screen.task, row)
-        number = _number(screen.task, row)
         place = places[0][row[LEFT_ROW]], places[1][row[RIGHT_ROW]]
-        cells[place] = Cell.of(answer, number)
+        cells[place] = Cell.of(answer, _number(screen.task, answer))
+    if all(cell.number is None for cell in cells.values()):
+        return None
     sides = screen.inputs.first, screen.inputs.second
     sizes = [len(side.shelf) for side in sides]
     said = _meaning(screen.task)
@@ -159,9 +159,8 @@ def _share(screen: Screen) -> float:
     return 0.5 if screen.inputs.first.shelf is screen.inputs.second.shelf else 1.0
 
 
-def _number(task: Task, row: Mapping[str, Any]) -> float | None:
+def _number(task: Task, answer: Answer) -> float | None:
     """What a cell's colour says: the value, or how likely the last of two labels is."""
-    answer = answer_of(task, row)
     if isinstance(task.kind, Number):
         return answer.value
     if not _is_binary(task) or answer.confidence is None:

@@ -45,6 +45,13 @@ class Watcher(Protocol):
         ...
 
 
+class Unwatched:
+    """Nobody looks."""
+
+    def at(self, progress: Progress) -> None:
+        """See `Watcher`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Screen:
     """What is asked, and where the answers go.
