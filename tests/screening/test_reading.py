@@ -44,8 +44,8 @@ GOOD = [Record(("CCO", "ethanol")), Record(("O", "water"))]
         ("noname", "smiles,name\nCCO,ethanol\nO,water\n"),
         ("a.smi", "CCO ethanol\nO\twater\n"),
         ("noname", "CCO ethanol\nO water\n"),
-        ("a.csv.gz", gzip.compress(b"smiles,name\nCCO,ethanol\nO,water\n")),
-        ("packed", gzip.compress(b"CCO ethanol\nO water\n")),
+        ("a.csv.gz", gzip.compress(b"smiles,name\nCCO,ethanol\nO,water\n", mtime=0)),
+        ("packed", gzip.compress(b"CCO ethanol\nO water\n", mtime=0)),
         ("a.smi.zst", pa.compress(b"CCO ethanol\nO water\n", "zstd", asbytes=True)),
     ],
 )
