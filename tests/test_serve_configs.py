@@ -1,4 +1,7 @@
-"""Every shipped configuration is one that vLLM's own parser takes."""
+"""Every shipped configuration of `moltc serve` is one that vLLM's own parser takes.
+
+Those of Ray Serve: tests/deploy/test_configuration.py.
+"""
 
 from pathlib import Path
 

@@ -9,6 +9,7 @@ from moltc_vllm.cli import (
     convert,
     data,
     demo,
+    deploy,
     doctor,
     evaluate,
     init,
@@ -40,6 +41,7 @@ app.command(
         "ignore_unknown_options": True,
     },
 )(serve.serve)
+app.command("deploy")(deploy.deploy)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 

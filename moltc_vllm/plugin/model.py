@@ -44,9 +44,12 @@ from moltc_vllm.plugin.processor import (
     MoleculeProcessingInfo,
     MoleculeProcessor,
 )
+from moltc_vllm.plugin.shared_cache import SharedMolecules
 
 _CACHE_SETTING = "moltc_encoder_cache_mb"
 _CACHE_MB = 64.0  # 5,461 molecules of the published encoder in half precision
+_SHARED_SETTING, _SHARED_SIZE = "moltc_shared_cache", "moltc_shared_cache_mb"
+_SHARED_MB = 256.0
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -56,7 +59,8 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
     """Molecule encoder and projectors from `moltc_vllm.models`, language model from vLLM.
 
     ``--additional-config '{"moltc_encoder_cache_mb": 64}'`` sets how much is kept of molecules
-    that were encoded before.
+    that were encoded before. With ``{"moltc_shared_cache": "/dev/shm/NAME"}`` all engines of this
+    machine have them in common (``"moltc_shared_cache_mb"``: 256).
     """
 
     # Adapters trained with PEFT on the bare language model lack our prefix.
@@ -94,11 +98,13 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
                 hf_config=config.text_config,
                 prefix=maybe_prefix(prefix, "language_model"),
             )
-        settings = vllm_config.additional_config
-        cache_mb = float(
-            settings.get(_CACHE_SETTING, _CACHE_MB) if isinstance(settings, dict) else _CACHE_MB
-        )
-        self.encoded = EncodedMolecules(int(cache_mb * 1e6))
+        extra = vllm_config.additional_config
+        settings = extra if isinstance(extra, dict) else {}
+        self.encoded = EncodedMolecules(int(float(settings.get(_CACHE_SETTING, _CACHE_MB)) * 1e6))
+        self.shared: SharedMolecules | None = None
+        if folder := settings.get(_SHARED_SETTING):
+            size_mb = float(settings.get(_SHARED_SIZE, _SHARED_MB))
+            self.shared = SharedMolecules(folder, size_mb)
         self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
 
     def embed_multimodal(self, **kwargs: Any) -> MultiModalEmbeddings:
@@ -112,15 +118,26 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         begin = time.perf_counter()
         identities = [tuple(one) for one in kwargs["identity"].tolist()]
 
-        encoded = 0
+        encoded = runs = 0
 
         def encode(places: list[int]) -> Tensor:
-            nonlocal encoded
-            encoded = len(places)
+            nonlocal encoded, runs
+            encoded += len(places)
+            runs += 1
             return self.molecule_encoder(_graphs_at(places, kwargs))
 
-        tokens = self.projectors(self.encoded.fetch(identities, encode), kwargs["projector"])
-        ENCODER_RUNS.inc(bool(encoded))
+        def share(places: list[int]) -> Tensor:
+            if self.shared is None:
+                return encode(places)
+            names = [identities[place] for place in places]
+            return self.shared.fetch(
+                names,
+                lambda missing: encode([places[place] for place in missing]),
+                kwargs["projector"].device,
+            )
+
+        tokens = self.projectors(self.encoded.fetch(identities, share), kwargs["projector"])
+        ENCODER_RUNS.inc(runs)
         MOLECULES_ENCODED.inc(encoded)
         ENCODER_CACHE_HITS.inc(len(identities) - encoded)
         ENCODER_SECONDS.inc(time.perf_counter() - begin)
@@ -175,6 +192,8 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         # are loaded again while the server runs.
         self.molecule_encoder.graph_encoder.fold()
         self.encoded.clear()
+        if self.shared is not None:
+            self.shared.use(self.molecule_encoder.state_dict())
         return loaded
 
     def get_mm_mapping(self) -> MultiModelKeys:

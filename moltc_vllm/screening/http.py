@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from moltc_vllm.affinity import HEADER, affinity_key
 from moltc_vllm.tasks import Answer
 from moltc_vllm.tasks.engine import Pair
 
@@ -136,7 +137,8 @@ class HttpEngine:
             "score": self.score or None,
         }
         body |= {name: value for name, value in optional.items() if value is not None}
-        response = self._post(body)
+        # Batches with the same first molecule belong to the same replica, if there are several.
+        response = self._post(body, {HEADER: affinity_key(batch[0].molecules[0])})
         if response.is_error:
             raise ServerError(_message(response))
         with _understood():
@@ -145,11 +147,11 @@ class HttpEngine:
             raise ServerError(f"the server gave {len(answers)} answers to {len(batch)} pairs")
         return answers
 
-    def _post(self, body: dict[str, Any]) -> httpx.Response:
+    def _post(self, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
         """The server's response; a server that is away for a moment is asked again."""
         for wait_s in (*self._waits_s, None):
             try:
-                response = self.client.post("/v1/interactions", json=body)
+                response = self.client.post("/v1/interactions", json=body, headers=headers)
                 if response.status_code not in _AWAY or wait_s is None:
                     return response
             except httpx.TransportError:

@@ -1,0 +1,124 @@
+"""Serve configurations: read, checked before anything starts, and what they want of the cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
+
+from moltc_vllm.deploy.settings import Settings
+
+IMPORT_PATH = "moltc_vllm.deploy:build"
+FRONT = "moltc_vllm.deploy.front:middlewares"
+AFFINITY = "moltc_vllm.deploy.router:MoleculeAffinityRouter"
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot be deployed; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A Ray Serve configuration with an application of ours.
+
+    Attributes:
+        path: Where it was read.
+        url: Where clients find it on this machine.
+        affinity: Whether its router is of our own: HAProxy would not ask it.
+    """
+
+    path: Path
+    url: str
+    affinity: bool
+
+    def environment(self, haproxy: bool | None = None) -> dict[str, str]:
+        """Variables with which the cluster's processes have to be started.
+
+        Args:
+            haproxy: Whether HAProxy takes the requests, in place of Serve's own proxy; default: if
+                the configuration has no router of its own.
+
+        Raises:
+            ConfigurationError: If both are wanted.
+        """
+        if haproxy is None:
+            haproxy = not self.affinity
+        if haproxy and self.affinity:
+            raise ConfigurationError(
+                f"{self.path.name} has a request router, which HAProxy does not ask: take out "
+                "request_router_config, or deploy without --haproxy"
+            )
+        if haproxy:
+            return {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
+        return {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": FRONT}
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Read one and check it, against Ray's schema and ours.
+
+    Raises:
+        ConfigurationError: If it is not one.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} is no Ray Serve configuration")
+    return check_configuration(content, path)
+
+
+def check_configuration(content: dict[str, Any], path: Path) -> Configuration:
+    """See `read_configuration`."""
+    try:
+        schema = ServeDeploySchema.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path.name}: {_first(error)}") from error
+    _check_keys(content, ServeDeploySchema, path.name)
+    for application in content["applications"]:
+        _check_keys(application, ServeApplicationSchema, f"{path.name}: applications")
+        for deployment in application.get("deployments", ()):
+            _check_keys(deployment, DeploymentSchema, f"{path.name}: deployments")
+    ours = [one for one in schema.applications if one.import_path == IMPORT_PATH]
+    if not ours:
+        raise ConfigurationError(f"{path.name} has no application {IMPORT_PATH}")
+    affinity = False
+    for application in ours:
+        try:
+            Settings.model_validate(application.args)
+        except ValidationError as error:
+            name = f"{path.name}: {application.name}.args"
+            raise ConfigurationError(f"{name}: {_first(error)}") from error
+        for deployment in application.deployments:
+            if deployment.name != "moltc":
+                raise ConfigurationError(
+                    f"{path.name}: {application.name} has the deployment 'moltc', not "
+                    f"{deployment.name!r}"
+                )
+            router = deployment.model_dump(exclude_unset=True).get("request_router_config") or {}
+            affinity |= "request_router_class" in router
+    options = schema.http_options
+    host = "127.0.0.1" if options.host in ("0.0.0.0", "::", "") else options.host
+    prefix = (ours[0].route_prefix or "/").rstrip("/")
+    return Configuration(path, f"http://{host}:{options.port}{prefix}", affinity)
+
+
+def _check_keys(content: dict[str, Any], schema: type[BaseModel], where: str) -> None:
+    """Refuse what Ray would not look at: a misspelt setting would silently have no effect."""
+    for key in content:
+        if key not in schema.model_fields:
+            raise ConfigurationError(f"{where}: there is no setting {key!r}")
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    place = ".".join(map(str, found["loc"]))
+    return f"{place}: {_line(found['msg'])}" if place else _line(found["msg"])
+
+
+def _line(what: object) -> str:
+    return " ".join(str(what).split())[:300]

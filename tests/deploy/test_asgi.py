@@ -1,0 +1,183 @@
+"""What stands around vLLM's application: clients that leave, engines that die, bodies too long."""
+
+import asyncio
+import json
+
+import pytest
+
+from moltc_vllm.deploy.asgi import RETRY, Bounded, ClientGone, Retryable
+
+SCOPE = {"type": "http", "method": "POST", "path": "/v1/x", "headers": []}
+
+
+class Client:
+    """Sends a body, then waits, and keeps what it gets."""
+
+    def __init__(self, *chunks):
+        self.messages = [
+            {"type": "http.request", "body": chunk, "more_body": number + 1 < len(chunks)}
+            for number, chunk in enumerate(chunks or [b"{}"])
+        ]
+        self.got = []
+
+    async def receive(self):
+        while not self.messages:
+            await asyncio.sleep(60)
+        return self.messages.pop(0)
+
+    async def send(self, message):
+        self.got.append(message)
+
+    @property
+    def status(self):
+        return self.got[0]["status"]
+
+    @property
+    def headers(self):
+        return {name.decode(): value.decode() for name, value in self.got[0]["headers"]}
+
+    @property
+    def error(self):
+        return json.loads(self.got[1]["body"])["error"]
+
+
+async def answer(send, status=200, body=b"{}"):
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def read(receive):
+    body = b""
+    while True:
+        message = await receive()
+        assert message["type"] == "http.request"
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+def test_a_client_that_leaves_is_told():
+    ended = []
+
+    async def app(scope, receive, send):
+        await read(receive)
+        assert (await receive())["type"] == "http.disconnect"
+        assert (await receive())["type"] == "http.disconnect"  # however often it asks
+        ended.append("well")
+
+    async def leave():
+        task = asyncio.ensure_future(ClientGone(app)(SCOPE, client.receive, client.send))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    client = Client()
+    asyncio.run(leave())
+    assert ended == ["well"]
+
+
+def test_one_that_does_not_listen_is_ended(monkeypatch):
+    monkeypatch.setattr("moltc_vllm.deploy.asgi._LEAVING_S", 0.05)
+    ended = []
+
+    async def app(scope, receive, send):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def leave():
+        task = asyncio.ensure_future(ClientGone(app)(SCOPE, client.receive, client.send))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    client = Client()
+    asyncio.run(leave())
+    assert ended == ["cancelled"]
+
+
+def test_nothing_changes_for_one_that_stays():
+    async def app(scope, receive, send):
+        await answer(send, body=await read(receive))
+
+    client = Client(b"ab", b"c")
+    asyncio.run(ClientGone(app)(SCOPE, client.receive, client.send))
+    assert (client.status, client.got[1]["body"]) == (200, b"abc")
+
+
+def test_errors_come_through():
+    async def app(scope, receive, send):
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        asyncio.run(ClientGone(app)(SCOPE, Client().receive, Client().send))
+
+
+@pytest.mark.parametrize(("status", "broken"), [(500, False), (400, True), (200, True)])
+def test_other_answers_stay(status, broken):
+    async def app(scope, receive, send):
+        await answer(send, status)
+
+    client = Client()
+    asyncio.run(Retryable(app, lambda: broken)(SCOPE, client.receive, client.send))
+    assert client.status == status
+    assert len(client.got) == 2
+
+
+def test_a_dead_engine_means_try_again():
+    async def app(scope, receive, send):
+        await answer(send, 500, b"EngineDeadError")
+
+    client = Client()
+    asyncio.run(Retryable(app, lambda: True)(SCOPE, client.receive, client.send))
+    assert client.status == 503
+    assert RETRY.items() <= client.headers.items()
+    assert client.error["message"] == "the engine died; another one is started"
+    assert len(client.got) == 2
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_too_long_is_refused(told):
+    reached = []
+
+    async def app(scope, receive, send):
+        reached.append(await read(receive))
+        await answer(send)
+
+    def status(*chunks):
+        client = Client(*chunks)
+        length = str(sum(map(len, chunks))).encode()
+        scope = {**SCOPE, "headers": [(b"content-length", length)] if told else []}
+        asyncio.run(Bounded(app, 10)(scope, client.receive, client.send))
+        return client.status
+
+    assert status(b"12345", b"12345") == 200
+    assert status(b"12345", b"123456") == 413
+    assert len(reached) == 1
+
+
+def test_a_length_that_is_none_is_refused():
+    async def app(scope, receive, send):
+        raise AssertionError
+
+    client = Client()
+    scope = {**SCOPE, "headers": [(b"content-length", b"-1")]}
+    asyncio.run(Bounded(app, 10)(scope, client.receive, client.send))
+    assert client.status == 413
+
+
+@pytest.mark.parametrize(
+    "wrap", [ClientGone, lambda app: Retryable(app, bool), lambda app: Bounded(app, 1)]
+)
+def test_what_is_no_request_passes(wrap):
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["type"])
+
+    asyncio.run(wrap(app)({"type": "lifespan"}, None, None))
+    assert seen == ["lifespan"]
