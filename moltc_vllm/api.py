@@ -15,7 +15,7 @@ from moltc_vllm.engines import EngineName, describe_model, open_engine
 from moltc_vllm.screening.finish import finish
 from moltc_vllm.screening.parts import read_part
 from moltc_vllm.screening.prepare import BLOCK, PART_ROWS, How, Order, Wish, prepare
-from moltc_vllm.screening.run import Screen, Unwatched, make_parts
+from moltc_vllm.screening.run import Here, Maker, Screen, Unwatched
 from moltc_vllm.screening.summary import Ranking, Summary
 from moltc_vllm.tasks.engine import Engine
 
@@ -36,10 +36,8 @@ class Screened:
         folder: Of the parts; gone with this object, if none was named.
     """
 
-    def __init__(
-        self, screen: Screen, engine: Engine | None, temporary: Sequence[Any] = ()
-    ) -> None:
-        self._screen, self._engine = screen, engine
+    def __init__(self, screen: Screen, maker: Maker | None, temporary: Sequence[Any] = ()) -> None:
+        self._screen, self._maker = screen, maker
         self._temporary = temporary
         self._open: Generator[pa.Table, None, None] | None = None
         self.folder = screen.folder
@@ -88,8 +86,8 @@ class Screened:
         for number in sorted(set(range(screen.parts)) - set(missing)):
             yield read_part(screen.folder, number)
         if missing:
-            assert self._engine is not None
-            for number in make_parts(screen, self._engine, Unwatched(), lambda: False, missing):
+            assert self._maker is not None
+            for number in self._maker.make(screen, Unwatched(), lambda: False, missing):
                 yield read_part(screen.folder, number)
 
 
@@ -110,7 +108,7 @@ def screen(
     out: Path | str | None = None,
     model: Path | str | None = None,
     endpoint: str | None = None,
-    engine: EngineName | str | Engine = EngineName.vllm,
+    engine: EngineName | str | Engine | Maker = EngineName.vllm,
     part_rows: int = PART_ROWS,
     block: int = BLOCK,
 ) -> Screened:
@@ -138,8 +136,9 @@ def screen(
         out: Folder of the answers, where the same call goes on; default: a temporary one.
         model: Checkpoint folder; default: the shipped one.
         endpoint: URL of a running server, in place of a model.
-        engine: ``vllm`` or ``torch``, or one that is open already; with ``out`` its ``model`` or
-            ``endpoint`` has to be named, too.
+        engine: ``vllm`` or ``torch``, or one that is open already, or a
+            `moltc_vllm.deploy.offline.Cluster`; with ``out`` its ``model`` or ``endpoint`` has to
+            be named, too.
         part_rows: Pairs of a part.
         block: Second molecules that are worked off together.
 
@@ -194,9 +193,10 @@ def screen(
     prepared = prepare(wish, {**described, "both_orders": both_orders})
     if prepared.screen.missing() and ready is None:
         ready = open_engine(folder_of, endpoint, EngineName(str(engine)), score=not text)
-    if ready is not None and both_orders:
-        ready = BothOrders(ready)
-    return Screened(prepared.screen, ready, temporary)
+    if ready is None or isinstance(ready, Maker):
+        return Screened(prepared.screen, ready, temporary)
+    maker = Here(BothOrders(ready) if both_orders else ready)
+    return Screened(prepared.screen, maker, temporary)
 
 
 def _table(given: Sequence[Any] | pa.Table, names: Sequence[str]) -> pa.Table:

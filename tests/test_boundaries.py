@@ -21,7 +21,7 @@ ALLOWED = {
     "tasks": set(),
     "models": set(),
     "plugin": {"models"},
-    "deploy": {"plugin", "models", "shipped"},
+    "deploy": {"plugin", "models", "shipped", "screening", "evaluate", "engines"},
     "screening": set(),
     "evaluate": {"data"},
     "data": set(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import importlib.util
 import json
 import shutil
 import sys
@@ -16,14 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moltc_vllm.cli.engines import EngineName, open_engine
+from moltc_vllm.cli import engines
+from moltc_vllm.cli.engines import open_engine
 from moltc_vllm.cli.messages import fail
 from moltc_vllm.cli.progress import Bars
 
 if TYPE_CHECKING:
     from moltc_vllm.screening.estimate import Estimate
     from moltc_vllm.screening.prepare import Prepared, Wish
-    from moltc_vllm.screening.run import Progress
+    from moltc_vllm.screening.run import Maker, Progress
     from moltc_vllm.screening.summary import Ranking, Summary
     from moltc_vllm.tasks.engine import Engine
 
@@ -38,6 +40,15 @@ class How(enum.StrEnum):
     product = "product"
     zip = "zip"
     triangle = "triangle"
+
+
+class EngineName(enum.StrEnum):
+    """Where answers are computed."""
+
+    vllm = "vllm"
+    torch = "torch"
+    http = "http"
+    ray = "ray"
 
 
 class Order(enum.StrEnum):
@@ -91,6 +102,13 @@ def screen(
     ] = None,
     endpoint: Annotated[str | None, typer.Option(help="URL of a running server.")] = None,
     engine: Annotated[EngineName, typer.Option(help="Without a server.")] = EngineName.vllm,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster, for --engine ray; default: one on this machine."),
+    ] = None,
+    actors: Annotated[
+        str, typer.Option(help="Engines on the cluster, so many or FROM:TO.", metavar="N|N:M")
+    ] = "1",
     both_orders: Annotated[
         bool, typer.Option("--both-orders", help="Ask symmetric yes/no questions in both orders.")
     ] = False,
@@ -116,12 +134,29 @@ def screen(
     from moltc_vllm.interruption import kept_from_children
     from moltc_vllm.screening.finish import finish
     from moltc_vllm.screening.prepare import Wish
+    from moltc_vllm.screening.run import Here
     from moltc_vllm.screening.summary import Ranking
+
+    on_ray = engine is EngineName.ray
+    between = _between(actors)
+    if on_ray and endpoint is not None:
+        fail("the engine ray takes a model, not an endpoint")
+    # What one engine of a cluster does is tried here.
+    here = engines.EngineName.vllm if on_ray else engines.EngineName(engine.value)
 
     def opened() -> Engine:
         with kept_from_children():
-            made = open_engine(model, endpoint, engine, score=not text)
+            made = open_engine(model, endpoint, here, score=not text)
         return BothOrders(made) if both_orders else made
+
+    @contextlib.contextmanager
+    def made() -> Iterator[tuple[Maker, Engine | None]]:
+        if on_ray:
+            with _cluster(model, address, between, not text, both_orders) as cluster:
+                yield cluster, None
+        else:
+            answering = opened()
+            yield Here(answering), answering
 
     with tempfile.TemporaryDirectory(prefix="moltc-screen-") as name, Bars("rows") as bars:
         spare = Path(name)
@@ -148,7 +183,7 @@ def screen(
             if dry_run:
                 _tell(_estimate(prepared, opened, spare), as_json)
                 return
-        figures = _run(prepared, opened, endpoint, bars)
+        figures = _run(prepared, made, endpoint, bars)
         with _failing(out, endpoint):
             summary = finish(prepared.screen, ranking, figures)
     if as_json:
@@ -250,7 +285,10 @@ def _duration(seconds: float) -> str:
 
 
 def _run(
-    prepared: Prepared, open_it: Callable[[], Engine], endpoint: str | None, bars: Bars
+    prepared: Prepared,
+    made: Callable[[], contextlib.AbstractContextManager[tuple[Maker, Engine | None]]],
+    endpoint: str | None,
+    bars: Bars,
 ) -> dict[str, Any]:
     """Answer what is missing; the command ends here if not all of it could be.
 
@@ -258,7 +296,7 @@ def _run(
         Figures of the run; none if there was nothing to do.
     """
     from moltc_vllm.interruption import interruptible
-    from moltc_vllm.screening.run import run
+    from moltc_vllm.screening.run import run_by
 
     screen = prepared.screen
     missing = screen.missing()
@@ -269,22 +307,61 @@ def _run(
     before = total - sum(map(screen.size, missing))
     if prepared.goes_on:
         bars.tell(f"going on: {before:,} of {total:,} rows are there")
-    opened = open_it()
-    bars.begin("", before)
-    watcher = _Watcher(bars, opened)
     again = "run the same command again to go on"
-    begin = time.monotonic()
+    with made() as (maker, engine):
+        bars.begin("", before)
+        watcher = _Watcher(bars, engine)
+        begin = time.monotonic()
+        try:
+            with (
+                _failing(screen.folder, endpoint, STOPPED, f"; {again}"),
+                interruptible() as interrupted,
+            ):
+                whole = run_by(maker, screen, watcher, interrupted)
+        except KeyboardInterrupt:
+            fail(f"interrupted; {again}", INTERRUPTED)
+        if not whole:
+            fail(f"interrupted after the parts that were begun; {again}", INTERRUPTED)
+        return watcher.figures(time.monotonic() - begin, total - before)
+
+
+def _between(actors: str) -> tuple[int, int]:
+    """``N`` or ``N:M``."""
+    least, _, most = actors.partition(":")
     try:
-        with (
-            _failing(screen.folder, endpoint, STOPPED, f"; {again}"),
-            interruptible() as interrupted,
-        ):
-            whole = run(screen, opened, watcher, interrupted)
-    except KeyboardInterrupt:
-        fail(f"interrupted; {again}", INTERRUPTED)
-    if not whole:
-        fail(f"interrupted after the parts that were begun; {again}", INTERRUPTED)
-    return watcher.figures(time.monotonic() - begin, total - before)
+        found = int(least), int(most or least)
+    except ValueError:
+        found = (0, 0)
+    if not 1 <= found[0] <= found[1]:
+        fail(f"--actors is a number from 1 on, or two as in 1:8, not {actors!r}")
+    return found
+
+
+@contextlib.contextmanager
+def _cluster(
+    model: Path | None,
+    address: str | None,
+    actors: tuple[int, int],
+    score: bool,
+    both_orders: bool,
+) -> Iterator[Maker]:
+    """Engines on a Ray cluster, which is started and ended here if none is named."""
+    if importlib.util.find_spec("ray") is None:
+        fail("the engine ray needs Ray: pip install 'moltc-vllm[ray]'")
+    from moltc_vllm.deploy.cluster import ClusterError, LocalCluster
+
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            try:
+                local = stack.enter_context(LocalCluster())
+                local.join()
+            except ClusterError as error:
+                fail(str(error), STOPPED)
+            address = local.address
+        from moltc_vllm.deploy.offline import Cluster, Opening  # imports Ray
+
+        opening = Opening(model.absolute() if model else None, score, both_orders)
+        yield Cluster(opening, address, actors)
 
 
 class _Watcher:
@@ -292,7 +369,7 @@ class _Watcher:
 
     every_s = 0.1
 
-    def __init__(self, bars: Bars, engine: Engine) -> None:
+    def __init__(self, bars: Bars, engine: Engine | None) -> None:
         self._bars, self._engine = bars, engine
         self._last: Progress | None = None
         self._said = 0.0

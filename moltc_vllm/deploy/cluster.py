@@ -52,7 +52,7 @@ class LocalCluster:
         self.address = f"{_LOOPBACK}:{self.port}"
         self.log = self.folder / "head.log"
         self.start_timeout_s = start_timeout_s
-        self.environment = {**os.environ, **_DEFAULTS, **(environment or {})}
+        self.environment = {**os.environ, **DRIVERS, **_DEFAULTS, **(environment or {})}
         self.command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *("--node-ip-address", _LOOPBACK, "--port", str(self.port)),
@@ -116,12 +116,27 @@ class LocalCluster:
     ) -> None:
         self.stop()
 
+    def join(self) -> None:
+        """Let this process be a driver of it; before anything imports Ray.
 
-_DEFAULTS = {
+        Raises:
+            ClusterError: If Ray is imported: it would look for the cluster elsewhere, for ever.
+        """
+        missing = [name for name, value in DRIVERS.items() if os.environ.get(name) != value]
+        if missing and "ray" in sys.modules:
+            raise ClusterError("Ray was imported before its environment was set")
+        os.environ.update(DRIVERS)
+
+
+DRIVERS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Without it Ray refuses to be a cluster on the loopback interface.
+    # Keeps Ray on the loopback interface.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "disabled",  # nobody else can reach it
+}
+"""Variables of everybody who joins such a cluster."""
+
+_DEFAULTS = {
     # What is left to drain at the end is ended: nobody waits for it.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     "VLLM_HOST_IP": _LOOPBACK,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from moltc_vllm.screening.inputs import Inputs, UnreadRowError
 from moltc_vllm.screening.manifest import locked
@@ -42,6 +42,21 @@ class Watcher(Protocol):
 
     def at(self, progress: Progress) -> None:
         """Called after each answer; the object is always the same one."""
+        ...
+
+
+@runtime_checkable
+class Maker(Protocol):
+    """Who makes parts: an engine here, or others elsewhere."""
+
+    def make(
+        self,
+        screen: Screen,
+        watcher: Watcher,
+        stop: Callable[[], bool],
+        missing: Sequence[int],
+    ) -> Iterator[int]:
+        """Make these parts; the number of each one when it has been written."""
         ...
 
 
@@ -119,8 +134,40 @@ def run(
         ManifestError: If another process is at it.
         Exception: What the engine raises; parts that were whole by then are written.
     """
+    return run_by(Here(engine), screen, watcher, stop)
+
+
+def run_by(
+    maker: Maker,
+    screen: Screen,
+    watcher: Watcher,
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """As `run`, whoever makes the parts."""
     missing = screen.missing()
-    return sum(1 for _ in make_parts(screen, engine, watcher, stop, missing)) == len(missing)
+    return sum(1 for _ in maker.make(screen, watcher, stop, missing)) == len(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Parts are made in this process.
+
+    Attributes:
+        engine: Who answers.
+    """
+
+    engine: Engine
+
+    def make(
+        self,
+        screen: Screen,
+        watcher: Watcher,
+        stop: Callable[[], bool],
+        missing: Sequence[int],
+    ) -> Iterator[int]:
+        """See `Maker`."""
+        with locked(screen.folder):
+            yield from make_parts(screen, self.engine, watcher, stop, missing)
 
 
 def make_parts(
@@ -130,15 +177,14 @@ def make_parts(
     stop: Callable[[], bool],
     missing: Sequence[int],
 ) -> Iterator[int]:
-    """As `run`, step by step: the number of each part when it has been written."""
+    """As `run`, step by step, in a folder that the caller has locked."""
     work = _Work(screen, watcher, len(screen.plan) - sum(map(screen.size, missing)))
-    with locked(screen.folder):
-        answers = engine.submit(screen.task.name, work.pairs(missing, stop), screen.question)
-        for pair, answer in work.waited_for(answers):
-            work.take(pair.row, answer)
-            yield from work.written()
-        work.finish()
+    answers = engine.submit(screen.task.name, work.pairs(missing, stop), screen.question)
+    for pair, answer in work.waited_for(answers):
+        work.take(pair.row, answer)
         yield from work.written()
+    work.finish()
+    yield from work.written()
 
 
 class _Part:

@@ -28,6 +28,7 @@ class Shelf:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
         self._file = pa.memory_map(str(path))
         self._reader = pa.ipc.open_file(self._file)
         metadata = self._reader.schema.metadata
@@ -41,6 +42,10 @@ class Shelf:
 
     def __len__(self) -> int:
         return self._rows
+
+    def __reduce__(self) -> tuple[type[Shelf], tuple[Path]]:
+        """For other processes, which open the file themselves."""
+        return Shelf, (self._path,)
 
     def __getitem__(self, place: int) -> Record:
         """The row at a place, from 0."""
