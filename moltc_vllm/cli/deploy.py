@@ -61,7 +61,7 @@ def deploy(
     before = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         deployment.start()
-        console.print(f"replicas answer at {deployment.url}/v1; Ctrl-C ends them")
+        console.print(f"the first replica answers at {deployment.url}/v1; Ctrl-C ends all")
         status = deployment.wait()
         if status:
             fail(f"serve run ended with {status}", code=1)

@@ -58,7 +58,7 @@ class Deployment:
     def start(
         self, waiting: Callable[[float], None] | None = None, timeout_s: float = 900.0
     ) -> Deployment:
-        """Deploy and wait until every replica answers; ``waiting`` gets the seconds so far.
+        """Deploy and wait until a replica answers; ``waiting`` gets the seconds so far.
 
         Raises:
             ClusterError: If Ray does not start.

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 from moltc_vllm.models.scale import interval_scale
 from moltc_vllm.tasks import Choice, Number, Task
+from moltc_vllm.tasks.number import VALUE_MARK
+
+MOST_VALUES = 1_000
+"""Of one interval; where there are more, a number is generated as any text is."""
 
 
-@dataclass(slots=True)
 class Fork:
     """A place in a tree of answers; without ways on, an answer ends there.
 
-    Attributes:
-        ways: What follows each token that may stand here.
+    Args:
+        later: Gives the answers that go on from here, when somebody comes by.
     """
 
-    ways: dict[int, Fork] = field(default_factory=dict)
+    __slots__ = ("_later", "_ways")
 
-    def add(self, tokens: list[int]) -> None:
-        """Add an answer that goes on from here."""
+    def __init__(self, later: Callable[[], list[list[int]]] | None = None) -> None:
+        self._ways: dict[int, Fork] = {}
+        self._later = later
+
+    @property
+    def ways(self) -> dict[int, Fork]:
+        """What follows each token that may stand here."""
+        if self._later is not None:
+            answers, self._later = self._later(), None
+            for answer in answers:
+                self.add(answer)
+        return self._ways
+
+    def add(self, tokens: list[int], end: Fork | None = None) -> None:
+        """Add an answer that goes on from here, and what it ends in."""
+        *before, last = tokens
         place = self
-        for token in tokens:
+        for token in before:
             place = place.ways.setdefault(token, Fork())
+        place.ways.setdefault(last, end or Fork())
 
     def forced(self) -> tuple[list[int], Fork]:
         """The tokens that have to follow, and the next place where there is something to decide."""
@@ -39,8 +57,9 @@ def answer_tree(task: Task, tokenizer: Any) -> Fork | None:
     """All answers of a task as tokens, as the tokenizer writes them.
 
     Labels as whole sentences. Numbers by their interval, where each is one token: the interval and
-    the mean of all of them are the answer, and the digits after it add nothing to them. ``None``
-    for other tasks.
+    the mean of all of them are the answer, and the digits after it add nothing to them. Elsewhere
+    numbers as whole sentences, of which only digits are left to decide. ``None`` for other tasks,
+    and for numbers of which there are too many.
     """
     return _tree(task, tokenizer) if isinstance(task.kind, Choice | Number) else None
 
@@ -56,7 +75,30 @@ def _tree(task: Task, tokenizer: Any) -> Fork | None:
         return root
     scale = interval_scale(task, tokenizer)
     if scale is None:
-        return None
+        return _sentences(task.kind, tokenizer)
     for token in scale.tokens.tolist():
         root.add([token])
     return root
+
+
+def _sentences(kind: Any, tokenizer: Any) -> Fork | None:
+    """All intervals, and after each of them the values that are in it."""
+    root = Fork()
+    for lower, upper in kind.intervals():
+        count = kind.count(lower, upper)
+        if count > MOST_VALUES:
+            return None
+        before = _encoded(kind.interval_text(lower, upper) + VALUE_MARK, tokenizer)
+        first = _encoded(next(kind.texts(lower, upper)), tokenizer)
+        if first[: len(before)] != before:  # its words are not cut between interval and value
+            return None
+        root.add(before, Fork(partial(_values, kind, tokenizer, lower, upper, len(before))))
+    return root
+
+
+def _values(kind: Any, tokenizer: Any, lower: float, upper: float, start: int) -> list[list[int]]:
+    return [_encoded(text, tokenizer)[start:] for text in kind.texts(lower, upper)]
+
+
+def _encoded(text: str, tokenizer: Any) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))

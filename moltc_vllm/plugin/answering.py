@@ -32,7 +32,6 @@ from moltc_vllm.tasks import (
     Answer,
     FailedStatus,
     Limits,
-    Number,
     Task,
     held_to_grammar,
 )
@@ -48,9 +47,9 @@ class Settings:
         max_tokens: Longest answer; default: the style's.
         beams: Search with so many beams; 1: greedily.
         limits: In place of the style's limits.
-        score: Ask only what there is to decide, see `moltc_vllm.plugin.scoring`. Labels come with
-            the same text; numbers, where each interval is one token, without a stated one and
-            without text. Other tasks are answered as always.
+        score: Ask only what there is to decide, see `moltc_vllm.models.forks`. The text is the
+            same; but numbers, where each interval is one token, have none, and no stated value.
+            Other tasks are answered as always.
     """
 
     constrained: bool | None = None
@@ -118,7 +117,7 @@ class Interviewer:
 
     def answer(self, task: Task, found: Found) -> Answer:
         """The typed answer in a generated text."""
-        if found.scored and isinstance(task.kind, Number):
+        if found.scored and interval_scale(task, self.tokenizer) is not None:
             token, logprob = found.token_ids[-1], found.logprobs[-1]
             return read_interval(task, self.tokenizer, token, logprob, found.likely)
         answer = read_answer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -130,6 +129,7 @@ class ScoredInquiry:
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # hundreds of tokens, copied one by one, and these are nobody else's
         )
         prompt = [*self._inputs["prompt_token_ids"], *self._tokens]
         return [({**self._inputs, "prompt_token_ids": prompt}, params)]
@@ -142,10 +142,8 @@ class ScoredInquiry:
         (token,), (top,) = completion.token_ids, completion.logprobs
         if not self._likely:
             self._likely = [Likely(one, found.logprob) for one, found in top.items()]
-        # vLLM tells probabilities among all tokens. Those that may stand here are few, and in a
-        # trained model the likeliest ones: their sum is what a grammar's mask would leave.
-        possible = sum(math.exp(top[one].logprob) for one in top if one in self._fork.ways)
-        chosen = top[token].logprob - math.log(possible)
+        # Among those that may stand here, as under a grammar's mask: the engine's default here.
+        chosen = top[token].logprob
         forced, self._fork = self._fork.ways[token].forced()
         self._tokens += [token, *forced]
         self._logprobs += [chosen, *[0.0] * len(forced)]

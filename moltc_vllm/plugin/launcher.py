@@ -62,6 +62,8 @@ def engine_defaults() -> dict[str, Any]:
         "tokenizer_mode": RENDERER_MODE,
         # Two copies are kept; a packed molecule is under 2 kB, so this is 100,000 of them.
         "mm_processor_cache_gb": 0.25,
+        # Of what may stand somewhere, not of all tokens: a confidence is among possible answers.
+        "logprobs_mode": "processed_logprobs",
     }
     if on_cpu():
         defaults |= {

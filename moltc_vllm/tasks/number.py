@@ -106,9 +106,9 @@ class Number:
         """What every answer begins with."""
         return f"The {self.phrase} of these two molecules is above "
 
-    def intervals(self) -> list[tuple[float, float]]:
+    def intervals(self) -> tuple[tuple[float, float], ...]:
         """Both ends of every interval that has a value, rising."""
-        return [(float(a), float(b)) for a, b in pairwise(_ends(self)) if _values(self, a, b)]
+        return _intervals(self)
 
     def position(self, value: float) -> float:
         """Where a value is, counted in intervals: 0.5 is the middle of the first one."""
@@ -127,6 +127,16 @@ class Number:
     def interval_text(self, lower: float, upper: float) -> str:
         """What an answer says before its value."""
         return f"{self.start}{_interval(Decimal(repr(lower)), Decimal(repr(upper)))}"
+
+    def count(self, lower: float, upper: float) -> int:
+        """How many values an interval has."""
+        return len(_grid(self, Decimal(repr(lower)), Decimal(repr(upper))))
+
+    def texts(self, lower: float, upper: float) -> Iterator[str]:
+        """The text of every value of an interval, rising."""
+        scale = 10**self.decimals
+        grid = _grid(self, Decimal(repr(lower)), Decimal(repr(upper)))
+        return (self.write(number / scale) for number in grid)
 
     def examples(self) -> Iterator[str]:
         """A few texts, evenly over the bounds."""
@@ -161,6 +171,11 @@ def _ends(kind: Number) -> tuple[Decimal, ...]:
 
 
 @lru_cache
+def _intervals(kind: Number) -> tuple[tuple[float, float], ...]:
+    return tuple((float(a), float(b)) for a, b in pairwise(_ends(kind)) if _grid(kind, a, b))
+
+
+@lru_cache
 def _pattern(phrase: str) -> re.Pattern[str]:
     return re.compile(
         f"The {re.escape(phrase)} of these two molecules is above {_NUMBER} and below {_NUMBER} ?,"
@@ -179,13 +194,19 @@ def _grammar(kind: Number) -> Grammar:
     return Grammar("regex", f"{literal(kind.start)}(?:{'|'.join(answers)});")
 
 
-def _values(kind: Number, lower: Decimal, upper: Decimal) -> str:
-    """A regular expression of the values of an interval; empty if all are out of bounds."""
+def _grid(kind: Number, lower: Decimal, upper: Decimal) -> range:
+    """The values of an interval that are within the bounds, in units of the last digit."""
     scale = 10**kind.decimals
     first = max(math.ceil(lower * scale), kind.bounds[0] * scale)
-    last = min(math.ceil(upper * scale) - 1, kind.bounds[1] * scale)
-    if first > last:
+    return range(first, min(math.ceil(upper * scale) - 1, kind.bounds[1] * scale) + 1)
+
+
+def _values(kind: Number, lower: Decimal, upper: Decimal) -> str:
+    """A regular expression of the values of an interval; empty if all are out of bounds."""
+    grid = _grid(kind, lower, upper)
+    if not grid:
         return ""
+    first, last = grid[0], grid[-1]
     if last < 0:
         return "-" + decimals(-last, -first, kind.decimals)
     return decimals(first, last, kind.decimals)

@@ -1,5 +1,7 @@
 """Trees of possible answers: every answer is in them, and only what is decided parts."""
 
+import random
+
 import pytest
 
 from moltc_vllm.models.checkpoint import load_tokenizer
@@ -49,10 +51,45 @@ def test_every_label_is_an_answer(tokenizer, name):
 def test_numbers_are_their_intervals_where_these_are_tokens(tokenizer):
     task = get_task("solvation")
     tree, scale = answer_tree(task, tokenizer), interval_scale(task, tokenizer)
-    if scale is None:
-        assert tree is None
-    else:
+    if scale is not None:
         assert list(answers(tree)) == [[token] for token in scale.tokens.tolist()]
+
+
+@pytest.mark.parametrize("name", ["solvation", "absorption", "quantum_yield"])
+def test_elsewhere_only_their_digits_are_decided(tiny, name):
+    tokenizer = load_tokenizer(tiny)
+    kind = get_task(name).kind
+    rng = random.Random(name)
+    for value in [rng.uniform(*kind.bounds) for _ in range(30)]:
+        text = kind.write(value)
+        wanted = tokenizer.encode(text, add_special_tokens=False)
+        tree = answer_tree(get_task(name), tokenizer)
+        found, place = tree.forced()
+        decided = ""
+        while place.ways:
+            token = wanted[len(found)]
+            decided += tokenizer.decode([token])
+            more, place = place.ways[token].forced()
+            found += [token, *more]
+        assert found == wanted
+        assert set(decided) <= set("-.0123456789 ")
+        assert len(decided) < 12
+
+
+def test_numbers_of_too_many_values_have_no_tree(tiny):
+    assert answer_tree(get_task("lifetime"), load_tokenizer(tiny)) is None
+
+
+def test_the_texts_of_an_interval_are_its_values():
+    kind = get_task("solvation").kind
+    for lower, upper in ((-0.5, 0.0), (0.0, 0.5), (39.5, 40.0), (40.0, 40.5)):
+        texts = list(kind.texts(lower, upper))
+        assert len(texts) == kind.count(lower, upper) == (1 if lower == 40.0 else 50)
+        assert len(set(texts)) == len(texts)
+        for text in texts:
+            fields = kind.parse(text)
+            assert fields.interval == (lower, upper)
+            assert lower <= fields.value < upper
 
 
 def test_other_tasks_have_no_tree(tokenizer):

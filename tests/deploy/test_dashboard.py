@@ -1,0 +1,31 @@
+"""The Grafana dashboard asks for metrics that there are."""
+
+import json
+import re
+from pathlib import Path
+
+from moltc_vllm.plugin import metrics
+
+PATH = Path(__file__).parents[2] / "serve_configs" / "grafana" / "moltc.json"
+DASHBOARD = json.loads(PATH.read_text())
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+NAMES = {name for text in EXPRESSIONS for name in re.findall(r"\bray_\w+", text)}
+
+
+def test_each_of_our_counters_is_shown():
+    ours = {
+        f"ray_{counter._name}_total"
+        for counter in vars(metrics).values()
+        if isinstance(counter, metrics.Counter)
+    }
+    assert {name for name in NAMES if name.startswith("ray_moltc_")} == ours
+
+
+def test_the_others_are_vllms_and_serves():
+    assert all(name.startswith(("ray_moltc_", "ray_vllm_", "ray_serve_")) for name in NAMES)
+
+
+def test_panels_do_not_overlap():
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
+    assert len(set(places)) == len(places)
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
