@@ -288,16 +288,43 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def loop(options: argparse.Namespace) -> dict[str, Any]:
-    """The engine of vLLM against padded batches of plain torch, one after the other."""
+    """Padded batches one after the other, of `transformers` and of our reference, against vLLM."""
     from moltc_vllm.models.engine import TorchEngine
     from moltc_vllm.plugin.engine import VllmEngine
 
-    ways = {
+    class Transformers(TorchEngine):
+        """As scripts do it: encode the batch's molecules, generate, read the text."""
+
+        def _generate(self, task: Any, inputs: dict[str, Any], limits: Any) -> list[Any]:
+            import torch
+
+            from moltc_vllm.models.engine import Generated
+
+            model, mask = self.model, inputs["attention_mask"]
+            with torch.inference_mode():
+                embeds = model.embed(inputs["input_ids"], inputs["molecules"], inputs["projector"])
+                out = model.language_model.generate(
+                    inputs_embeds=embeds,
+                    attention_mask=mask,
+                    max_new_tokens=limits.max_new_tokens,
+                    do_sample=False,
+                    eos_token_id=self.tokenizer.eos_token_id,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                )
+            ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+            rows = [[one for one in row if one not in ends] for row in out.tolist()]
+            return [Generated(row, [0.0] * len(row)) for row in rows]
+
+    ways: dict[str, Callable[[], Engine]] = {
+        "transformers": lambda: Transformers(options.model, batch=32, constrained=False),
         "torch": lambda: TorchEngine(options.model, batch=32),
         "vllm": lambda: VllmEngine(options.model, score=True),
     }
     rates, _ = alternated(ways, options, (50, 40))
-    return compared(rates)
+    return {
+        base: compared({base: rates[base], "vllm": rates["vllm"]})
+        for base in ("transformers", "torch")
+    }
 
 
 def main() -> None:
