@@ -16,8 +16,8 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -35,15 +35,23 @@ import pyarrow.parquet as pa_parquet
 import yaml
 from measuring import DATA, SETS, add_json_option, described, read_smiles, write_json
 
-from moltc_vllm.deploy.cluster import DRIVERS, LocalCluster
+from moltc_vllm.deploy.cluster import prepare_environment
 from moltc_vllm.plugin.server_process import ServerProcess, free_port
 from moltc_vllm.shipped import shipped_checkpoint
 
-os.environ.update(DRIVERS)  # before anything imports Ray
+prepare_environment()  # before anything imports Ray
 
 CONFIGS = Path(__file__).parents[1] / "serve_configs"
 INTERACTIONS = "/v1/interactions"
 NO_LIMIT = httpx.Timeout(300.0)
+
+
+class Deployed(NamedTuple):
+    """``moltc deploy``, running."""
+
+    url: str
+    address: str  # of the Ray cluster
+    process: subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
@@ -52,28 +60,34 @@ def deployed(
     name: str,
     options: argparse.Namespace,
     change: Callable[[Any], None],
-    haproxy: bool | None = None,
-) -> Iterator[tuple[str, LocalCluster]]:
-    """A configuration of ours, changed, on a cluster of its own: its URL, and the cluster."""
-    from moltc_vllm.deploy.configuration import check_configuration
-    from moltc_vllm.deploy.running import Deployment
-
+    *more: str,
+) -> Iterator[Deployed]:
+    """A configuration of ours, changed, on a cluster of its own."""
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     application = content["applications"][0]
     application["args"]["model"] = str(options.model)
     application["args"]["flags"]["served-model-name"] = "moltc"
-    content["http_options"]["port"] = free_port()
     change(application)
-    path = folder / f"{name}-{content['http_options']['port']}.yaml"
+    port = free_port()
+    path, log = folder / f"{name}-{port}.yaml", folder / f"{name}-{port}.log"
     path.write_text(yaml.safe_dump(content))
-    with (folder / f"{path.stem}.log").open("wb") as log:
-        configuration = check_configuration(content, path)
-        deployment = Deployment(configuration, haproxy=haproxy, cpus=8, output=log)
-        begin = time.monotonic()
-        with deployment:
-            print(f"{name}: up after {time.monotonic() - begin:.0f} s", flush=True)
-            assert deployment.cluster is not None
-            yield deployment.url, deployment.cluster
+    command = [sys.executable, "-m", "moltc_vllm.cli", "deploy", str(path), "--port", str(port)]
+    begin = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--cpus", "8", *more], stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        _until(lambda: b"replicas answer" in log.read_bytes() or process.poll() is not None, 600)
+        if process.poll() is not None:
+            raise SystemExit(log.read_text(errors="replace")[-2000:])
+        print(f"{name}: up after {time.monotonic() - begin:.0f} s", flush=True)
+        found = re.search(r"Ray is at (\S+)", log.read_text(errors="replace"))
+        assert found is not None
+        yield Deployed(f"http://127.0.0.1:{port}", found[1], process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
 
 
 def replicas(count: int) -> Callable[[Any], None]:
@@ -121,9 +135,8 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
         bare = ServerProcess(options.model, flags, log=folder / "bare.log")
         urls = {"bare": stack.enter_context(bare).url}
         for arrangement, config in (("python proxy", "cpu"), ("haproxy", "haproxy")):
-            urls[arrangement], _ = stack.enter_context(
-                deployed(folder, config, options, replicas(1))
-            )
+            up = stack.enter_context(deployed(folder, config, options, replicas(1)))
+            urls[arrangement] = up.url
         rounds: dict[str, dict[str, list[dict[str, float]]]] = {
             load: {arrangement: [] for arrangement in urls} for load in loads
         }
@@ -193,10 +206,9 @@ def affinity(options: argparse.Namespace) -> dict[str, Any]:
 
         with (
             tempfile.TemporaryDirectory() as name,
-            deployed(Path(name), "cpu", options, change, haproxy=False) as (url, cluster),
+            deployed(Path(name), "cpu", options, change, "--no-haproxy") as up,
         ):
-            with joined(cluster) as full:
-                _until(full, 300)
+            url = up.url
             engine = HttpEngine(url, batch=50, in_flight=8, score=True)
             warm = [Pair(0, ("C" * n, "O" * 2)) for n in range(1, 40)]
             for _ in engine.submit("solvation", warm):
@@ -306,14 +318,23 @@ def _stream_status(client: httpx.Client, body: dict[str, Any]) -> str:
         return type(error).__name__
 
 
-def running(cluster: LocalCluster) -> list[psutil.Process]:
+def running(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The replicas' processes."""
-    assert cluster.process is not None
     return [
         one
-        for one in psutil.Process(cluster.process.pid).children(recursive=True)
+        for one in psutil.Process(process.pid).children(recursive=True)
         if one.is_running() and "ServeReplica:moltc" in " ".join(one.cmdline()[:1])
     ]
+
+
+def engines(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Engines that are up: those that have a worker."""
+    found = []
+    for replica in running(process):
+        with contextlib.suppress(psutil.Error, StopIteration):
+            engine = engine_of(replica)
+            found += [engine] if engine.children() else []
+    return found
 
 
 def engine_of(replica: psutil.Process) -> psutil.Process:
@@ -327,39 +348,38 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         config = "haproxy" if options.haproxy else "cpu"
         with (
-            deployed(Path(name), config, options, replicas(2)) as (url, cluster),
-            joined(cluster) as full,
+            deployed(Path(name), config, options, replicas(2)) as up,
+            joined(up.address) as full,
+            Load(up.url) as load,
         ):
-            _until(full, 300)
-            with Load(url) as load:
+            time.sleep(10)
+            for what in ("engine", "replica"):
+                victim = running(up.process)[0]
+                killed = engine_of(victim) if what == "engine" else victim
+                begin = time.monotonic()
+                killed.send_signal(signal.SIGKILL)
+                _until(lambda victim=victim: not victim.is_running(), 60)  # type: ignore[misc]
+                gone_s = time.monotonic() - begin
+                _until(lambda: full() and len(engines(up.process)) == 2, 300)
+                full_s = time.monotonic() - begin
                 time.sleep(10)
-                for what in ("engine", "replica"):
-                    victim = running(cluster)[0]
-                    killed = engine_of(victim) if what == "engine" else victim
-                    begin = time.monotonic()
-                    killed.send_signal(signal.SIGKILL)
-                    _until(lambda victim=victim: not victim.is_running(), 60)  # type: ignore[misc]
-                    gone_s = time.monotonic() - begin
-                    _until(full, 300)
-                    full_s = time.monotonic() - begin
-                    time.sleep(10)
-                    result[what] = {
-                        "replica_gone_s": gone_s,
-                        "full_capacity_s": full_s,
-                        "calls": _counted(load.calls, begin),
-                        "streams": _counted(load.streams, begin),
-                    }
-                    print(what, result[what], flush=True)
+                result[what] = {
+                    "replica_gone_s": gone_s,
+                    "full_capacity_s": full_s,
+                    "calls": _counted(load.calls, begin),
+                    "streams": _counted(load.streams, begin),
+                }
+                print(what, result[what], flush=True)
     return result
 
 
 @contextlib.contextmanager
-def joined(cluster: LocalCluster) -> Iterator[Callable[[], bool]]:
+def joined(address: str) -> Iterator[Callable[[], bool]]:
     """Says whether both replicas answer."""
     import ray
     from ray import serve
 
-    ray.init(address=cluster.address, namespace="serve", log_to_driver=False)
+    ray.init(address=address, namespace="serve", log_to_driver=False)
 
     def full() -> bool:
         deployment = serve.status().applications["moltc"].deployments["moltc"]

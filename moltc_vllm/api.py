@@ -137,8 +137,8 @@ def screen(
         model: Checkpoint folder; default: the shipped one.
         endpoint: URL of a running server, in place of a model.
         engine: ``vllm`` or ``torch``, or one that is open already, or a
-            `moltc_vllm.deploy.offline.Cluster`; with ``out`` its ``model`` or ``endpoint`` has to
-            be named, too.
+            `moltc_vllm.deploy.offline.Cluster` whose opening says the same of ``text`` and
+            ``both_orders``; with ``out`` its ``model`` or ``endpoint`` has to be named, too.
         part_rows: Pairs of a part.
         block: Second molecules that are worked off together.
 
@@ -194,6 +194,11 @@ def screen(
     if prepared.screen.missing() and ready is None:
         ready = open_engine(folder_of, endpoint, EngineName(str(engine)), score=not text)
     if ready is None or isinstance(ready, Maker):
+        opening = getattr(ready, "opening", None)
+        if opening and (opening.score, opening.both_orders) != (not text, both_orders):
+            raise ValueError("text or both_orders is not what the cluster's opening says")
+        if opening and opening.model != folder_of:
+            raise ValueError(f"the cluster's opening has the model {opening.model}, not {model}")
         return Screened(prepared.screen, ready, temporary)
     maker = Here(BothOrders(ready) if both_orders else ready)
     return Screened(prepared.screen, maker, temporary)

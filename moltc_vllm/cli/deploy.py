@@ -35,7 +35,7 @@ def deploy(
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only read the configuration.")] = False,
 ) -> None:
-    """Deploy replicas, wait until they answer, and keep them until Ctrl-C or SIGTERM.
+    """Deploy replicas, wait until all answer, and keep them until Ctrl-C or SIGTERM.
 
     On a cluster that lives on by itself use `serve deploy`, or KubeRay: the files are the same.
     """
@@ -43,35 +43,42 @@ def deploy(
         fail("`moltc deploy` needs Ray: pip install 'moltc-vllm[ray]'")
     from rich.console import Console
 
-    from moltc_vllm.deploy.cluster import ClusterError
-    from moltc_vllm.deploy.configuration import ConfigurationError, read_configuration
-    from moltc_vllm.deploy.running import DeployError, Deployment
+    from moltc_vllm.deploy.cluster import ClusterError, prepare_environment
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        configuration = read_configuration(config)
-        deployment = Deployment(
-            configuration, address=address, haproxy=haproxy, port=port, cpus=cpus
-        )
+        if address is None and not check:
+            prepare_environment()  # Ray reads it when it is imported, which is now
+    except ClusterError as error:
+        fail(str(error), code=1)
+    from moltc_vllm.deploy.configuration import ConfigurationError, read_configuration
+    from moltc_vllm.deploy.running import DeployError, Deployment
+
+    try:
+        configuration = read_configuration(config).at(port)
+        deployment = Deployment(configuration, address=address, haproxy=haproxy, cpus=cpus)
     except ConfigurationError as error:
         fail(str(error))
+    url = configuration.url
     if check:
-        console.print(f"{config.name} can be deployed; clients will find it at {deployment.url}")
+        console.print(f"{config.name} can be deployed; clients will find it at {url}")
         return
-    before = signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, _as_interrupt)
     try:
         deployment.start()
-        console.print(f"the first replica answers at {deployment.url}/v1; Ctrl-C ends all")
-        status = deployment.wait()
-        if status:
-            fail(f"serve run ended with {status}", code=1)
+        console.print(f"Ray is at {deployment.address}")
+        console.print(f"all replicas answer at {url}/v1; Ctrl-C ends them")
+        deployment.wait()
+        fail("serve run has ended", code=1)
     except (ClusterError, DeployError) as error:
         fail(str(error), code=1)
     except KeyboardInterrupt:
         console.print("ending: requests in flight are finished first")
     finally:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # what is being ended is not left half way
         deployment.stop()
-        signal.signal(signal.SIGTERM, before)
 
 
 def _as_interrupt(_: int, __: FrameType | None) -> NoReturn:

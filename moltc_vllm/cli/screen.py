@@ -350,14 +350,13 @@ def _cluster(
         fail("the engine ray needs Ray: pip install 'moltc-vllm[ray]'")
     from moltc_vllm.deploy.cluster import ClusterError, LocalCluster
 
+    # Imports Ray only below, when a cluster of its own has set the environment.
     with contextlib.ExitStack() as stack:
         if address is None:
             try:
-                local = stack.enter_context(LocalCluster())
-                local.join()
+                address = stack.enter_context(LocalCluster()).address
             except ClusterError as error:
                 fail(str(error), STOPPED)
-            address = local.address
         from moltc_vllm.deploy.offline import Cluster, Opening  # imports Ray
 
         opening = Opening(model.absolute() if model else None, score, both_orders)

@@ -36,6 +36,7 @@ class MoltcServer:
         self._settings = Settings(**settings)
         self._tasks: list[asyncio.Task[None]] = []
         self._inner: Any = None
+        self._leaving = False
         common = common_folder()
         # One for all replicas of this machine: `/metrics` then says the same whoever answers it.
         # It has to be there before anything imports prometheus_client.
@@ -73,6 +74,8 @@ class MoltcServer:
         """
         while not self._inner.broken:
             await asyncio.sleep(self._settings.watch_s)
+        if self._leaving:
+            return
         _logger.error("the engine has died: this replica ends")
         threading.Timer(_LAST_WORDS_S, os._exit, args=(_ENGINE_DIED,)).start()
 
@@ -81,6 +84,7 @@ class MoltcServer:
         await self._inner.check_health()
 
     def __del__(self) -> None:
+        self._leaving = True  # first: this end of the engine is no death
         if getattr(self, "_inner", None) is not None:
             self._inner.close()
 

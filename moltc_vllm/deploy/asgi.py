@@ -92,7 +92,7 @@ class Retryable:
 
 
 class Bounded:
-    """Refuse bodies that are too long, before they are in memory.
+    """Refuse bodies that are too long; a replica's memory never has more of one.
 
     Args:
         app: Who gets the others.
@@ -125,14 +125,15 @@ class Bounded:
 
         async def watched(message: Message) -> None:
             nonlocal begun
+            if seen > self._most and not begun:
+                return  # FastAPI makes a 400 of what `counted` raises
             begun = True
             await send(message)
 
-        try:
+        with contextlib.suppress(_TooLongError):
             await self.app(scope, counted, watched)
-        except _TooLongError:
-            if not begun:
-                await self._refuse(send)
+        if seen > self._most and not begun:
+            await self._refuse(send)
 
     async def _refuse(self, send: Send) -> None:
         await respond(send, 413, f"a request has at most {self._most:,} bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,34 @@ class Configuration:
 
     Attributes:
         path: Where it was read.
-        url: Where clients find it on this machine.
+        content: What is in it.
+        names: Of our applications.
+        host: Where it listens, as this machine calls it.
+        port: Where it listens.
+        prefix: Of its routes.
         affinity: Whether its router is of our own: HAProxy would not ask it.
     """
 
     path: Path
-    url: str
+    content: dict[str, Any]
+    names: tuple[str, ...]
+    host: str
+    port: int
+    prefix: str
     affinity: bool
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine find it."""
+        return f"http://{self.host}:{self.port}{self.prefix}"
+
+    def at(self, port: int | None) -> Configuration:
+        """The same at another port."""
+        if port is None:
+            return self
+        content = copy.deepcopy(self.content)
+        content.setdefault("http_options", {})["port"] = port
+        return check_configuration(content, self.path)
 
     def environment(self, haproxy: bool | None = None) -> dict[str, str]:
         """Variables with which the cluster's processes have to be started.
@@ -53,7 +75,11 @@ class Configuration:
                 "request_router_config, or deploy without --haproxy"
             )
         if haproxy:
-            return {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
+            return {
+                "RAY_SERVE_ENABLE_HA_PROXY": "1",
+                # A request is sent again if nothing of an answer has come.
+                "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+            }
         return {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": FRONT}
 
 
@@ -103,8 +129,15 @@ def check_configuration(content: dict[str, Any], path: Path) -> Configuration:
             affinity |= "request_router_class" in router
     options = schema.http_options
     host = "127.0.0.1" if options.host in ("0.0.0.0", "::", "") else options.host
-    prefix = (ours[0].route_prefix or "/").rstrip("/")
-    return Configuration(path, f"http://{host}:{options.port}{prefix}", affinity)
+    return Configuration(
+        path=path,
+        content=content,
+        names=tuple(one.name for one in ours),
+        host=host,
+        port=options.port,
+        prefix=(ours[0].route_prefix or "/").rstrip("/"),
+        affinity=affinity,
+    )
 
 
 def _check_keys(content: dict[str, Any], schema: type[BaseModel], where: str) -> None:

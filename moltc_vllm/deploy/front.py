@@ -7,6 +7,7 @@ does so. HAProxy, where Serve uses it, is not asked: its clients try again by th
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -19,13 +20,20 @@ from moltc_vllm.deploy.asgi import RETRY, App, Message, Receive, Scope, Send, re
 TRIES = 2
 """A request that kills engines must not kill all of them."""
 
+PAUSE_S = 1.0
+"""Before a second try: a replica whose engine died takes a moment to leave."""
+
+MOST_BYTES = 64_000_000
+"""Of a body; Serve's proxy would take any."""
+
+_LOOKED_AT = 16_384  # bytes of a body: the first molecule stands near its beginning
 _logger = logging.getLogger("ray.serve")
-_TEXT = rb'"((?:[^"\\]|\\.)*)"'
+_TEXT = rb'"((?:[^"\\]|\\.){0,4000})"'
 _FIRST = re.compile(
     rb'"(?:pairs"\s*:\s*\[\s*\[\s*|smiles"\s*:\s*|molblock"\s*:\s*)'
     + _TEXT
     # of a text prompt; what stands between the marks has no quotes, or escaped ones
-    + rb"|\[START_(?:I_)?SMILES\](.*?)\[END_(?:I_)?SMILES\]"
+    + rb"|\[START_(?:I_)?SMILES\](.{0,2000}?)\[END_(?:I_)?SMILES\]"
 )
 
 
@@ -48,58 +56,70 @@ class SecondTry:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        whole = bytes(body)
-        named = _named(scope, whole)
+        body = await _whole(receive)
+        if body is None:
+            return  # it has left
+        if len(body) > MOST_BYTES:
+            await respond(send, 413, f"a request has at most {MOST_BYTES:,} bytes")
+            return
+        named = _named(scope, body)
         for left in reversed(range(TRIES)):
             attempt = _Attempt(send)
-            await self.app({**named}, _replayed(whole, receive), attempt.send)
-            if not attempt.lost:
+            again = _Replayed(body, receive)
+            await self.app({**named}, again.receive, attempt.send)
+            if attempt.begun or again.left:
                 return
             if left:
                 _logger.warning("a replica died: %s is sent again", scope["path"])
+                await asyncio.sleep(PAUSE_S)
+                named = scope  # to any replica: its own one may not have gone yet
         await respond(send, 503, "a replica died; another one is started", RETRY)
 
 
+async def _whole(receive: Receive) -> bytes | None:
+    """A body; no more of it than shows that it is too long."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if len(body) > MOST_BYTES or not message.get("more_body", False):
+            return bytes(body)
+
+
 class _Attempt:
-    """One attempt's answer; ``lost`` if there was none, or none but that of a dead engine."""
+    """One attempt's answer; not ``begun`` if there was none, or none but that of a dead engine."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._begun = False
-
-    @property
-    def lost(self) -> bool:
-        return not self._begun
+        self.begun = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = dict(message["headers"])
-            self._begun = not all(
+            self.begun = not all(
                 headers.get(name.encode()) == value.encode() for name, value in RETRY.items()
             )
-        if self._begun:
+        if self.begun:
             await self._send(message)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    sent = False
+class _Replayed:
+    """The body again, then whatever comes; ``left`` when the client has."""
 
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+        self.left = False
 
-    return replay
+    async def receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        message = await self._receive()
+        self.left |= message["type"] == "http.disconnect"
+        return message
 
 
 def _named(scope: Scope, body: bytes) -> Scope:
@@ -116,9 +136,10 @@ def _named(scope: Scope, body: bytes) -> Scope:
 def first_molecule(body: bytes) -> str | None:
     """The first molecule of a JSON body of any of our routes, as it is written there.
 
-    The body is searched, not parsed: it may have ten thousand pairs, and this is a proxy's loop.
+    Its beginning is searched, not parsed: there may be ten thousand pairs, and this is the loop of
+    a proxy, which nobody may keep busy.
     """
-    found = _FIRST.search(body)
+    found = _FIRST.search(body, 0, _LOOKED_AT)
     if found is None:
         return None
     text = found[1] if found[1] is not None else found[2]

@@ -25,7 +25,11 @@ async def forward(every_s: float) -> None:
     replica = serve.get_replica_context().replica_id.unique_id
     while True:
         await asyncio.sleep(every_s)
-        for name, text, labels, value in samples():
+        try:
+            found = samples()
+        except (OSError, ValueError, psutil.Error):  # a file or a process that has just gone
+            continue
+        for name, text, labels, value in found:
             key = (name, tuple(sorted(labels.items())))
             grown = value - told.get(key, 0.0)
             if grown <= 0:

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 TOGETHER = 4
 """Parts that an actor makes without a pause between them."""
 
+RETRIES = 3
+"""Of a block whose actor died: a pair that kills engines must not be asked for ever."""
+
 _ENGINE_DIED = 70
+_LOOK_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,9 +109,8 @@ class Cluster:
         progress = Progress(len(screen.plan), len(screen.plan) - sum(map(screen.size, missing)))
         watcher.at(progress)
         begin = time.perf_counter()
-        for result in self._results(screen, missing, flag):
-            if stop():
-                flag.touch()  # what is begun is finished, the rest comes back at once
+        results = self._results(screen, missing, flag)
+        for result in _flagging(results, stop, flag):
             if not result["made"]:
                 continue
             progress.done += screen.size(result["part"])
@@ -135,6 +139,7 @@ class Cluster:
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=max(least, most)),
             num_cpus=self.cpus,
             num_gpus=gpus,
+            max_task_retries=RETRIES,
         )
         try:
             yield from parts.iter_rows()
@@ -202,6 +207,9 @@ class _Failures:
 def _joined(address: str) -> Iterator[None]:
     """Be a driver of the cluster meanwhile."""
     if ray.is_initialized():
+        joined = ray.get_runtime_context().gcs_address
+        if address not in (joined, "auto"):
+            raise EngineError(f"this process has joined the cluster {joined}, not {address}")
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
@@ -209,11 +217,33 @@ def _joined(address: str) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
         raise EngineError(f"there is no Ray cluster at {address}") from error
-    signal.signal(signal.SIGTERM, before)  # Ray's own would end this process at once
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own would end this process at once
         yield
     finally:
         ray.shutdown()
+
+
+def _flagging(
+    results: Iterator[dict[str, Any]], stop: Callable[[], bool], flag: Path
+) -> Iterator[dict[str, Any]]:
+    """The results; as soon as it is to stop, the flag is there: what is begun is finished."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_S):
+            if stop():
+                flag.touch()
+                return
+
+    looking = threading.Thread(target=look, name="moltc-stop", daemon=True)
+    looking.start()
+    try:
+        yield from results
+    finally:
+        over.set()
+        looking.join()
 
 
 @contextlib.contextmanager

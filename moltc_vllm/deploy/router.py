@@ -50,11 +50,14 @@ class MoleculeAffinityRouter(FIFOMixin, RequestRouter):
         """Replicas in the order in which they are tried."""
         if not candidate_replicas:
             return []
-        key = pending_request.metadata.session_id if pending_request is not None else ""
+        key = ""
+        if pending_request is not None:
+            key = pending_request.metadata.session_id
+            pending_request.routing_context.should_backoff = (
+                True  # if all refuse: not at once again
+            )
         if not key:
             return [random.sample(candidate_replicas, min(2, len(candidate_replicas)))]
-        if pending_request is not None:  # if all refuse: not at once again
-            pending_request.routing_context.should_backoff = True
         cache = self.replica_queue_len_cache
         order = ranked(
             key,

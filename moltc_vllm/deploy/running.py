@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import httpx
+import ray
 import yaml
+from ray import serve
 
 from moltc_vllm.deploy.cluster import LocalCluster
-from moltc_vllm.deploy.configuration import Configuration, check_configuration
+from moltc_vllm.deploy.configuration import Configuration, ConfigurationError
+
+_POLL_S = 0.5
 
 
 class DeployError(RuntimeError):
-    """The application did not come up."""
+    """The application did not come up; the message is one line."""
 
 
 class Deployment:
@@ -31,9 +37,11 @@ class Deployment:
         address: Of a running cluster. Its processes need the variables of
             `Configuration.environment`; default: a cluster of its own on this machine.
         haproxy: See `Configuration.environment`.
-        port: In place of the configuration's.
         cpus: See `LocalCluster`.
         output: Where the output of ``serve run`` goes; default: to the terminal.
+
+    Raises:
+        ConfigurationError: If HAProxy is wanted where it cannot be.
     """
 
     def __init__(
@@ -42,23 +50,28 @@ class Deployment:
         *,
         address: str | None = None,
         haproxy: bool | None = None,
-        port: int | None = None,
         cpus: int | None = None,
         output: IO[bytes] | None = None,
     ) -> None:
-        environment = configuration.environment(haproxy)
-        self.cluster = LocalCluster(environment=environment, cpus=cpus) if address is None else None
-        self._address = address
-        self._configuration = configuration
-        self._port = port
+        self.configuration = configuration
+        self.cluster: LocalCluster | None = None
+        if address is None:
+            environment = configuration.environment(haproxy)
+            self.cluster = LocalCluster(
+                cpus=cpus,
+                environment=environment,
+                haproxy="RAY_SERVE_ENABLE_HA_PROXY" in environment,
+            )
+        elif haproxy is not None:
+            raise ConfigurationError("a running cluster has HAProxy, or not, since it was started")
+        self.address = address
         self._output = output
-        self.url = configuration.url
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(
         self, waiting: Callable[[float], None] | None = None, timeout_s: float = 900.0
     ) -> Deployment:
-        """Deploy and wait until a replica answers; ``waiting`` gets the seconds so far.
+        """Deploy and wait until all replicas answer; ``waiting`` gets the seconds so far.
 
         Raises:
             ClusterError: If Ray does not start.
@@ -67,75 +80,108 @@ class Deployment:
         begin = time.monotonic()
         try:
             if self.cluster is not None:
-                self._address = self.cluster.start().address
+                self._check_port()
+                self.address = self.cluster.start().address
+            self._join()
             self._run()
-            self._wait(begin + timeout_s, begin, waiting)
+            while not self._is_up():
+                if time.monotonic() - begin > timeout_s:
+                    raise DeployError(f"not all replicas answered after {timeout_s:.0f} s")
+                if waiting is not None:
+                    waiting(time.monotonic() - begin)
+                time.sleep(_POLL_S)
         except BaseException:
             self.stop()
             raise
         return self
 
+    def _check_port(self) -> None:
+        """Another server there would be taken for this one."""
+        host, port = self.configuration.host, self.configuration.port
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((host, port)) == 0:
+                raise DeployError(f"something else answers at {host}:{port}; choose another --port")
+
+    def _join(self) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(
+                address=self.address,
+                namespace="serve",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+        except (ConnectionError, ValueError) as error:
+            raise DeployError(f"there is no Ray cluster at {self.address}") from error
+        with contextlib.suppress(ValueError):  # not the main thread: Ray has changed nothing
+            signal.signal(signal.SIGTERM, before)
+
     def _run(self) -> None:
-        path = self._configuration.path
-        if self._port is not None:
-            path = self._with_port(path, self._port)
+        # Its own copy: the port may be another one, and what is run is what has been checked.
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+            yaml.safe_dump(self.configuration.content, file)
+        self._file = Path(file.name)
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "ray.serve.scripts", "run"),
-                *("--address", str(self._address), str(path)),
+                *("--address", str(self.address), str(self._file)),
             ],
             stdout=self._output,
             stderr=self._output,
             env=self.cluster.environment if self.cluster is not None else None,
-            start_new_session=True,  # Ctrl-C is for us, who pass it on
+            start_new_session=True,  # Ctrl-C is for us, who end it in good order
             # A shell's background job ignores SIGINT, and so would this child.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def _with_port(self, path: Path, port: int) -> Path:
-        content: dict[str, Any] = yaml.safe_load(path.read_text())
-        content.setdefault("http_options", {})["port"] = port
-        if self.cluster is None:
-            raise DeployError("the port of a running cluster is what it was started with")
-        changed = self.cluster.folder / path.name
-        changed.write_text(yaml.safe_dump(content))
-        self.url = check_configuration(content, path).url
-        return changed
-
-    def _wait(self, end: float, begin: float, waiting: Callable[[float], None] | None) -> None:
+    def _is_up(self) -> bool:
         assert self.process is not None
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                raise DeployError(f"serve run ended with {self.process.returncode}")
-            with contextlib.suppress(httpx.TransportError):
-                # A route of the application: Serve's own health says nothing of replicas.
-                # 401: it wants a key, which we do not have.
-                if httpx.get(f"{self.url}/v1/models", timeout=5).status_code in (200, 401):
-                    return
-            if waiting is not None:
-                waiting(time.monotonic() - begin)
-            time.sleep(0.5)
-        raise DeployError(f"{self.url} did not answer in time")
+        if self.process.poll() is not None:
+            raise DeployError("serve run ended; its output says why")
+        found = self._applications()
+        for name, application in found.items():
+            if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                reason = " ".join(str(application.message).split())
+                raise DeployError(f"{name}: {reason[-600:] or application.status}")
+        return len(found) == len(self.configuration.names) and all(
+            application.status == "RUNNING" for application in found.values()
+        )
 
-    def wait(self) -> int:
-        """Until ``serve run`` ends; its exit status."""
+    def _applications(self) -> dict[str, Any]:
+        """What Serve says of ours."""
+        applications = serve.status().applications
+        names = self.configuration.names
+        return {name: applications[name] for name in names if name in applications}
+
+    def wait(self) -> None:
+        """Until ``serve run`` ends, which it does by itself only when something is wrong."""
         assert self.process is not None
-        return self.process.wait()
+        self.process.wait()
 
-    def stop(self, patience_s: float = 90.0) -> None:
+    def stop(self, patience_s: float = 150.0) -> None:
         """Let requests end, then the replicas, then the cluster if it is our own."""
-        if self.process is not None:
-            if self.process.poll() is None:
-                # At SIGINT `serve run` shuts Serve down; SIGTERM would leave the replicas running.
-                self.process.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(patience_s)
-            if self.process.poll() is None:
+        try:
+            if ray.is_initialized():
+                with contextlib.suppress(Exception):  # Serve, or the cluster, has gone
+                    self._drain(time.monotonic() + patience_s)
+                ray.shutdown()
+        finally:
+            if self.process is not None:
+                # Not politely: it would end all of Serve, also what is not ours.
                 self.process.kill()
                 self.process.wait()
-            self.process = None
-        if self.cluster is not None:
-            self.cluster.stop()
+                self.process = None
+                self._file.unlink(missing_ok=True)
+            if self.cluster is not None:
+                self.cluster.stop()
+
+    def _drain(self, end: float) -> None:
+        """Take the applications away while the proxies are still there for what is in flight."""
+        for name in self._applications():
+            serve.delete(name, _blocking=False)
+        while self._applications() and time.monotonic() < end:
+            time.sleep(_POLL_S)
 
     def __enter__(self) -> Deployment:
         return self.start()

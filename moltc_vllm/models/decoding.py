@@ -89,8 +89,8 @@ def greedy(
 ) -> Greedy:
     """Continue every row with its likeliest tokens.
 
-    Log-probabilities are those of the model under the processors; that the stop token is forbidden
-    at first does not change them.
+    Log-probabilities are among the tokens that may stand in a place: under the processors, and
+    without the stop token where it is forbidden. vLLM's ``processed_logprobs`` are the same.
     """
     rows = len(decoder.mask)
     chosen = torch.empty(rows, 0, dtype=torch.long, device=decoder.mask.device)
@@ -101,13 +101,12 @@ def greedy(
     for length in range(limits.max_new_tokens):
         for processor in processors:
             logits = processor(chosen, logits)
+        if stop is not None and length < limits.min_new_tokens:
+            logits = logits.clone()
+            logits[:, stop] = float("-inf")
         logprobs = logits.log_softmax(-1)
         first = logprobs if first is None else first
-        choices = logprobs
-        if stop is not None and length < limits.min_new_tokens:
-            choices = logprobs.clone()
-            choices[:, stop] = float("-inf")
-        token = choices.argmax(-1)
+        token = logprobs.argmax(-1)
         chosen = torch.cat([chosen, token[:, None]], 1)
         of_chosen = torch.cat([of_chosen, logprobs.gather(1, token[:, None])], 1)
         if stop is not None:

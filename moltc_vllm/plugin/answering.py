@@ -36,6 +36,9 @@ from moltc_vllm.tasks import (
     held_to_grammar,
 )
 
+SCORES = "processed_logprobs"
+"""vLLM's ``logprobs_mode`` in which probabilities are among what may stand in a place."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -49,7 +52,7 @@ class Settings:
         limits: In place of the style's limits.
         score: Ask only what there is to decide, see `moltc_vllm.models.forks`. The text is the
             same; but numbers, where each interval is one token, have none, and no stated value.
-            Other tasks are answered as always.
+            Other tasks, and answers that are not held to a grammar, are generated as always.
     """
 
     constrained: bool | None = None
@@ -67,9 +70,10 @@ class Interviewer:
         tokenizer: Its tokenizer.
         settings: How answers are generated.
         max_logprobs: How many of the likeliest tokens the engine tells at most; -1: all.
+        logprobs_mode: Of the engine.
 
     Raises:
-        ValueError: If settings contradict each other.
+        ValueError: If settings contradict each other, or the engine's mode.
     """
 
     def __init__(
@@ -78,11 +82,14 @@ class Interviewer:
         tokenizer: Any,
         settings: Settings,
         max_logprobs: int = LIKELIEST,
+        logprobs_mode: str = SCORES,
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
         self.settings = settings
         self.style = config.style
+        if settings.score and logprobs_mode != SCORES:
+            raise ValueError(f"scores need an engine with --logprobs-mode {SCORES}")
         self._constrained = held_to_grammar(self.style, settings.constrained, settings.beams)
         self._likeliest = LIKELIEST if max_logprobs < 0 else min(LIKELIEST, max_logprobs)
         self._stop = stop_token_id(tokenizer, self.style)
@@ -103,7 +110,9 @@ class Interviewer:
 
     def inquiry(self, task: Task, inputs: Any) -> Inquiry:
         """Begin with a rendered prompt."""
-        if self.settings.score and (tree := answer_tree(task, self.tokenizer)):
+        # What is not held to a grammar may say anything: it has to be generated.
+        held = self.settings.score and self._constrained
+        if held and (tree := answer_tree(task, self.tokenizer)):
             return ScoredInquiry(inputs, tree, self._likeliest)
         limits = self.settings.limits or self.style.limits(task)
         if self.settings.max_tokens is not None:

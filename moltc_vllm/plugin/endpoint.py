@@ -230,9 +230,11 @@ class InteractionsService:
                 self.engine.renderer.get_tokenizer(),
                 settings,
                 self.engine.model_config.max_logprobs,
+                self.engine.model_config.logprobs_mode,
             )
         except ValueError as error:
-            raise VLLMValidationError(str(error), parameter="beams") from error
+            wrong = "beams" if request.beams > 1 else "score"
+            raise VLLMValidationError(str(error), parameter=wrong) from error
 
     def _task(self, request: InteractionsRequest) -> Task:
         try:

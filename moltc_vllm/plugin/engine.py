@@ -6,10 +6,15 @@ import contextlib
 import itertools
 import logging
 import os
+import random
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from moltc_vllm.plugin.launcher import engine_defaults, on_cpu, prepare_environment
 from moltc_vllm.plugin.lora_arguments import folder_modules, lora_arguments
@@ -40,26 +45,50 @@ class _Asked:
 
 
 _APART = "VLLM_ENABLE_V1_MULTIPROCESSING"
+_BINDING = "VLLM_CPU_OMP_THREADS_BIND"
+_here: weakref.ref[LLMEngine] | None = None  # the engine of this process
+
+
+def _engine(arguments: EngineArgs) -> LLMEngine:
+    """Start an engine: without a GPU in this process, unless the user has said otherwise.
+
+    There engine, worker and this process have the same cores, and what they send each other takes
+    longer than what they could do meanwhile. One at a time: the end of one would take what all
+    engines of a process have in common. Cores can only be bound to a worker's own process.
+    """
+    global _here
+    bound = os.environ.get(_BINDING) != "nobind"
+    if not on_cpu() or bound or _APART in os.environ or (_here and _here()):
+        return LLMEngine.from_engine_args(arguments, enable_multiprocessing=_is_apart())
+    os.environ[_APART] = "0"
+    set_threads = torch.set_num_threads
+    try:
+        with _unchanged():
+            engine = LLMEngine.from_engine_args(arguments)
+    finally:
+        del os.environ[_APART]
+    _here = weakref.ref(engine)
+    # While it lives, nobody may change the number of threads: vLLM itself would, around each text
+    # that it tokenises, and its worker says so each time, which would take 7 % of the time.
+    weakref.finalize(engine, setattr, torch, "set_num_threads", set_threads)
+    logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
+    return engine
+
+
+def _is_apart() -> bool:
+    return os.environ.get(_APART, "1") != "0"
 
 
 @contextlib.contextmanager
-def _in_this_process() -> Iterator[None]:
-    """No processes for engine and worker, unless the user has asked for them.
-
-    Without a GPU they are on the same cores, and what they send each other takes longer than what
-    they could do meanwhile.
-    """
-    if _APART in os.environ:
-        yield
-        return
-    os.environ[_APART] = "0"
+def _unchanged() -> Iterator[None]:
+    """Give back what a worker takes of a process that it believes to be its own."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:
-        del os.environ[_APART]
-    # vLLM wants one thread for each text that it tokenises, and its worker warns each time that it
-    # does not let it: a line or two a pair, which nobody sees and which take 7 % of the time.
-    logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 class VllmEngine:
@@ -104,8 +133,7 @@ class VllmEngine:
         }
         defaults |= lora_arguments(modules, on_cpu=on_cpu())
         arguments = {**defaults, "disable_log_stats": True, **engine_args}
-        with _in_this_process() if on_cpu() else contextlib.nullcontext():
-            self.engine = LLMEngine.from_engine_args(EngineArgs(model=str(model), **arguments))
+        self.engine = _engine(EngineArgs(model=str(model), **arguments))
         config = self.engine.model_config
         check_beams(beams, config.max_logprobs)
         self.interviewer = Interviewer(
@@ -113,10 +141,12 @@ class VllmEngine:
             self.engine.get_tokenizer(),
             Settings(constrained=constrained, beams=beams, limits=limits, score=score),
             config.max_logprobs,
+            config.logprobs_mode,
         )
         self._numbers = itertools.count()
         self._counts = dict.fromkeys(COUNTERS, 0)
         self._busy = False
+        self._broken = False
 
     def counters(self) -> dict[str, int]:
         """See `moltc_vllm.tasks.engine.Counting`."""
@@ -147,6 +177,8 @@ class VllmEngine:
         """
         if self._busy:
             raise EngineError("the engine is at work on other pairs")
+        if self._broken:
+            raise EngineError("vLLM's engine was interrupted in a step: open another one")
         waiting: dict[str, tuple[_Asked, int]] = {}
         source = iter(pairs)
         open_pairs = 0
@@ -164,7 +196,7 @@ class VllmEngine:
                         open_pairs += 1
                     except (VLLMClientError, ValueError) as error:
                         yield pair, failure(task, error)
-                for output in self.engine.step():
+                for output in self._step():
                     if not output.finished:
                         continue
                     self._counts["prompt_tokens"] += len(output.prompt_token_ids or ())
@@ -191,6 +223,18 @@ class VllmEngine:
             self._busy = False
             if waiting:  # the caller stopped early
                 self.engine.abort_request(list(waiting))
+
+    def _step(self) -> list[RequestOutput]:
+        """One step of the engine. What ends it half way leaves caches that say what is not so."""
+        try:
+            return self.engine.step()
+        except EngineDeadError:
+            raise
+        except BaseException as error:
+            self._broken = True
+            if isinstance(error, Exception):  # in a process of its own it would have died
+                raise EngineError(f"vLLM's engine has failed: {error}") from error
+            raise
 
     def _begin(
         self,

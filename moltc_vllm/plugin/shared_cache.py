@@ -7,11 +7,12 @@ at this moment is waited for, never longer than a moment.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from moltc_vllm.plugin.encoder_cache import Identity
 _CLAIM = b"\x00"
 _TOKENS = b"\x01"
 _LEAST_MB = 1.0
+_SPARE = 1 << 20
 
 
 class SharedMolecules:
@@ -43,9 +45,10 @@ class SharedMolecules:
 
     def __init__(self, folder: Path | str, capacity_mb: float, *, patience_s: float = 0.5) -> None:
         self.patience_s = patience_s
+        self._capacity = int(max(capacity_mb, _LEAST_MB) * 1e6)
         path = Path(folder)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file, self._full = _opened(path.resolve(), int(max(capacity_mb, _LEAST_MB) * 1e6))
+        self._file, self._table, self._error = _opened(path.resolve(), self._capacity)
         self._weights = b""
 
     def use(self, weights: Mapping[str, Tensor]) -> None:
@@ -103,10 +106,9 @@ class SharedMolecules:
     ) -> Tensor:
         tokens = encode(places)
         packed = [_packed(one) for one in tokens.detach().cpu()]
-        try:
-            self._write([keys[place] for place in places], packed)
-        except self._full:
-            self._empty()
+        with contextlib.suppress(self._error), self._writing() as transaction:
+            for place, content in zip(places, packed, strict=True):
+                transaction.put(keys[place], content)
         return tokens
 
     def _look(self, keys: Sequence[bytes]) -> tuple[dict[int, bytes], list[int]]:
@@ -117,7 +119,7 @@ class SharedMolecules:
         ours = []
         now = time.monotonic()  # the same clock in all processes of a machine
         try:
-            with self._file.begin(write=True) as transaction:
+            with self._writing() as transaction:
                 for place, key in enumerate(keys):
                     if place in found:
                         continue
@@ -127,13 +129,13 @@ class SharedMolecules:
                     elif content is None or now - _claimed_at(content) > self.patience_s:
                         transaction.put(key, _CLAIM + struct.pack("<d", now))
                         ours.append(place)
-        except self._full:
-            self._empty()
+        except self._error:  # no room on the disk, perhaps: it is encoded here
             ours = [place for place in range(len(keys)) if place not in found]
         return found, ours
 
     def _read(self, keys: Sequence[bytes], places: Sequence[int]) -> dict[int, bytes]:
-        with self._file.begin() as transaction:
+        contents: dict[int, bytes | None] = {}
+        with contextlib.suppress(self._error), self._file.begin() as transaction:
             contents = {place: transaction.get(keys[place]) for place in places}
         return {
             place: content
@@ -141,22 +143,23 @@ class SharedMolecules:
             if content is not None and content[:1] == _TOKENS
         }
 
-    def _write(self, keys: Sequence[bytes], contents: Sequence[bytes]) -> None:
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Any]:
+        """A transaction; what is beyond the capacity is dropped first, all of it."""
         with self._file.begin(write=True) as transaction:
-            for key, content in zip(keys, contents, strict=True):
-                transaction.put(key, content)
-
-    def _empty(self) -> None:
-        with self._file.begin(write=True) as transaction:
-            transaction.drop(self._file.open_db(txn=transaction), delete=False)
+            held = transaction.stat(self._table)
+            pages = held["branch_pages"] + held["leaf_pages"] + held["overflow_pages"]
+            if pages * held["psize"] > self._capacity:
+                transaction.drop(self._table, delete=False)
+            yield transaction
 
     def _key(self, molecule: Identity) -> bytes:
         return self._weights + struct.pack(f"<{len(molecule)}q", *molecule)
 
 
 @functools.cache  # LMDB: never open a file twice in one process
-def _opened(folder: Path, size: int) -> tuple[Any, type[Exception]]:
-    """The file, and what it raises when it is full."""
+def _opened(folder: Path, capacity: int) -> tuple[Any, Any, type[Exception]]:
+    """The file, its table, and what goes wrong with them."""
     try:
         import lmdb
     except ModuleNotFoundError as error:
@@ -165,13 +168,13 @@ def _opened(folder: Path, size: int) -> tuple[Any, type[Exception]]:
         ) from error
     try:
         # Nothing in it has to outlive the machine: what would make it durable only costs time.
-        file = lmdb.open(
-            str(folder), map_size=size, sync=False, metasync=False, writemap=True, mode=0o600
-        )
+        # The spare quarter is for the list of what a drop sets free, and for the last batch.
+        size = capacity + capacity // 4 + _SPARE
+        file = lmdb.open(str(folder), map_size=size, sync=False, metasync=False, mode=0o600)
         file.reader_check()  # places of readers that were killed
+        return file, file.open_db(), lmdb.Error
     except lmdb.Error as error:
         raise OSError(f"the shared encoder cache {folder} cannot be used: {error}") from error
-    return file, lmdb.MapFullError
 
 
 def _claimed_at(content: bytes) -> float:

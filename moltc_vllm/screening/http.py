@@ -16,7 +16,7 @@ from moltc_vllm.affinity import HEADER, affinity_key
 from moltc_vllm.tasks import Answer
 from moltc_vllm.tasks.engine import Pair
 
-_AWAY = frozenset({429, 502, 503, 504})
+_AWAY = frozenset({429, 500, 502, 503, 504})  # 500: of HAProxy, whose server has gone
 
 
 class ServerError(RuntimeError):

@@ -8,6 +8,12 @@ import pytest
 from moltc_vllm.deploy.asgi import RETRY, Bounded, ClientGone, Retryable
 
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/x", "headers": []}
+MORE = {  # what FastAPI looks at
+    "headers": [(b"content-type", b"application/json")],
+    "query_string": b"",
+    "root_path": "",
+    "http_version": "1.1",
+}
 
 
 class Client:
@@ -158,6 +164,23 @@ def test_what_is_too_long_is_refused(told):
     assert status(b"12345", b"12345") == 200
     assert status(b"12345", b"123456") == 413
     assert len(reached) == 1
+
+
+def test_a_body_that_is_too_long_is_413_from_fastapi_too():
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.post("/v1/x")
+    async def route(body: dict) -> dict:
+        return body
+
+    client = Client(b'{"a": "', b'12345678"}')
+    asyncio.run(Bounded(app, 10)({**SCOPE, **MORE}, client.receive, client.send))
+    assert client.status == 413
+    client = Client(b'{"a"', b": 1}")
+    asyncio.run(Bounded(app, 10)({**SCOPE, **MORE}, client.receive, client.send))
+    assert client.status == 200
 
 
 def test_a_length_that_is_none_is_refused():

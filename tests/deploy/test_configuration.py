@@ -113,8 +113,17 @@ def test_a_router_and_haproxy_exclude_each_other():
     content = changed()
     del content["applications"][0]["deployments"][0]["request_router_config"]
     without = check_configuration(content, Path("a.yaml"))
-    assert without.environment() == {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
+    assert without.environment()["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert without.environment(haproxy=False) == with_router.environment()
+
+
+def test_the_port_can_be_another_one():
+    found = check_configuration(CPU, Path("cpu.yaml"))
+    assert found.at(None) is found
+    assert found.at(9).url == "http://127.0.0.1:9"
+    assert found.at(9).content["http_options"]["port"] == 9
+    assert CPU["http_options"]["port"] == 8000
+    assert found.names == ("moltc",)
 
 
 def test_flags_become_arguments():

@@ -1,6 +1,7 @@
 """Two real replicas behind Ray Serve (slow): the single server's tests, and what dies meanwhile."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from moltc_vllm.plugin.server_process import free_port
 from tests.server import MODEL
 
 ROOT = Path(__file__).parents[2]
-BODY = {"task": "solvation", "pairs": [["CCO", "O"], ["CCN", "O"]]}
+FIRST = ["C" * length + "O" for length in range(1, 21)]  # of both replicas
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +42,8 @@ def deployed(tiny, tmp_path_factory):
             env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
         )
     try:
-        until(lambda: b"replica answers" in log.read_bytes() or process.poll() is not None, 400)
+        until(lambda: b"replicas answer" in log.read_bytes() or process.poll() is not None, 400)
         assert process.poll() is None, log.read_text()[-3000:]
-        until(lambda: len(engines(process)) == 2, 200)
         yield process, f"http://127.0.0.1:{port}"
     finally:
         if process.poll() is None:
@@ -95,7 +95,8 @@ class Asking:
     def ask(self):
         with httpx.Client(base_url=self.url, timeout=300) as client:
             while not self.over.is_set():
-                answer = client.post("/v1/interactions", json=BODY)
+                body = {"task": "solvation", "pairs": [[random.choice(FIRST), "O"]]}
+                answer = client.post("/v1/interactions", json=body)
                 self.statuses.append(answer.status_code)
 
     def __enter__(self):
@@ -128,10 +129,24 @@ def test_what_dies_is_replaced_and_no_request_fails(deployed, what):
 
 
 @pytest.mark.slow
-def test_at_sigterm_all_of_it_ends(deployed):
-    process, _ = deployed
+def test_at_sigterm_what_is_in_flight_is_answered_and_all_of_it_ends(deployed):
+    process, url = deployed
     family = psutil.Process(process.pid).children(recursive=True)
+    answers = []
+
+    def ask():
+        pairs = [["C" * length, "O" * 3] for length in range(1, 200)] * 5
+        body = {"task": "solvation", "pairs": pairs, "constrained": False, "max_tokens": 60}
+        answers.append(httpx.post(f"{url}/v1/interactions", json=body, timeout=300))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(2)
+    assert not answers
     process.send_signal(signal.SIGTERM)
+    thread.join()
+    assert answers[0].status_code == 200
+    assert len(answers[0].json()["data"]) == 995
     assert process.wait(120) == 0
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive

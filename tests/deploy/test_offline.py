@@ -130,7 +130,6 @@ def test_an_actor_that_is_killed_costs_no_row(tiny, files, tmp_path):
 
         if __name__ == "__main__":
             with LocalCluster(cpus=4) as cluster:
-                cluster.join()
                 import moltc_vllm
                 from moltc_vllm.deploy.offline import Cluster, Opening
                 from moltc_vllm.engines import EngineName

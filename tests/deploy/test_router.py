@@ -78,6 +78,7 @@ class Router(MoleculeAffinityRouter):
             routing_context=SimpleNamespace(should_backoff=False),
         )
         found = asyncio.run(self.choose_replicas(replicas, pending))
+        assert pending.routing_context.should_backoff is bool(replicas)
         return [[one.replica_id.unique_id for one in rank] for rank in found]
 
 

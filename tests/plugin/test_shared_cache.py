@@ -92,13 +92,42 @@ def test_other_weights_are_others(tmp_path):
 
 
 def test_when_it_is_full_it_begins_anew(tmp_path):
-    engine = Engine(opened(tmp_path / "shared", capacity_mb=1))
-    for start in range(0, 20_000, 500):
-        engine.fetch(list(range(start, start + 500)))
-    engine.fetch([0, 1])
-    assert engine.encoded[-1] == [0, 1]
-    engine.fetch([1, 0])
-    assert engine.encoded[-1] == [0, 1]
+    cache = opened(tmp_path / "shared", capacity_mb=16)
+    big = torch.zeros(8, 768)  # of the published encoder: in pages of its own
+    asked = []
+
+    def encode(names):
+        asked.append(len(names))
+        return big.expand(len(names), -1, -1)
+
+    def fetch(start, count):
+        names = [(number, 0) for number in range(start, start + count)]
+        return cache.fetch(names, lambda places: encode([names[one] for one in places]), CPU)
+
+    for start in range(0, 4_000, 40):  # 100 MB
+        assert fetch(start, 40).shape == (40, 8, 768)
+    assert sum(asked) == 4_000
+    fetch(0, 40)
+    fetch(0, 40)
+    assert asked[-1] == 40
+    assert sum(asked) == 4_040  # the first time only
+    assert (tmp_path / "shared" / "data.mdb").stat().st_size < 22e6
+
+
+def test_a_file_that_cannot_be_written_is_no_cache_but_no_error(tmp_path):
+    import lmdb
+
+    cache = opened(tmp_path / "shared")
+
+    class Broken:
+        def begin(self, write=False):
+            raise lmdb.DiskError("no space left")
+
+    cache._file = Broken()
+    engine = Engine(cache)
+    engine.fetch([1, 2])
+    engine.fetch([2])
+    assert engine.encoded == [[1, 2], [2]]
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
