@@ -35,7 +35,18 @@ def test_every_command_exists():
     known = get_command(app).commands
     shell = "\n".join(blocks("console"))
     used = set(re.findall(r"^\$ moltc (\w+)", shell, re.MULTILINE))
-    assert used == {"doctor", "serve", "predict", "evaluate", "convert", "train", "data", "screen"}
+    wanted = {
+        "doctor",
+        "serve",
+        "predict",
+        "evaluate",
+        "convert",
+        "train",
+        "data",
+        "screen",
+        "deploy",
+    }
+    assert used == wanted
     assert used <= known.keys()
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"make ([\w-]+)", README)) <= set(targets)

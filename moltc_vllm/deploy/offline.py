@@ -139,7 +139,7 @@ class Cluster:
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=max(least, most)),
             num_cpus=self.cpus,
             num_gpus=gpus,
-            max_task_retries=RETRIES,
+            max_task_retries=RETRIES,  # Ray Data's own is: for ever
         )
         try:
             yield from parts.iter_rows()
