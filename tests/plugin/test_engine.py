@@ -1,10 +1,14 @@
 """The engines behind one protocol give one answer."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from moltc_vllm.models.engine import TorchEngine
 from moltc_vllm.tasks import TASKS
-from moltc_vllm.tasks.engine import COUNTERS, Pair
+from moltc_vllm.tasks.engine import COUNTERS, EngineError, Pair
 from tests.molecules import DRUGS
 
 MOLECULES = list(DRUGS.values())
@@ -93,3 +97,64 @@ def test_a_free_question_over_three_molecules(engine):
     ((_, answer),) = engine.submit("ask", [Pair(0, ("CCO", "O", "N"))], "Which one is basic?")
     assert answer.status == "ok"
     assert answer.text
+
+
+def test_an_engine_that_was_interrupted_in_a_step_is_not_used_again(tiny, monkeypatch):
+    from moltc_vllm.plugin.engine import VllmEngine
+
+    broken = VllmEngine(tiny, max_in_flight=2)
+
+    def fail():
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(broken.engine, "step", fail)
+    pairs = pairs_for(TASKS["ddi"])
+    with pytest.raises(EngineError, match="has failed: no room"):
+        list(broken.submit("ddi", pairs))
+    monkeypatch.undo()
+    with pytest.raises(EngineError, match="open another one"):
+        list(broken.submit("ddi", pairs))
+
+
+SCRIPT = """
+import os, random, sys
+import torch
+from moltc_vllm.plugin.engine import VllmEngine
+from moltc_vllm.tasks.engine import Pair
+
+os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+
+
+def answered(engine):
+    pairs = [Pair(0, ("CCO", "O")), Pair(1, ("CCN", "O"))]
+    return [answer.status for _, answer in engine.submit("ddi", pairs)]
+
+
+if __name__ == "__main__":
+    random.seed(7)
+    torch.manual_seed(7)
+    wanted = random.random(), torch.rand(1).item()
+    random.seed(7)
+    torch.manual_seed(7)
+    threads = torch.set_num_threads
+    first = VllmEngine(sys.argv[1])
+    assert (random.random(), torch.rand(1).item()) == wanted  # vLLM seeds what it takes for its own
+    second = VllmEngine(sys.argv[1])  # in processes of its own: the first one has this one
+    assert answered(first) == answered(second) == ["ok", "ok"]
+    del first
+    assert answered(second) == ["ok", "ok"]  # what both had in common has gone with the first
+    assert torch.set_num_threads is threads
+    print("both answered")
+"""
+
+
+@pytest.mark.slow
+def test_two_engines_in_one_process_do_not_know_of_each_other(tiny, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    environment = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
+    done = subprocess.run(
+        [sys.executable, str(path), str(tiny)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "both answered" in done.stdout

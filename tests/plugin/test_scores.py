@@ -106,3 +106,17 @@ def test_the_same_as_whole_answers(asked, name):
             if answer.value is not None:
                 assert answer.value == pytest.approx(expected.value, rel=0.005, abs=0.02)
                 assert answer.stated is answer.text is None
+
+
+def test_what_is_not_held_to_a_grammar_is_generated(tiny):
+    engine = VllmEngine(tiny, constrained=False, score=True)
+    (pair,) = pairs_of("solvation")[:1]
+    (_, scored), *_ = engine.submit("solvation", [pair])
+    engine.interviewer.settings = Settings(constrained=False)
+    (_, generated), *_ = engine.submit("solvation", [pair])
+    assert scored == generated
+
+
+def test_scores_need_an_engine_that_tells_them(tiny):
+    with pytest.raises(ValueError, match="--logprobs-mode processed_logprobs"):
+        VllmEngine(tiny, score=True, logprobs_mode="raw_logprobs")

@@ -13,8 +13,9 @@ from moltc_vllm.cli.screen import INTERRUPTED
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("apart", ["0", "1"])  # as it is without a GPU, and with one
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_what_was_begun_is_finished_and_the_rest_follows(tiny, tmp_path, sent):
+def test_what_was_begun_is_finished_and_the_rest_follows(tiny, tmp_path, sent, apart):
     left, right, out = (tmp_path / name for name in ("left.smi", "right.smi", "out"))
     left.write_text("".join(f"{'C' * n}O\n" for n in range(1, 41)))
     right.write_text("".join(f"{'C' * n}N\n" for n in range(1, 101)))
@@ -23,8 +24,7 @@ def test_what_was_begun_is_finished_and_the_rest_follows(tiny, tmp_path, sent):
         *("--left", str(left), "--right", str(right), "--out", str(out)),
         *("--model", str(tiny), "--part-rows", "300"),
     ]
-    # As users have it: the tests of the plugin have set another way.
-    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": apart}
     with subprocess.Popen(
         command,
         env=environment,
