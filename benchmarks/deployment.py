@@ -132,7 +132,9 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         flags = ["--served-model-name", "moltc", "--max-num-seqs", "64"]
         flags += ["--max-num-batched-tokens", "4096"]
-        bare = ServerProcess(options.model, flags, log=folder / "bare.log")
+        # As many threads as Ray gives a replica of one CPU.
+        one = {"OMP_NUM_THREADS": "1"}
+        bare = ServerProcess(options.model, flags, log=folder / "bare.log", environment=one)
         urls = {"bare": stack.enter_context(bare).url}
         for arrangement, config in (("python proxy", "cpu"), ("haproxy", "haproxy")):
             up = stack.enter_context(deployed(folder, config, options, replicas(1)))
