@@ -132,7 +132,7 @@ def engine_arguments(monkeypatch):
     """The arguments an engine would be started with."""
     from moltc_vllm.plugin import engine
 
-    def capture(arguments: EngineArgs):
+    def capture(arguments: EngineArgs, **_: bool):
         raise _CapturedError(arguments)
 
     monkeypatch.setattr(engine.LLMEngine, "from_engine_args", capture)
