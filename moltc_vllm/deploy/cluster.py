@@ -18,9 +18,9 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
-from moltc_vllm.plugin.server_process import free_port
+from moltc_vllm.plugin.server_process import Startable, free_port
 
 _MB = 1_000_000
 _LOOPBACK = "127.0.0.1"
@@ -30,7 +30,7 @@ class ClusterError(RuntimeError):
     """Ray did not start, or not in time; the end of its log is in the message."""
 
 
-class LocalCluster:
+class LocalCluster(Startable):
     """A Ray head on this machine, and a folder that nobody else may look into.
 
     Whoever joins it has to know its token, which is `DRIVERS`' in the environment: see
@@ -69,7 +69,7 @@ class LocalCluster:
             *(("--num-cpus", str(cpus)) if cpus is not None else ()),
         ]
 
-    def start(self) -> LocalCluster:
+    def start(self) -> Self:
         """Start it and wait until it can be joined.
 
         Raises:
@@ -136,17 +136,6 @@ class LocalCluster:
             if self.folder != Path():
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder = Path()
-
-    def __enter__(self) -> LocalCluster:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 _TOKEN = "RAY_AUTH_TOKEN"

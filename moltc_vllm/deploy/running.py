@@ -12,8 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import ray
 import yaml
@@ -21,6 +20,7 @@ from ray import serve
 
 from moltc_vllm.deploy.cluster import LocalCluster
 from moltc_vllm.deploy.configuration import Configuration, ConfigurationError
+from moltc_vllm.plugin.server_process import Startable
 
 _POLL_S = 0.5
 
@@ -29,7 +29,7 @@ class DeployError(RuntimeError):
     """The application did not come up; the message is one line."""
 
 
-class Deployment:
+class Deployment(Startable):
     """An application on a Ray cluster, until it is stopped.
 
     Args:
@@ -70,7 +70,7 @@ class Deployment:
 
     def start(
         self, waiting: Callable[[float], None] | None = None, timeout_s: float = 900.0
-    ) -> Deployment:
+    ) -> Self:
         """Deploy and wait until all replicas answer; ``waiting`` gets the seconds so far.
 
         Raises:
@@ -182,14 +182,3 @@ class Deployment:
             serve.delete(name, _blocking=False)
         while self._applications() and time.monotonic() < end:
             time.sleep(_POLL_S)
-
-    def __enter__(self) -> Deployment:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()

@@ -9,15 +9,34 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 import httpx
 
 
 class ServerStartError(RuntimeError):
     """The server ended, or was not ready in time; the end of its log is in the message."""
+
+
+class Startable(ABC):
+    """What runs between its start and its stop; a context manager of both."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Start it, and wait until it answers."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it, and all that it has started."""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 def free_port() -> int:
@@ -27,7 +46,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class ServerProcess:
+class ServerProcess(Startable):
     """``moltc serve`` on the loopback interface, ended with all its children.
 
     Args:
@@ -59,7 +78,7 @@ class ServerProcess:
         self.environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, waiting: Callable[[float], None] | None = None) -> ServerProcess:
+    def start(self, waiting: Callable[[float], None] | None = None) -> Self:
         """Start and wait until it answers; ``waiting`` is called with the seconds so far.
 
         Raises:
@@ -107,14 +126,3 @@ class ServerProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
-
-    def __enter__(self) -> ServerProcess:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()

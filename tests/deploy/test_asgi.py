@@ -62,6 +62,16 @@ async def read(receive):
             return body
 
 
+async def left_by_its_client(app):
+    """As Serve does it: the task is cancelled."""
+    client = Client()
+    task = asyncio.ensure_future(ClientGone(app)(SCOPE, client.receive, client.send))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_a_client_that_leaves_is_told():
     ended = []
 
@@ -71,15 +81,7 @@ def test_a_client_that_leaves_is_told():
         assert (await receive())["type"] == "http.disconnect"  # however often it asks
         ended.append("well")
 
-    async def leave():
-        task = asyncio.ensure_future(ClientGone(app)(SCOPE, client.receive, client.send))
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    client = Client()
-    asyncio.run(leave())
+    asyncio.run(left_by_its_client(app))
     assert ended == ["well"]
 
 
@@ -94,15 +96,7 @@ def test_one_that_does_not_listen_is_ended(monkeypatch):
             ended.append("cancelled")
             raise
 
-    async def leave():
-        task = asyncio.ensure_future(ClientGone(app)(SCOPE, client.receive, client.send))
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    client = Client()
-    asyncio.run(leave())
+    asyncio.run(left_by_its_client(app))
     assert ended == ["cancelled"]
 
 
