@@ -12,8 +12,9 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve import Application
+from starlette.types import ASGIApp
 
-from moltc_vllm.deploy.asgi import App, Bounded, ClientGone, Retryable
+from moltc_vllm.deploy.asgi import Bounded, ClientGone, Retryable
 from moltc_vllm.deploy.settings import Settings
 
 _logger = logging.getLogger("ray.serve")
@@ -49,7 +50,7 @@ class MoltcServer:
         arguments = self._settings.arguments(common / "encoded")
         self._inner = await Inner.start(arguments, ray_metrics=True)
 
-    async def __serve_build_asgi_app__(self) -> App:
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
         """The routes, in this replica's event loop."""
         app = self._inner.app
         # The last one is the outermost.

@@ -5,14 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LEAVING_S = 2.0
 
@@ -27,7 +22,7 @@ class ClientGone:
     begun would run to its end. Here the one becomes the other.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +63,7 @@ class Retryable:
     clients understand. A stream that has begun ends as it would have.
     """
 
-    def __init__(self, app: App, broken: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, broken: Callable[[], bool]) -> None:
         self.app = app
         self._broken = broken
 
@@ -99,7 +94,7 @@ class Bounded:
         most: Bytes.
     """
 
-    def __init__(self, app: App, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: int) -> None:
         self.app = app
         self._most = most
 

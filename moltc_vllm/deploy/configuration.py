@@ -15,7 +15,6 @@ from moltc_vllm.deploy.settings import Settings
 
 IMPORT_PATH = "moltc_vllm.deploy:build"
 FRONT = "moltc_vllm.deploy.front:middlewares"
-AFFINITY = "moltc_vllm.deploy.router:MoleculeAffinityRouter"
 
 
 class ConfigurationError(ValueError):

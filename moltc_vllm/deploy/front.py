@@ -2,7 +2,7 @@
 
 Ray calls `middlewares` when its proxies start, if the cluster was started with the variable
 ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=moltc_vllm.deploy.front:middlewares``; ``moltc deploy``
-does so. HAProxy, where Serve uses it, is not asked: its clients try again by themselves.
+does so. HAProxy, where Serve uses it, is not asked: it tries again by itself.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import logging
 import re
 
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moltc_vllm.affinity import HEADER, affinity_key
-from moltc_vllm.deploy.asgi import RETRY, App, Message, Receive, Scope, Send, respond
+from moltc_vllm.deploy.asgi import RETRY, respond
 
 TRIES = 2
 """A request that kills engines must not kill all of them."""
@@ -48,7 +49,7 @@ class SecondTry:
     Both need the body. Nothing is sent twice of which the client has seen a beginning.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

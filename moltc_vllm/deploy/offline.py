@@ -25,7 +25,6 @@ import ray.data
 from moltc_vllm.engines import EngineName, open_engine
 from moltc_vllm.evaluate.orders import BothOrders
 from moltc_vllm.screening.manifest import locked
-from moltc_vllm.screening.parts import is_written
 from moltc_vllm.screening.run import Progress, Screen, Watcher, make_parts
 from moltc_vllm.tasks.engine import EngineError
 
@@ -167,11 +166,7 @@ class PartMaker:
         screen = self._screen
         wanted = [int(number) for number in block["part"]]
         # The block of an actor that died comes again: what it had written stays.
-        open_parts = [
-            number
-            for number in wanted
-            if not is_written(screen.folder, number, screen.size(number), screen.identity)
-        ]
+        open_parts = screen.missing(wanted)
         watcher = _Failures()
         made = set(wanted) - set(open_parts)
         failed = dict.fromkeys(wanted, 0)

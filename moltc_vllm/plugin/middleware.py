@@ -11,18 +11,13 @@ that it names becomes known to the renderer (`moltc_vllm.plugin.adapters`).
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.exceptions import VLLMValidationError
 
 from moltc_vllm.plugin.adapters import TaskAdapters, asking
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _ROUTES = ("/completions", "/tokenize", "/v1/messages", "/v1/responses")
 _VARIANTS = ("", "/render", "/batch", "/count_tokens")
@@ -32,7 +27,7 @@ _PATHS = tuple(route + variant for route in _ROUTES for variant in _VARIANTS)
 class MoleculeMiddleware:
     """Prepares the requests of text routes; everything else passes untouched."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

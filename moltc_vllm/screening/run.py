@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -100,11 +100,11 @@ class Screen:
         """Rows of a part."""
         return min(self.part_rows, len(self.plan) - part * self.part_rows)
 
-    def missing(self) -> list[int]:
-        """Numbers of the parts that are still to be made."""
+    def missing(self, among: Iterable[int] | None = None) -> list[int]:
+        """Numbers of the parts that are still to be made, of all or of some."""
         return [
             part
-            for part in range(self.parts)
+            for part in (range(self.parts) if among is None else among)
             if not is_written(self.folder, part, self.size(part), self.identity)
         ]
 
