@@ -15,7 +15,7 @@ from moltc_vllm.models.checkpoint import load_model, load_tokenizer
 from moltc_vllm.models.decoding import Processor
 from moltc_vllm.models.lora import SwitchedAdapters
 from moltc_vllm.models.projector import ProjectorError, projector_index
-from moltc_vllm.models.prompt import Prompt, encoder_key, prepare
+from moltc_vllm.models.prompt import Prompt, encoder_keys, prepare
 from moltc_vllm.models.reading import read_answer, read_text
 from moltc_vllm.models.scale import LIKELIEST, Likely
 from moltc_vllm.models.tokenizer import stop_token_id
@@ -74,6 +74,7 @@ class TorchEngine:
         self.tokenizer = load_tokenizer(Path(folder))
         self.config = self.model.config
         self.style = self.config.style
+        self._key = encoder_keys(self.config)
         self.constrained = held_to_grammar(self.style, constrained, beams)
         self.batch = batch
         self.beams = beams
@@ -102,7 +103,7 @@ class TorchEngine:
 
     def _prompt(self, task: Task, pair: Pair, question: str | None) -> Prompt:
         for role, smiles in enumerate(pair.molecules):
-            encoder_key(smiles, self.config)
+            self._key(smiles)
             projector_index(self.config, role, task.name)
         text, order = self.style.compose(task, pair.molecules, question)
         return Prompt(text, [pair.molecules[place] for place in order], task.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -37,14 +38,14 @@ def limits_of(config: MoltcConfig) -> MoleculeLimits:
     return MoleculeLimits(max_atoms=config.max_atoms, max_characters=config.max_smiles_characters)
 
 
-def encoder_key(smiles: str, config: MoltcConfig) -> str:
-    """Name a molecule as the checkpoint's encoder sees it: canonical, or as it is written.
+def encoder_keys(config: MoltcConfig) -> Callable[[str], str]:
+    """What names molecules as the checkpoint's encoder sees them: canonical, or as written.
 
-    Raises:
-        MoleculeError: If it cannot be read, or is larger than the checkpoint accepts.
+    It raises a `MoleculeError` for a molecule that cannot be read, or is larger than the checkpoint
+    accepts.
     """
     key = written_key if config.style.as_written else canonical_key
-    return key(smiles, limits_of(config))
+    return partial(key, limits=limits_of(config))
 
 
 def expand_placeholders(ids: Sequence[int], config: MoltcConfig) -> list[int]:
@@ -79,6 +80,7 @@ def prepare(
         ValueError: If a text has more or fewer placeholders than molecules.
     """
     rows, molecules, projector = [], [], []
+    key = encoder_keys(config)
     for prompt in prompts:
         ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
         places = ids.count(config.molecule_token_id)
@@ -86,7 +88,7 @@ def prepare(
             raise ValueError(f"{places} placeholders for {len(prompt.molecules)} molecules")
         rows.append(expand_placeholders(ids, config))
         for role, smiles in enumerate(prompt.molecules):
-            molecules.append(packed_of(encoder_key(smiles, config)))
+            molecules.append(packed_of(key(smiles)))
             projector.append(projector_index(config, role, prompt.task))
     width = max(len(row) for row in rows) + pad_query
     pad = tokenizer.pad_token_id

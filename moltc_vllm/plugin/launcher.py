@@ -60,8 +60,8 @@ def engine_defaults() -> dict[str, Any]:
     """Engine arguments that differ from vLLM's own defaults."""
     defaults: dict[str, Any] = {
         "tokenizer_mode": RENDERER_MODE,
-        # Two copies are kept; a packed molecule is under 2 kB, so this is 100,000 of them.
-        "mm_processor_cache_gb": 0.25,
+        # Our processor keeps molecules itself; the engine's copy would cost more than it saves.
+        "mm_processor_cache_gb": 0,
         # Of what may stand somewhere, not of all tokens: a confidence is among possible answers.
         "logprobs_mode": "processed_logprobs",
     }

@@ -25,7 +25,6 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
-from moltc_vllm.chem import PackedMolecule
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder
@@ -39,12 +38,13 @@ from moltc_vllm.plugin.metrics import (
 )
 from moltc_vllm.plugin.molecules import MODALITY
 from moltc_vllm.plugin.processor import (
-    PER_ATOM,
+    GRAPH,
     MoleculeDummyInputs,
     MoleculeProcessingInfo,
     MoleculeProcessor,
 )
 from moltc_vllm.plugin.shared_cache import SharedMolecules
+from moltc_vllm.plugin.wire import receive
 
 _CACHE_SETTING = "moltc_encoder_cache_mb"
 _CACHE_MB = 64.0  # 5,461 molecules of the published encoder in half precision
@@ -113,10 +113,12 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         Returns:
             ``[molecules, num_queries, hidden]``, empty where the step has none.
         """
-        if kwargs.get("atoms") is None:
+        if kwargs.get(GRAPH) is None:
             return []
         begin = time.perf_counter()
-        identities = [tuple(one) for one in kwargs["identity"].tolist()]
+        molecules = [receive(row) for row in kwargs[GRAPH]]
+        identities = [one.identity for one in molecules]
+        device = self.molecule_encoder.qformer.queries.device
 
         encoded = runs = 0
 
@@ -124,7 +126,8 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
             nonlocal encoded, runs
             encoded += len(places)
             runs += 1
-            return self.molecule_encoder(_graphs_at(places, kwargs))
+            graphs = [molecules[place].graph() for place in places]
+            return self.molecule_encoder(BatchMolGraph.from_molecules(graphs, device))
 
         def share(places: list[int]) -> Tensor:
             if self.shared is None:
@@ -133,10 +136,12 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
             return self.shared.fetch(
                 names,
                 lambda missing: encode([places[place] for place in missing]),
-                kwargs["projector"].device,
+                device,
             )
 
-        tokens = self.projectors(self.encoded.fetch(identities, share), kwargs["projector"])
+        encodings = self.encoded.fetch(identities, share)
+        # On the host, where it is decided which projectors run.
+        tokens = self.projectors(encodings, torch.tensor([one.projector for one in molecules]))
         ENCODER_RUNS.inc(runs)
         MOLECULES_ENCODED.inc(encoded)
         ENCODER_CACHE_HITS.inc(len(identities) - encoded)
@@ -203,16 +208,3 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
             connector="projectors",
             tower_model="molecule_encoder",
         )
-
-
-def _graphs_at(places: list[int], kwargs: dict[str, Any]) -> BatchMolGraph:
-    """Join the graphs of some of the batch's molecules."""
-    num_atoms, num_bonds = kwargs["num_atoms"], kwargs["num_bonds"]
-    columns: dict[str, Tensor] = {name: kwargs[name] for name in PackedMolecule._fields}
-    if len(places) != len(num_atoms):  # seldom: vLLM asks for what it has not got
-        per_atom, per_bond = num_atoms.tolist(), num_bonds.tolist()
-        for name, column in columns.items():
-            parts = column.split(per_atom if name in PER_ATOM else per_bond)
-            columns[name] = torch.cat([parts[place] for place in places])
-        num_atoms = num_atoms[places]
-    return BatchMolGraph.from_packed(**columns, num_atoms=num_atoms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from vllm.exceptions import VLLMValidationError
@@ -12,7 +13,7 @@ from moltc_vllm.chem import MoleculeError, molblock_to_smiles
 from moltc_vllm.chem.fast.route import compiled_reader
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import ProjectorError, projector_index
-from moltc_vllm.models.prompt import encoder_key, limits_of
+from moltc_vllm.models.prompt import encoder_keys, limits_of
 from moltc_vllm.plugin.metrics import BAD_MOLECULES, MOLECULES_PARSED
 
 MODALITY = "molecule"
@@ -113,6 +114,10 @@ class MoleculeDataParser(MultiModalDataParser):
     def __init__(self, config: MoltcConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
+        # A look into the configuration takes microseconds, and here they are of every pair.
+        self._key = encoder_keys(config)
+        self._projector = cache(partial(projector_index, config))
+        self._last_role = config.num_roles - 1
         compiled_reader()  # now, and not in the first request: numba's import, a self-test
 
     def _get_subparsers(self) -> Mapping[str, Any]:
@@ -140,8 +145,8 @@ class MoleculeDataParser(MultiModalDataParser):
         spec = MoleculeSpec.of(item, where, self.config)
         role = place if spec.role is None else spec.role
         try:
-            key = encoder_key(spec.smiles, self.config)
-            projector = projector_index(self.config, role, spec.task)
+            key = self._key(spec.smiles)
+            projector = self._projector(min(role, self._last_role), spec.task)
         except MoleculeError as error:
             raise refused(error, where) from error
         except ProjectorError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from vllm.exceptions import VLLMValidationError
@@ -31,6 +31,7 @@ _TAGGED = re.compile(
     re.escape(MOLECULE_START) + r"(?P<smiles>.*?)" + re.escape(MOLECULE_END), re.DOTALL
 )
 _RESERVED = (MOLECULE_TOKEN, MOLECULE_START, MOLECULE_END)
+_SHORT = 256  # characters of a text that is worth remembering
 
 
 def take_molecules(
@@ -92,6 +93,25 @@ class MoltcRenderer(HfRenderer):
     def get_eos_token_id(self) -> int | None:
         """The token that ends an answer in the checkpoint's prompt style."""
         return self._stop
+
+    # A style without SMILES asks for all pairs of a task in the same words.
+
+    def _tokenize_prompt(self, prompt: Any, params: Any) -> Any:
+        text = prompt["prompt"]
+        if len(text) > _SHORT or self._wants_offsets(prompt, params):
+            return super()._tokenize_prompt(prompt, params)
+        ids = self._token_ids(text, tuple(sorted(params.get_encode_kwargs().items())))
+        return self._build_tokens_prompt(ids, prompt)
+
+    @cached_property
+    def _token_ids(self) -> Callable[[str, tuple[tuple[str, Any], ...]], Sequence[int]]:
+        tokenizer = self.get_tokenizer()
+
+        @lru_cache(maxsize=4096)
+        def token_ids(text: str, settings: tuple[tuple[str, Any], ...]) -> Sequence[int]:
+            return tuple(tokenizer(text, **dict(settings))["input_ids"])
+
+        return token_ids
 
     # Text prompts: completions and `LLM.generate`.
 

@@ -1,59 +1,92 @@
 """Packed molecules survive the way to the engine's process."""
 
+import numpy as np
 import pytest
 import torch
+from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs, TimingContext
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-from moltc_vllm.chem import canonical_key, graph_of
-from moltc_vllm.models import BatchMolGraph, MoltcConfig
-from moltc_vllm.plugin.model import _graphs_at
-from moltc_vllm.plugin.molecules import EncoderInput
-from moltc_vllm.plugin.processor import MoleculeProcessor
+from moltc_vllm.chem import canonical_key, packed_of
+from moltc_vllm.plugin.molecules import MODALITY
+from moltc_vllm.plugin.wire import receive, send
+from tests.molecules import DRUGS
 
 
-class Info:
-    @staticmethod
-    def get_hf_config():
-        return MoltcConfig(molecule_token_id=5)
+@pytest.mark.parametrize("smiles", ["O", "CCO", "[Na+].[Cl-]", "F/C=C/F", DRUGS["warfarin"]])
+def test_a_molecule_arrives_as_it_was_sent(smiles):
+    key = canonical_key(smiles)
+    row = send(key, 3, packed_of(key))
+    (arrived,) = MsgpackDecoder(list[torch.Tensor]).decode(MsgpackEncoder().encode([row]))
+    # Also from a batch in which it begins at an odd address.
+    for one in (arrived, torch.cat([torch.zeros(1, dtype=torch.uint8), row])[1:]):
+        molecule = receive(one)
+        assert molecule.projector == 3
+        for got, expected in zip(molecule.graph(), packed_of(key), strict=True):
+            assert got.dtype == expected.dtype
+            assert np.array_equal(got, expected)
 
 
-def processor() -> MoleculeProcessor:
-    bare = object.__new__(MoleculeProcessor)
-    bare.info = Info()
-    return bare
+def test_names_in_the_worker_are_the_molecules():
+    keys = [canonical_key(one) for one in ("CCO", "O", "c1ccccc1", "CCO")]
+    rows = [send(key, number, packed_of(key)) for number, key in enumerate(keys)]
+    names = [receive(row).identity for row in rows]
+    assert names[0] == names[3]
+    assert len(set(names)) == 3
 
 
-def packed_feature(keys):
-    molecules = [EncoderInput(key, number) for number, key in enumerate(keys)]
-    return processor()._call_hf_processor({"molecules": molecules}, {})
+@pytest.fixture(scope="module")
+def whole(offline, tiny_roles):
+    """A processor as the engine has it."""
+    return offline(tiny_roles).llm_engine.renderer.get_mm_processor()
 
 
-@pytest.mark.parametrize("smiles", [["O"], ["O", "[Na+]"], ["O", "CCO"], ["CCO", "[Na+].[Cl-]"]])
-def test_packed_fields_are_serialised_and_make_the_same_batch(smiles):
-    keys = [canonical_key(one) for one in smiles]
-    feature = packed_feature(keys)
-    fields = processor()._get_mm_fields_config(feature, {})
-    assert fields.keys() == feature.keys()
-    decoder = MsgpackDecoder(dict[str, torch.Tensor])
-    columns = decoder.decode(MsgpackEncoder().encode(dict(feature)))
-    assert columns["projector"].tolist() == list(range(len(keys)))
-    got = BatchMolGraph.from_packed(
-        *(columns[name] for name in ("atoms", "degree", "source", "bond_code", "num_atoms"))
-    )
-    assert_same(got, keys)
+def asked(whole, smiles, **more):
+    items = whole.info.parse_mm_data({MODALITY: smiles})
+    mol = whole.info.get_hf_config().molecule_token_id
+    prompt = [7, *[token for _ in smiles for token in (mol, 9)], 11]
+    return ProcessorInputs(prompt, items, **more)
 
 
-def assert_same(got, keys):
-    expected = BatchMolGraph.from_graphs([graph_of(key) for key in keys])
-    assert torch.equal(got.atoms, expected.atoms)
-    assert torch.equal(got.molecule_offsets, expected.molecule_offsets)
-    for a, b in zip(got.bonds, expected.bonds, strict=True):
-        assert torch.equal(a, b)
+def flat(processed):
+    """All that the engine is given, tensors as lists."""
+    items = [
+        {name: (element.data.dtype, element.data.tolist()) for name, element in one.items()}
+        for one in processed["mm_kwargs"][MODALITY]
+    ]
+    return {**processed, "mm_kwargs": items}
 
 
-@pytest.mark.parametrize("places", [[0], [1], [3], [0, 2], [1, 2, 3], [0, 1, 2, 3]], ids=str)
-def test_some_molecules_of_a_batch(places):
-    keys = [canonical_key(one) for one in ("CCO", "O", "c1ccccc1", "[Na+].[Cl-]")]
-    feature = packed_feature(keys)
-    assert len(set(map(tuple, feature["identity"].tolist()))) == len(keys)
-    assert_same(_graphs_at(places, dict(feature)), [keys[place] for place in places])
+@pytest.mark.parametrize(
+    "smiles", [["CCO", "c1ccccc1"], ["c1ccccc1", "CCO"], ["O", "O"], ["[Na+].[Cl-]"]], ids=str
+)
+def test_known_molecules_are_put_together_as_vllm_would(whole, smiles, monkeypatch):
+    expected = BaseMultiModalProcessor.apply(whole, asked(whole, smiles), TimingContext())
+    first = whole.apply(asked(whole, smiles), TimingContext())
+    # In other prompts, too: each molecule stays known by itself, in its role.
+    whole.apply(asked(whole, [*smiles[:-1], "CCCCO"]), TimingContext())
+    monkeypatch.setattr(whole, "_call_hf_processor", None)
+    again = whole.apply(asked(whole, smiles), TimingContext())
+    assert flat(first) == flat(expected)
+    assert flat(again) == flat(expected)
+    assert again["prompt_token_ids"] is not first["prompt_token_ids"]
+
+
+def test_names_that_the_caller_gives_are_kept(whole):
+    whole.apply(asked(whole, ["CCO"]), TimingContext())
+    named = whole.apply(asked(whole, ["CCO"], mm_uuid_items={MODALITY: ["mine"]}), TimingContext())
+    assert named["mm_hashes"] == {MODALITY: ["mine"]}
+
+
+def test_too_few_placeholders_are_refused_for_known_molecules_too(whole):
+    wrong = asked(whole, ["CCO", "CCN"])
+    whole.apply(wrong, TimingContext())
+    wrong.prompt = wrong.prompt[3:]
+    with pytest.raises(AssertionError, match="molecule"):  # vLLM's
+        whole.apply(wrong, TimingContext())
+
+
+def test_what_was_used_longest_ago_is_forgotten(whole, monkeypatch):
+    monkeypatch.setattr("moltc_vllm.plugin.processor._KNOWN", 2)
+    for smiles in ("CO", "CN", "CO", "CF"):
+        whole.apply(asked(whole, [smiles]), TimingContext())
+    assert [one.key for one in whole._known] == ["CO", "CF"]
