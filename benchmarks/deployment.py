@@ -3,6 +3,7 @@
     python benchmarks/deployment.py overhead --json overhead.json  # bare, Serve's proxy, HAProxy
     python benchmarks/deployment.py affinity --json affinity.json  # 50 x 200 pairs on two replicas
     python benchmarks/deployment.py kills --json kills.json        # an engine and a replica by -9
+    python benchmarks/deployment.py life --json life.json          # too much load, scaling, update
     python benchmarks/deployment.py offline --json offline.json    # Ray Data, an actor by -9
 
 Every part starts what it needs on this machine, and ends it. `overhead` has all servers up at once
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -250,14 +252,33 @@ def counters(url: str) -> dict[str, float]:
     }
 
 
-class Load:
-    """Clients that ask without a pause, without trying again, and count what they get."""
+class Result(NamedTuple):
+    """One request."""
 
-    def __init__(self, url: str, callers: int = 4, streams: int = 2) -> None:
+    begin: float
+    end: float
+    status: str
+
+
+class Load:
+    """Clients that ask without a pause, without trying again, and count what they get.
+
+    Args:
+        url: Of the server.
+        callers: Clients that wait for a whole answer.
+        streams: Clients that read a stream.
+        size: Pairs of a caller's request.
+        **more: Fields of it.
+    """
+
+    def __init__(
+        self, url: str, callers: int = 4, streams: int = 2, size: int = 5, **more: Any
+    ) -> None:
+        self._size, self._more = size, more
         self._url = url
         self._over = threading.Event()
-        self.calls: list[tuple[float, str]] = []
-        self.streams: list[tuple[float, str]] = []
+        self.calls: list[Result] = []
+        self.streams: list[Result] = []
         self._threads = [
             *(threading.Thread(target=self._call, args=(number,)) for number in range(callers)),
             *(threading.Thread(target=self._stream, args=(number,)) for number in range(streams)),
@@ -277,8 +298,11 @@ class Load:
         pairs = pairs_of(20, 20, seed=number)
         with httpx.Client(base_url=self._url, timeout=NO_LIMIT) as client:
             while not self._over.is_set():
-                body = {"task": "solvation", "pairs": random.sample(pairs, 5)}
-                self.calls.append((time.monotonic(), _status(client, body)))
+                some = random.sample(pairs, self._size)
+                body = {"task": "solvation", "pairs": some, **self._more}
+                begin = time.monotonic()
+                status = _status(client, body)
+                self.calls.append(Result(begin, time.monotonic(), status))
 
     def _stream(self, number: int) -> None:
         pairs = pairs_of(20, 20, seed=100 + number)
@@ -297,7 +321,9 @@ class Load:
                     "stream": True,
                     "max_tokens": 32,
                 }
-                self.streams.append((time.monotonic(), _stream_status(client, body)))
+                begin = time.monotonic()
+                status = _stream_status(client, body)
+                self.streams.append(Result(begin, time.monotonic(), status))
 
 
 def _status(client: httpx.Client, body: dict[str, Any]) -> str:
@@ -320,7 +346,7 @@ def _stream_status(client: httpx.Client, body: dict[str, Any]) -> str:
         return type(error).__name__
 
 
-def running(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def replicas_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The replicas' processes."""
     return [
         one
@@ -332,7 +358,7 @@ def running(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 def engines(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Engines that are up: those that have a worker."""
     found = []
-    for replica in running(process):
+    for replica in replicas_of(process):
         with contextlib.suppress(psutil.Error, StopIteration):
             engine = engine_of(replica)
             found += [engine] if engine.children() else []
@@ -351,18 +377,18 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
         config = "haproxy" if options.haproxy else "cpu"
         with (
             deployed(Path(name), config, options, replicas(2)) as up,
-            joined(up.address) as full,
+            joined(up.address) as answering,
             Load(up.url) as load,
         ):
             time.sleep(10)
             for what in ("engine", "replica"):
-                victim = running(up.process)[0]
+                victim = replicas_of(up.process)[0]
                 killed = engine_of(victim) if what == "engine" else victim
                 begin = time.monotonic()
                 killed.send_signal(signal.SIGKILL)
                 _until(lambda victim=victim: not victim.is_running(), 60)  # type: ignore[misc]
                 gone_s = time.monotonic() - begin
-                _until(lambda: full() and len(engines(up.process)) == 2, 300)
+                _until(lambda: answering() == 2 and len(engines(up.process)) == 2, 300)
                 full_s = time.monotonic() - begin
                 time.sleep(10)
                 result[what] = {
@@ -376,19 +402,19 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def joined(address: str) -> Iterator[Callable[[], bool]]:
-    """Says whether both replicas answer."""
+def joined(address: str) -> Iterator[Callable[[], int]]:
+    """Says how many replicas answer."""
     import ray
     from ray import serve
 
     ray.init(address=address, namespace="serve", log_to_driver=False)
 
-    def full() -> bool:
+    def running() -> int:
         deployment = serve.status().applications["moltc"].deployments["moltc"]
-        return deployment.replica_states.get("RUNNING", 0) == 2
+        return int(deployment.replica_states.get("RUNNING", 0))
 
     try:
-        yield full
+        yield running
     finally:
         ray.shutdown()
 
@@ -401,12 +427,152 @@ def _until(holds: Callable[[], bool], most_s: float) -> None:
         time.sleep(0.1)
 
 
-def _counted(results: list[tuple[float, str]], begin: float) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for at, status in list(results):
-        if at >= begin - 5:  # those in flight, too
-            counts[status] = counts.get(status, 0) + 1
-    return counts
+def _counted(results: list[Result], begin: float) -> dict[str, int]:
+    """What became of those that were in flight then, and of all after them."""
+    return dict(Counter(one.status for one in list(results) if one.end >= begin))
+
+
+def life(options: argparse.Namespace) -> dict[str, Any]:
+    """More load than is taken, replicas that come and go with it, and a new version meanwhile."""
+    config = "haproxy" if options.haproxy else "cpu"
+    with tempfile.TemporaryDirectory() as name:
+        with deployed(Path(name), config, options, _narrow) as up:
+            result = {"too_much": _too_much(up.url)}
+        with (
+            deployed(Path(name), config, options, _growing) as up,
+            joined(up.address) as answering,
+        ):
+            result["scaling"] = _scaling(up, answering)
+        with (
+            deployed(Path(name), config, options, replicas(2)) as up,
+            joined(up.address) as answering,
+        ):
+            result["update"] = _update(up, answering, Path(name), config)
+    return result
+
+
+def _narrow(application: Any) -> None:
+    """One replica that takes four requests and lets four wait."""
+    wanted = {"num_replicas": 1, "max_ongoing_requests": 4, "max_queued_requests": 4}
+    application["deployments"][0].update(wanted)
+
+
+def _growing(application: Any) -> None:
+    """One replica or two."""
+    deployment = application["deployments"][0]
+    deployment.pop("num_replicas", None)
+    deployment["autoscaling_config"] = {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_ongoing_requests": 4,
+        "upscale_delay_s": 2,
+        "downscale_delay_s": 10,
+    }
+
+
+def _too_much(url: str) -> dict[str, Any]:
+    """Clients that do not try again get an answer or a refusal; one that does gets all answers."""
+    from moltc_vllm.screening.http import HttpEngine
+    from moltc_vllm.tasks.engine import Pair
+
+    pairs = pairs_of(20, 20)
+    refused: list[float] = []
+    statuses: Counter[str] = Counter()
+
+    async def ask() -> float:
+        async with httpx.AsyncClient(base_url=url, timeout=NO_LIMIT) as client:
+
+            async def one() -> None:
+                begin = time.monotonic()
+                body = {"task": "solvation", "pairs": pairs[:100]}
+                answer = await client.post(INTERACTIONS, json=body)
+                statuses[str(answer.status_code)] += 1
+                if answer.status_code != 200:
+                    assert int(answer.headers["retry-after"]) >= 1
+                    refused.append(time.monotonic() - begin)
+
+            begin = time.monotonic()
+            await asyncio.gather(*(one() for _ in range(40)))
+            return time.monotonic() - begin
+
+    spent = asyncio.run(ask())
+    engine = HttpEngine(url, batch=20, in_flight=16)
+    answers = engine.submit("solvation", [Pair(row, pair) for row, pair in enumerate(pairs)])
+    patient = Counter(answer.status for _, answer in answers)
+    result = {
+        "at_once": dict(statuses),
+        "all_over_s": spent,
+        "slowest_refusal_s": max(refused, default=None),
+        "patient_client": dict(patient),
+    }
+    print("too much", result, flush=True)
+    return result
+
+
+def _scaling(up: Deployed, answering: Callable[[], int]) -> dict[str, Any]:
+    begin = time.monotonic()
+    with Load(up.url, callers=12) as much:
+        _until(lambda: answering() == 2, 300)
+        grown_s = time.monotonic() - begin
+        time.sleep(5)
+    # Too little for two, but always something under way on both: each request takes seconds.
+    begin = time.monotonic()
+    with Load(up.url, callers=2, streams=1, size=300, constrained=False, max_tokens=60) as little:
+        _until(lambda: answering() == 1, 300)
+        shrinking = time.monotonic()
+        _until(lambda: len(engines(up.process)) == 1, 200)
+        gone = time.monotonic()
+        time.sleep(3)
+    then = [one for one in little.calls + little.streams if one.begin < shrinking < one.end]
+    result = {
+        "two_after_s": grown_s,
+        "much": _counted(much.calls + much.streams, 0),
+        "one_after_s": shrinking - begin,
+        "gone_after_s": gone - shrinking,
+        "in_flight_then": dict(Counter(one.status for one in then)),
+        "little": _counted(little.calls + little.streams, 0),
+    }
+    print("scaling", result, flush=True)
+    return result
+
+
+def _update(
+    up: Deployed, answering: Callable[[], int], folder: Path, config: str
+) -> dict[str, Any]:
+    """The same application with another flag: `serve run` again, as `serve deploy` does it."""
+    (path,) = folder.glob(f"{config}-{httpx.URL(up.url).port}.yaml")
+    content = yaml.safe_load(path.read_text())
+    content["http_options"]["port"] = httpx.URL(up.url).port
+    content["applications"][0]["args"]["flags"]["max-num-seqs"] = 32
+    changed = folder / "changed.yaml"
+    changed.write_text(yaml.safe_dump(content))
+    before = {one.pid for one in engines(up.process)}
+
+    def is_new() -> bool:
+        now = {one.pid for one in engines(up.process)}
+        return len(now) == 2 and not now & before and answering() == 2
+
+    with Load(up.url) as load:
+        time.sleep(5)
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ray.serve.scripts", "run", "--address", up.address),
+                str(changed),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _until(is_new, 400)
+            spent = time.monotonic() - begin
+            time.sleep(5)
+        finally:
+            process.kill()  # politely it would end Serve
+            process.wait()
+    result = {"took_s": spent, "statuses": _counted(load.calls + load.streams, 0)}
+    print("update", result, flush=True)
+    return result
 
 
 def offline(options: argparse.Namespace) -> dict[str, Any]:
@@ -470,11 +636,11 @@ def offline(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Run one of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    runs = {one.__name__: one for one in (overhead, affinity, kills, offline)}
+    runs = {one.__name__: one for one in (overhead, affinity, kills, life, offline)}
     parser.add_argument("what", choices=list(runs))
     parser.add_argument("--model", type=Path, default=shipped_checkpoint())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--haproxy", action="store_true", help="`kills` behind HAProxy")
+    parser.add_argument("--haproxy", action="store_true", help="`kills` and `life` behind HAProxy")
     add_json_option(parser)
     options = parser.parse_args()
     result = runs[options.what](options)

@@ -6,11 +6,14 @@ import importlib.util
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from moltc_vllm.cli.messages import fail
+
+if TYPE_CHECKING:
+    from moltc_vllm.deploy.configuration import Configuration
 
 
 def deploy(
@@ -33,7 +36,7 @@ def deploy(
             "request router of its own.",
         ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only read the configuration.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only read the configuration, and let vLLM read its flags.")] = False,
 ) -> None:
     """Deploy replicas, wait until all answer, and keep them until Ctrl-C or SIGTERM.
 
@@ -61,6 +64,7 @@ def deploy(
         fail(str(error))
     url = configuration.url
     if check:
+        _check_flags(configuration)
         console.print(f"{config.name} can be deployed; clients will find it at {url}")
         return
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -79,6 +83,20 @@ def deploy(
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # what is being ended is not left half way
         deployment.stop()
+
+
+def _check_flags(configuration: Configuration) -> None:
+    """Let vLLM read the flags, as each replica will: it takes seconds to import."""
+    from moltc_vllm.models.adapters import AdapterError
+    from moltc_vllm.plugin.launcher import parse
+
+    for name, settings in zip(configuration.names, configuration.settings, strict=True):
+        try:
+            parse(settings.arguments(Path("encoded")))
+        except SystemExit:  # its parser has said what is wrong
+            fail(f"{configuration.path.name}: vLLM refuses the flags of {name}")
+        except (AdapterError, ValueError) as error:
+            fail(f"{configuration.path.name}: {name}: {error}")
 
 
 def _as_interrupt(_: int, __: FrameType | None) -> NoReturn:

@@ -29,6 +29,7 @@ class Configuration:
         path: Where it was read.
         content: What is in it.
         names: Of our applications.
+        settings: Of each of them.
         host: Where it listens, as this machine calls it.
         port: Where it listens.
         prefix: Of its routes.
@@ -38,6 +39,7 @@ class Configuration:
     path: Path
     content: dict[str, Any]
     names: tuple[str, ...]
+    settings: tuple[Settings, ...]
     host: str
     port: int
     prefix: str
@@ -112,9 +114,10 @@ def check_configuration(content: dict[str, Any], path: Path) -> Configuration:
     if not ours:
         raise ConfigurationError(f"{path.name} has no application {IMPORT_PATH}")
     affinity = False
+    settings = []
     for application in ours:
         try:
-            Settings.model_validate(application.args)
+            settings.append(Settings.model_validate(application.args))
         except ValidationError as error:
             name = f"{path.name}: {application.name}.args"
             raise ConfigurationError(f"{name}: {_first(error)}") from error
@@ -132,6 +135,7 @@ def check_configuration(content: dict[str, Any], path: Path) -> Configuration:
         path=path,
         content=content,
         names=tuple(one.name for one in ours),
+        settings=tuple(settings),
         host=host,
         port=options.port,
         prefix=(ours[0].route_prefix or "/").rstrip("/"),

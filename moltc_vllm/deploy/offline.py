@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import signal
 import threading
 import time
 import uuid
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 import ray.data
 
+from moltc_vllm.deploy.cluster import ClusterError
+from moltc_vllm.deploy.joining import join
 from moltc_vllm.engines import EngineName, open_engine
 from moltc_vllm.evaluate.orders import BothOrders
 from moltc_vllm.screening.manifest import locked
@@ -207,14 +208,11 @@ def _joined(address: str) -> Iterator[None]:
             raise EngineError(f"this process has joined the cluster {joined}, not {address}")
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, ValueError) as error:
-        raise EngineError(f"there is no Ray cluster at {address}") from error
+        join(address)
+    except ClusterError as error:
+        raise EngineError(str(error)) from error
     try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray's own would end this process at once
         yield
     finally:
         ray.shutdown()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from ray import serve
 
 from moltc_vllm.deploy.cluster import LocalCluster
 from moltc_vllm.deploy.configuration import Configuration, ConfigurationError
+from moltc_vllm.deploy.joining import join
 from moltc_vllm.plugin.server_process import Startable
 
 _POLL_S = 0.5
@@ -74,7 +74,7 @@ class Deployment(Startable):
         """Deploy and wait until all replicas answer; ``waiting`` gets the seconds so far.
 
         Raises:
-            ClusterError: If Ray does not start.
+            ClusterError: If Ray does not start, or there is no cluster at the address.
             DeployError: If the application does not.
         """
         begin = time.monotonic()
@@ -82,7 +82,7 @@ class Deployment(Startable):
             if self.cluster is not None:
                 self._check_port()
                 self.address = self.cluster.start().address
-            self._join()
+            join(self.address, namespace="serve")
             self._run()
             while not self._is_up():
                 if time.monotonic() - begin > timeout_s:
@@ -102,20 +102,6 @@ class Deployment(Startable):
             probe.settimeout(1)
             if probe.connect_ex((host, port)) == 0:
                 raise DeployError(f"something else answers at {host}:{port}; choose another --port")
-
-    def _join(self) -> None:
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(
-                address=self.address,
-                namespace="serve",
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
-        except (ConnectionError, ValueError) as error:
-            raise DeployError(f"there is no Ray cluster at {self.address}") from error
-        with contextlib.suppress(ValueError):  # not the main thread: Ray has changed nothing
-            signal.signal(signal.SIGTERM, before)
 
     def _run(self) -> None:
         # Its own copy: the port may be another one, and what is run is what has been checked.

@@ -36,3 +36,12 @@ def test_what_cannot_be_deployed_is_one_line(arguments, reason):
     lines = done.output.strip().splitlines()
     assert len(lines) == 1
     assert reason in lines[0]
+
+
+def test_flags_that_vllm_does_not_know_are_found_before_anything_starts(tmp_path):
+    text = (CONFIGS / "cpu.yaml").read_text()
+    (tmp_path / "cpu.yaml").write_text(text.replace("max-num-seqs", "max-num-sequences"))
+    done = run(tmp_path / "cpu.yaml", "--check")
+    assert done.exit_code == 2
+    assert "--max-num-sequences 64" in done.output
+    assert "cpu.yaml: vLLM refuses the flags of moltc" in done.output
