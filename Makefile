@@ -14,7 +14,7 @@ demo: $(INSTALLED)
 
 # Two processes: much of a test's time is one core's. A file's tests stay together (tests/conftest.py).
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

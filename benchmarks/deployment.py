@@ -348,11 +348,12 @@ def _stream_status(client: httpx.Client, body: dict[str, Any]) -> str:
 
 def replicas_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The replicas' processes."""
-    return [
-        one
-        for one in psutil.Process(process.pid).children(recursive=True)
-        if one.is_running() and "ServeReplica:moltc" in " ".join(one.cmdline()[:1])
-    ]
+    found = []
+    for one in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ends while it is looked at
+            if "ServeReplica:moltc" in " ".join(one.cmdline()[:1]):
+                found.append(one)
+    return found
 
 
 def engines(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -485,10 +486,14 @@ def _too_much(url: str) -> dict[str, Any]:
             async def one() -> None:
                 begin = time.monotonic()
                 body = {"task": "solvation", "pairs": pairs[:100]}
-                answer = await client.post(INTERACTIONS, json=body)
-                statuses[str(answer.status_code)] += 1
+                try:
+                    answer = await client.post(INTERACTIONS, json=body)
+                except httpx.HTTPError as error:
+                    statuses[type(error).__name__] += 1
+                    return
+                later = answer.headers.get("retry-after")
+                statuses[f"{answer.status_code}{f', again after {later} s' if later else ''}"] += 1
                 if answer.status_code != 200:
-                    assert int(answer.headers["retry-after"]) >= 1
                     refused.append(time.monotonic() - begin)
 
             begin = time.monotonic()
@@ -515,13 +520,20 @@ def _scaling(up: Deployed, answering: Callable[[], int]) -> dict[str, Any]:
         _until(lambda: answering() == 2, 300)
         grown_s = time.monotonic() - begin
         time.sleep(5)
-    # Too little for two, but always something under way on both: each request takes seconds.
+    # Too little for two, but nearly always something under way on both: requests take seconds.
     begin = time.monotonic()
-    with Load(up.url, callers=2, streams=1, size=300, constrained=False, max_tokens=60) as little:
+    worked: dict[int, list[float]] = {}
+    with Load(up.url, callers=3, streams=1, size=200, constrained=False, max_tokens=60) as little:
         _until(lambda: answering() == 1, 300)
         shrinking = time.monotonic()
-        _until(lambda: len(engines(up.process)) == 1, 200)
+        while len(found := engines(up.process)) == 2:
+            for engine in found:
+                worked.setdefault(engine.pid, []).append(_cpu_s(engine))
+            if time.monotonic() > shrinking + 200:
+                raise SystemExit("the replica that was to go is still there")
+            time.sleep(0.1)
         gone = time.monotonic()
+        (left,) = worked.keys() - {one.pid for one in found}
         time.sleep(3)
     then = [one for one in little.calls + little.streams if one.begin < shrinking < one.end]
     result = {
@@ -529,11 +541,22 @@ def _scaling(up: Deployed, answering: Callable[[], int]) -> dict[str, Any]:
         "much": _counted(much.calls + much.streams, 0),
         "one_after_s": shrinking - begin,
         "gone_after_s": gone - shrinking,
+        # It gets nothing new: this was for what it had begun.
+        "worked_before_it_went_s": worked[left][-1] - worked[left][0],
         "in_flight_then": dict(Counter(one.status for one in then)),
         "little": _counted(little.calls + little.streams, 0),
     }
     print("scaling", result, flush=True)
     return result
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """Of it and its children."""
+    spent = 0.0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            spent += one.cpu_times().user + one.cpu_times().system
+    return spent
 
 
 def _update(

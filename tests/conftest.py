@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from tests.kernels.interpreter import import_triton
 
 prepare_environment()
 
+TESTS = Path(__file__).parent
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose how Triton kernels run: compiled for `-m gpu`, else interpreted.
@@ -27,24 +30,31 @@ def pytest_configure(config: pytest.Config) -> None:
         import_triton()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this very hook
+_LONG = ("train", "integration", "golden", "kernels")
+_OWN_SERVER = ("test_adapters.py", "test_shipped.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what runs in one process of several: a file, and the folder with the common server.
+    """Long folders come first, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in _LONG)
 
-    Folders of long tests come first, so that no process is left with one of them at the end.
+
+@pytest.hookimpl(optionalhook=True)  # there is no such hook without xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `pytest -n`: one process has a file, or the files with the common server.
+
+    Not by `--dist loadgroup`: xdist 3.8 does not see its groups under pytest 9.2, and every
+    process then starts every server.
     """
-    items.sort(key=lambda item: _room(item) not in _LONG)
-    for item in items:
-        shared = _room(item) == "integration"
-        item.add_marker(pytest.mark.xdist_group("integration" if shared else str(item.path)))
+    from xdist.scheduler import LoadScopeScheduling
 
+    class Rooms(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder, _, file = nodeid.partition("::")[0].rpartition("/")
+            common = folder.endswith("integration") and file not in _OWN_SERVER
+            return folder if common else f"{folder}/{file}"
 
-_LONG = ("train", "integration", "kernels")
-
-
-def _room(item: pytest.Item) -> str:
-    """The folder of a test, below the one of all tests."""
-    return item.path.relative_to(Path(__file__).parent).parts[0]
+    return Rooms(config, log)
 
 
 def selects_gpu(config: pytest.Config) -> bool:

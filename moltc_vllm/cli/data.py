@@ -158,27 +158,30 @@ def build_command(
     The same files, options and versions give the same bytes. The folder appears when it is whole:
     after Ctrl-C there is nothing, and the build is run again from its beginning.
     """
-    from moltc_vllm.data import DataError
-    from moltc_vllm.data.build import Options, build
-    from moltc_vllm.data.sources import SOURCES, data_folder
-
-    options = Options(
-        sources=tuple(dict.fromkeys(source or SOURCES)),
-        pairs=pairs,
-        properties=properties,
-        chain=chain.value,
-        intervals=intervals.value,
-        split_by=split_by.value,
-        fraction=fraction,
-        limit=limit,
-        seed=seed,
-    )
     begin = time.monotonic()
     try:
-        with Bars("rows") as bars, seen_by_python():
-            manifest = build(data_folder(data), out, options, bars.at)
-    except (DataError, ValueError) as error:
-        fail(str(error))
+        # First: a thread that is there already would take the signal, and RDKit lose it.
+        with seen_by_python():
+            from moltc_vllm.data import DataError
+            from moltc_vllm.data.build import Options, build
+            from moltc_vllm.data.sources import SOURCES, data_folder
+
+            options = Options(
+                sources=tuple(dict.fromkeys(source or SOURCES)),
+                pairs=pairs,
+                properties=properties,
+                chain=chain.value,
+                intervals=intervals.value,
+                split_by=split_by.value,
+                fraction=fraction,
+                limit=limit,
+                seed=seed,
+            )
+            try:
+                with Bars("rows") as bars:
+                    manifest = build(data_folder(data), out, options, bars.at)
+            except (DataError, ValueError) as error:
+                fail(str(error))
     except KeyboardInterrupt:
         fail(f"interrupted; {out} was not written", INTERRUPTED)
     if as_json:

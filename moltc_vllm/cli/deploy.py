@@ -36,7 +36,10 @@ def deploy(
             "request router of its own.",
         ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only read the configuration, and let vLLM read its flags.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only read the configuration, and let vLLM read its flags."),
+    ] = False,
 ) -> None:
     """Deploy replicas, wait until all answer, and keep them until Ctrl-C or SIGTERM.
 
@@ -88,8 +91,12 @@ def deploy(
 def _check_flags(configuration: Configuration) -> None:
     """Let vLLM read the flags, as each replica will: it takes seconds to import."""
     from moltc_vllm.models.adapters import AdapterError
-    from moltc_vllm.plugin.launcher import parse
+    from moltc_vllm.plugin.launcher import parse, prepare_environment
 
+    if importlib.util.find_spec("vllm") is None:  # only replicas need it
+        typer.echo("vLLM is not installed here: its flags were not checked", err=True)
+        return
+    prepare_environment()
     for name, settings in zip(configuration.names, configuration.settings, strict=True):
         try:
             parse(settings.arguments(Path("encoded")))

@@ -79,6 +79,20 @@ class BatchMolGraph:
         return cls.from_molecules([pack(graph) for graph in graphs], device)
 
 
+def split_by_atoms(molecules: Sequence[PackedMolecule], most: int) -> list[list[PackedMolecule]]:
+    """Split molecules, in order, into batches of at most so many atoms, or of one molecule."""
+    batches: list[list[PackedMolecule]] = []
+    room = 0
+    for molecule in molecules:
+        size = len(molecule.degree)
+        if size > room or not batches:
+            batches.append([])
+            room = most
+        batches[-1].append(molecule)
+        room -= size
+    return batches
+
+
 def _offsets(sizes: Tensor) -> Tensor:
     total = torch.cumsum(sizes, 0, dtype=torch.int32)
     return torch.cat([total.new_zeros(1), total])

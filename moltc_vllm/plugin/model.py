@@ -25,7 +25,7 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
-from moltc_vllm.models.batch import BatchMolGraph
+from moltc_vllm.models.batch import BatchMolGraph, split_by_atoms
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder
 from moltc_vllm.models.projector import ProjectorBank
@@ -48,6 +48,7 @@ from moltc_vllm.plugin.wire import receive
 
 _CACHE_SETTING = "moltc_encoder_cache_mb"
 _CACHE_MB = 64.0  # 5,461 molecules of the published encoder in half precision
+_ATOMS = 65_536  # of one run of the encoder: a step may bring many large molecules
 _SHARED_SETTING, _SHARED_SIZE = "moltc_shared_cache", "moltc_shared_cache_mb"
 _SHARED_MB = 256.0
 
@@ -125,9 +126,11 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         def encode(places: list[int]) -> Tensor:
             nonlocal encoded, runs
             encoded += len(places)
-            runs += 1
-            graphs = [molecules[place].graph() for place in places]
-            return self.molecule_encoder(BatchMolGraph.from_molecules(graphs, device))
+            found = []
+            for some in split_by_atoms([molecules[place].graph() for place in places], _ATOMS):
+                found.append(self.molecule_encoder(BatchMolGraph.from_molecules(some, device)))
+                runs += 1
+            return torch.cat(found) if len(found) > 1 else found[0]
 
         def share(places: list[int]) -> Tensor:
             if self.shared is None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import BatchFeature
 from vllm.config.multimodal import MultiModalDummyOptions
@@ -13,7 +11,6 @@ from vllm.inputs import MultiModalDataDict, MultiModalInput, mm_input
 from vllm.multimodal.cache.base import MultiModalProcessorOnlyCache
 from vllm.multimodal.inputs import (
     MultiModalFieldConfig,
-    MultiModalKwargsItem,
     MultiModalKwargsItems,
     PlaceholderRange,
 )
@@ -30,13 +27,12 @@ from vllm.multimodal.processing import (
 
 from moltc_vllm.chem import packed_of
 from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.plugin.known_molecules import KnownMolecules, Processed
 from moltc_vllm.plugin.molecules import MODALITY, EncoderInput, MoleculeDataParser
 from moltc_vllm.plugin.wire import send
 
 GRAPH = "molecule_graph"
 """Argument of the model: one row of bytes for each molecule, see `moltc_vllm.plugin.wire`."""
-
-_KNOWN = 65_536  # molecules, of some 2 kB each
 
 
 class MoleculeProcessingInfo(BaseProcessingInfo):
@@ -82,13 +78,6 @@ class MoleculeDummyInputs(BaseDummyInputsBuilder[MoleculeProcessingInfo]):
         return {MODALITY: [chain] * mm_counts.get(MODALITY, 0)}
 
 
-class _Processed(NamedTuple):
-    """What vLLM made of a molecule: its name in all caches, and its graph as the model takes it."""
-
-    name: str
-    item: MultiModalKwargsItem
-
-
 class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
     """Packs the graphs of molecules, and puts pairs of known ones together.
 
@@ -101,8 +90,7 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
         config = self.info.get_hf_config()
         self._placeholder = config.molecule_token_id
         self._queries = config.qformer_config.num_queries
-        self._known: OrderedDict[EncoderInput, _Processed] = OrderedDict()  # oldest use first
-        self._lock = threading.Lock()  # the server's renderer calls from several threads
+        self.known = KnownMolecules()
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         """As vLLM's own; from what is known, if that is all there is to it."""
@@ -113,14 +101,18 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
             and not inputs.media_io_kwargs
             # Other caches decide whether an item's data are sent.
             and isinstance(inputs.cache, MultiModalProcessorOnlyCache | None)
+            # Sent in shared memory, each tensor that is kept would keep a file open.
+            and self.info.ctx.get_mm_config().mm_tensor_ipc != "torch_shm"
         )
         if not plain:
             return super().apply(inputs, timing_ctx)
         molecules: list[EncoderInput] = inputs.mm_data_items[MODALITY].get_all()
-        found = self._find(molecules)
+        found = self.known.find(molecules)
         if found is None:
             processed = super().apply(inputs, timing_ctx)
-            self._keep(molecules, processed)
+            names, items = (processed[part][MODALITY] for part in ("mm_hashes", "mm_kwargs"))
+            made = zip(molecules, map(Processed, names, items), strict=True)
+            self.known.keep(one for one in made if one[1].item is not None)
             return processed
         tokens: list[int] = []
         ranges = []
@@ -139,26 +131,9 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
             mm_placeholders={MODALITY: ranges},
         )
 
-    def _find(self, molecules: Sequence[EncoderInput]) -> list[_Processed] | None:
-        """These molecules, if all are known."""
-        with self._lock:
-            found = [self._known.get(molecule) for molecule in molecules]
-            whole = [one for one in found if one is not None]
-            if len(whole) < len(found):
-                return None
-            for molecule in molecules:
-                self._known.move_to_end(molecule)
-            return whole
-
-    def _keep(self, molecules: Sequence[EncoderInput], processed: MultiModalInput) -> None:
-        items = processed["mm_kwargs"][MODALITY]
-        names = processed["mm_hashes"][MODALITY]
-        with self._lock:
-            for molecule, name, item in zip(molecules, names, items, strict=True):
-                if item is not None:
-                    self._known[molecule] = _Processed(name, item)
-            while len(self._known) > _KNOWN:
-                self._known.popitem(last=False)
+    def forget(self) -> None:
+        """Process every molecule again."""
+        self.known.clear()
 
     def _call_hf_processor(
         self, hf_data: Mapping[str, Any], hf_kwargs: Mapping[str, object]

@@ -103,11 +103,16 @@ class MoltcRenderer(HfRenderer):
         ids = self._token_ids(text, tuple(sorted(params.get_encode_kwargs().items())))
         return self._build_tokens_prompt(ids, prompt)
 
+    def clear_mm_cache(self) -> None:
+        """Forget processed molecules."""
+        super().clear_mm_cache()
+        self.get_mm_processor().forget()
+
     @cached_property
     def _token_ids(self) -> Callable[[str, tuple[tuple[str, Any], ...]], Sequence[int]]:
         tokenizer = self.get_tokenizer()
 
-        @lru_cache(maxsize=4096)
+        @lru_cache(maxsize=1024)
         def token_ids(text: str, settings: tuple[tuple[str, Any], ...]) -> Sequence[int]:
             return tuple(tokenizer(text, **dict(settings))["input_ids"])
 
@@ -233,6 +238,15 @@ class MoltcRenderer(HfRenderer):
     # with a molecule goes without; when it gets there first (the other is streamed), or the first
     # was refused after it had been rendered, the engine fails it, and the client gets a 500. What
     # was packed once is kept all the same, in this process only.
+
+    # And a molecule has the same name in all requests: without caches vLLM would give it a new one
+    # in each, and encode it again.
+
+    def _process_mm_uuids(
+        self, mm_data: Any, mm_data_items: Any, mm_uuid_items: Any, mm_req_id: str
+    ) -> Any:
+        self._validate_mm_uuids(mm_data, mm_data_items, mm_uuid_items)
+        return mm_uuid_items
 
     def _process_tokens(self, prompt: Any, *, skip_mm_cache: bool = False) -> Any:
         self._check_placeholders(prompt)

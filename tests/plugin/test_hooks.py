@@ -59,6 +59,14 @@ def overridden():
         (HfRenderer, "_process_tokens", ["self", "prompt", "skip_mm_cache"]),
         (HfRenderer, "_process_tokens_async", ["self", "prompt", "skip_mm_cache"]),
         (BaseRenderer, "render_prompt", ["self", "prompt"]),
+        (BaseRenderer, "clear_mm_cache", ["self"]),
+        (BaseRenderer, "_tokenize_prompt", ["self", "prompt", "params"]),
+        (
+            BaseRenderer,
+            "_process_mm_uuids",
+            ["self", "mm_data", "mm_data_items", "mm_uuid_items", "mm_req_id"],
+        ),
+        (BaseMultiModalProcessor, "apply", ["self", "inputs", "timing_ctx"]),
         (BaseRenderer, "_render_prompt_async", ["self", "prompt"]),
         (BaseMultiModalProcessor, "_call_hf_processor", ["self", "hf_data", "hf_kwargs"]),
         (
@@ -108,6 +116,12 @@ def test_overridden_methods_have_the_same_parameters():
         ("vllm.entrypoints.openai.models.serving:OpenAIServingModels.is_base_model", []),
         ("vllm.renderers.base:BaseRenderer.render_cmpl_async", ["prompts", "tok_params"]),
         ("vllm.renderers.base:BaseRenderer.render_cmpl", ["prompts"]),
+        ("vllm.renderers.base:BaseRenderer._wants_offsets", ["prompt", "params"]),
+        ("vllm.renderers.base:BaseRenderer._build_tokens_prompt", ["token_ids", "prompt"]),
+        (
+            "vllm.renderers.base:BaseRenderer._validate_mm_uuids",
+            ["mm_data", "mm_data_items", "mm_uuid_items"],
+        ),
         ("vllm.v1.engine.async_llm:AsyncLLM.generate", ["prompt", "request_id", "lora_request"]),
     ],
 )
@@ -119,6 +133,29 @@ def test_called_functions_take_our_arguments(path, names):
     for part in attribute.split("."):
         target = getattr(target, part)
     assert set(names) <= set(parameters(target))
+
+
+def test_nothing_else_decides_what_a_prompt_becomes():
+    """A new field may belong into the names of molecules, or send `apply` vLLM's own way."""
+    import dataclasses
+
+    from vllm.inputs import mm_input
+    from vllm.multimodal.processing import ProcessorInputs
+
+    assert [field.name for field in dataclasses.fields(ProcessorInputs)] == [
+        "prompt",
+        "mm_data_items",
+        "mm_uuid_items",
+        "hf_processor_mm_kwargs",
+        "media_io_kwargs",
+        "cache",
+    ]
+    assert parameters(mm_input)[:4] == [
+        "prompt_token_ids",
+        "mm_kwargs",
+        "mm_hashes",
+        "mm_placeholders",
+    ]
 
 
 def test_every_engine_default_is_an_engine_argument():

@@ -3,11 +3,14 @@
 import itertools
 
 import pytest
+import torch
 from prometheus_client import REGISTRY
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
+from moltc_vllm.chem import canonical_key, packed_of
 from moltc_vllm.models.checkpoint import read_weights
+from moltc_vllm.plugin.wire import send
 from moltc_vllm.tasks import get_task
 from tests.molecules import DRUGS
 
@@ -81,6 +84,7 @@ def test_warm_and_cold_caches_give_the_same(llm):
     assert answer(llm, prompt) == cold
     llm.reset_prefix_cache()
     llm.reset_mm_cache()
+    llm.llm_engine.reset_encoder_cache()
     assert answer(llm, prompt) == cold
 
 
@@ -110,6 +114,27 @@ def test_the_encoder_runs_once_for_a_step_of_many_requests(llm):
     llm.generate(prompts, GREEDY, use_tqdm=False)
     assert encoded() - before == 24
     assert counter("moltc_encoder_runs_total") - runs == 1
+
+
+def test_molecules_of_a_step_that_are_known_in_part(llm, monkeypatch):
+    monkeypatch.setattr("moltc_vllm.plugin.model._ATOMS", 20)  # so in several runs of the encoder
+    keys = [canonical_key(DRUGS[name]) for name in ("aspirin", "warfarin", "morphine", "nicotine")]
+    rows = [send(key, number % 2, packed_of(key)) for number, key in enumerate(keys)]
+
+    def embedded(model):
+        alone = []
+        for row in rows:
+            model.encoded.clear()
+            alone += model.embed_multimodal(molecule_graph=[row])
+        model.encoded.clear()
+        model.embed_multimodal(molecule_graph=[rows[2], rows[0]])
+        return alone, model.embed_multimodal(molecule_graph=[rows[0], rows[1], *rows[2:], rows[1]])
+
+    with torch.inference_mode():  # as vLLM's worker
+        ((alone, together),) = llm.apply_model(embedded)
+    for one, other in zip([*alone, alone[1]], together, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not torch.allclose(alone[0], alone[1])
 
 
 def test_inference_uses_folded_weights(llm):

@@ -1,5 +1,7 @@
 """Packed molecules survive the way to the engine's process."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs,
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from moltc_vllm.chem import canonical_key, packed_of
-from moltc_vllm.plugin.molecules import MODALITY
+from moltc_vllm.plugin.known_molecules import KnownMolecules, Processed
+from moltc_vllm.plugin.molecules import MODALITY, EncoderInput
 from moltc_vllm.plugin.wire import receive, send
 from tests.molecules import DRUGS
 
@@ -35,9 +38,14 @@ def test_names_in_the_worker_are_the_molecules():
 
 
 @pytest.fixture(scope="module")
-def whole(offline, tiny_roles):
+def llm(offline, tiny_roles):
+    return offline(tiny_roles)
+
+
+@pytest.fixture(scope="module")
+def whole(llm):
     """A processor as the engine has it."""
-    return offline(tiny_roles).llm_engine.renderer.get_mm_processor()
+    return llm.llm_engine.renderer.get_mm_processor()
 
 
 def asked(whole, smiles, **more):
@@ -85,8 +93,36 @@ def test_too_few_placeholders_are_refused_for_known_molecules_too(whole):
         whole.apply(wrong, TimingContext())
 
 
-def test_what_was_used_longest_ago_is_forgotten(whole, monkeypatch):
-    monkeypatch.setattr("moltc_vllm.plugin.processor._KNOWN", 2)
-    for smiles in ("CO", "CN", "CO", "CF"):
-        whole.apply(asked(whole, [smiles]), TimingContext())
-    assert [one.key for one in whole._known] == ["CO", "CF"]
+def processed(size):
+    item = {"molecule_graph": SimpleNamespace(data=torch.zeros(size, dtype=torch.uint8))}
+    return Processed("name", item)
+
+
+def test_what_was_used_longest_ago_is_forgotten():
+    known = KnownMolecules(capacity_bytes=20_000)  # four of these
+    a, *others = (EncoderInput(letter, 0) for letter in "ABCDEFG")
+    for other in others:  # one drug, a library
+        assert known.find([a, other]) is None
+        known.keep([(a, processed(2_000)), (other, processed(2_000))])
+    assert [one.key for one in (a, *others) if one in known] == ["A", "E", "F", "G"]
+    known.clear()
+    assert a not in known
+    known.keep([(a, processed(19_000))])  # too large, but then nothing else is kept either
+    assert a not in known
+
+
+def test_names_are_of_the_molecules_even_without_any_cache(whole, llm, monkeypatch):
+    renderer = llm.llm_engine.renderer
+    assert renderer.model_config.multimodal_config.mm_processor_cache_gb == 0
+    monkeypatch.setattr(renderer.config.cache_config, "enable_prefix_caching", False)
+    prompt = {"prompt": "<mol> <mol> ?", "multi_modal_data": {MODALITY: ["CCO", "CCN"]}}
+    first, second = (renderer.render_cmpl([dict(prompt)])[0]["mm_hashes"] for _ in range(2))
+    assert first == second
+    assert first == whole.apply(asked(whole, ["CCO", "CCN"]), TimingContext())["mm_hashes"]
+
+
+def test_a_cleared_cache_is_empty(whole, llm):
+    whole.apply(asked(whole, ["CCO"]), TimingContext())
+    assert EncoderInput("CCO", 0) in whole.known
+    llm.reset_mm_cache()
+    assert EncoderInput("CCO", 0) not in whole.known
