@@ -22,7 +22,8 @@ def new_file(path: Path) -> Iterator[Path]:
 
     After the block it is on the disk, whatever happens then.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    # Of this process alone: another one may be taken for dead and still write the same.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         _sync(partial)

@@ -1,6 +1,7 @@
 """What the README says can be done, is done."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,21 @@ def test_every_command_exists():
     assert used <= known.keys()
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"make ([\w-]+)", README)) <= set(targets)
+
+
+def test_every_command_line_can_be_parsed():
+    from typer.main import get_command
+
+    from moltc_vllm.cli import app
+
+    lines = re.findall(r"^\$ (moltc .*)$", "\n".join(blocks("console")), re.MULTILINE)
+    assert len(lines) > 15
+    for line in lines:
+        command, words = get_command(app), shlex.split(line, comments=True)
+        while hasattr(command, "commands"):
+            _, *words = words
+            command = command.commands[words[0]]
+        command.make_context(words[0], words[1:])
 
 
 def test_every_task_is_listed():

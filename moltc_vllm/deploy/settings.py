@@ -23,7 +23,7 @@ class Settings(BaseModel):
         watch_s: How often the engine is looked after. When it has died its replica leaves at once,
             and Ray starts another one.
         metrics_s: How often the counters of molecules go to Ray's exporter; 0: never.
-        max_body_mb: Larger requests are refused (413).
+        max_body_mb: Larger requests are refused (413); Serve's proxy lets through 64 MB at most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

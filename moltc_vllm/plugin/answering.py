@@ -6,6 +6,7 @@ which requests it needs next, takes their outputs, and goes on until it has an a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,6 +127,8 @@ class Interviewer:
 
     def answer(self, task: Task, found: Found) -> Answer:
         """The typed answer in a generated text."""
+        if any(map(math.isnan, found.logprobs)):  # half precision, on a molecule out of range
+            return task.failed("error", "the model's probabilities are not numbers")
         if found.scored and interval_scale(task, self.tokenizer) is not None:
             token, logprob = found.token_ids[-1], found.logprobs[-1]
             return read_interval(task, self.tokenizer, token, logprob, found.likely)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import time
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -17,6 +17,8 @@ from moltc_vllm.tasks import Answer
 from moltc_vllm.tasks.engine import Pair
 
 _AWAY = frozenset({429, 500, 502, 503, 504})  # 500: of HAProxy, whose server has gone
+
+_LONGEST_S = 120.0
 
 
 class ServerError(RuntimeError):
@@ -35,7 +37,9 @@ class HttpEngine:
         beams: Answers are searched with so many beams; 1: greedily.
         score: Ask only what there is to decide: labels and intervals, without the model's words.
         in_flight: Batches that are on their way at once, so that the server never waits for one.
-        waits_s: Before each further attempt, where the server cannot be reached or is overloaded.
+        waits_s: Before each further attempt, where the server cannot be reached or is overloaded,
+            or longer if it says so (``Retry-After``). By default minutes: a replica that died takes
+            them to come again.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class HttpEngine:
         beams: int = 1,
         score: bool = False,
         in_flight: int = 4,
-        waits_s: Sequence[float] = (1.0, 4.0, 16.0),
+        waits_s: Sequence[float] = (1.0, 4.0, 16.0, 30.0, 60.0, 60.0, 60.0),
     ) -> None:
         key = api_key or os.environ.get("OPENAI_API_KEY")
         self.model = model
@@ -110,6 +114,7 @@ class HttpEngine:
         """
         source = iter(pairs)
         waiting: dict[Future[list[Answer]], list[Pair]] = {}
+        over = threading.Event()
         with ThreadPoolExecutor(self.in_flight, thread_name_prefix="moltc-http") as pool:
             try:
                 while True:
@@ -117,17 +122,20 @@ class HttpEngine:
                         batch = list(itertools.islice(source, self.batch))
                         if not batch:
                             break
-                        waiting[pool.submit(self._ask, task, batch, question)] = batch
+                        waiting[pool.submit(self._ask, task, batch, question, over)] = batch
                     if not waiting:
                         return
                     answered, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in answered:
                         yield from zip(waiting.pop(future), future.result(), strict=True)
             finally:
+                over.set()
                 for future in waiting:  # the caller stopped early, or a batch was refused
                     future.cancel()
 
-    def _ask(self, task: str, batch: list[Pair], question: str | None) -> list[Answer]:
+    def _ask(
+        self, task: str, batch: list[Pair], question: str | None, over: threading.Event
+    ) -> list[Answer]:
         """The answers to a batch, in its order."""
         body: dict[str, Any] = {"task": task, "pairs": [list(pair.molecules) for pair in batch]}
         optional = {
@@ -138,7 +146,7 @@ class HttpEngine:
         }
         body |= {name: value for name, value in optional.items() if value is not None}
         # Batches with the same first molecule belong to the same replica, if there are several.
-        response = self._post(body, {HEADER: affinity_key(batch[0].molecules[0])})
+        response = self._post(body, {HEADER: affinity_key(batch[0].molecules[0])}, over)
         if response.is_error:
             raise ServerError(_message(response))
         with _understood():
@@ -147,17 +155,21 @@ class HttpEngine:
             raise ServerError(f"the server gave {len(answers)} answers to {len(batch)} pairs")
         return answers
 
-    def _post(self, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
-        """The server's response; a server that is away for a moment is asked again."""
+    def _post(
+        self, body: dict[str, Any], headers: dict[str, str], over: threading.Event
+    ) -> httpx.Response:
+        """The server's response; a server that is away for a while is asked again."""
         for wait_s in (*self._waits_s, None):
+            least_s = 0.0
             try:
                 response = self.client.post("/v1/interactions", json=body, headers=headers)
-                if response.status_code not in _AWAY or wait_s is None:
+                if response.status_code not in _AWAY or wait_s is None or over.is_set():
                     return response
+                least_s = _retry_after_s(response)
             except httpx.TransportError:
-                if wait_s is None:
+                if wait_s is None or over.is_set():
                     raise
-            time.sleep(wait_s)
+            over.wait(max(wait_s, least_s))
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -169,6 +181,12 @@ def _understood() -> Iterator[None]:
     except (ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ServerError(f"the server is of another kind or version: {reason}") from error
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """As the server wishes, within reason; dates, which the header may have, count as no wish."""
+    wish = response.headers.get("retry-after", "")
+    return min(float(wish), _LONGEST_S) if wish.isdecimal() else 0.0
 
 
 def _message(response: httpx.Response) -> str:

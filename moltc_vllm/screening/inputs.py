@@ -86,8 +86,8 @@ def find_column(name: str, columns: Sequence[str], wanted: str | None) -> int:
     Args:
         name: Of the file.
         columns: Of the table.
-        wanted: As the user named it; default: the only column, one called ``smiles`` in any case,
-            or the only one whose name has that in it.
+        wanted: As the user named it; default: the only column, the one called ``smiles`` (of
+            several, if in lower case: an SDF's own structures), or whose name has that in it.
 
     Raises:
         TableError: If there is none, or more than one could be meant.
@@ -98,11 +98,15 @@ def find_column(name: str, columns: Sequence[str], wanted: str | None) -> int:
         return list(columns).index(wanted)
     if len(columns) == 1:
         return 0
-    for is_meant in (lambda one: one.lower() == SMILES, lambda one: SMILES in one.lower()):
+    for is_meant in (
+        lambda one: one.lower() == SMILES,
+        lambda one: one == SMILES,
+        lambda one: SMILES in one.lower(),
+    ):
         found = [place for place, one in enumerate(columns) if is_meant(one)]
         if len(found) == 1:
             return found[0]
     raise TableError(
-        f"{name}: which column has the molecules is not clear, name it; there are "
+        f"{name}: which column has the molecules is not clear, name it with --columns; there are "
         f"{', '.join(columns)}"
     )

@@ -37,6 +37,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ManifestError(f"{folder} is being written by another process") from None
+        for unfinished in folder.glob(".*.partial"):  # by a process that was killed
+            unfinished.unlink(missing_ok=True)
         yield
 
 

@@ -219,9 +219,10 @@ def _delimited(path: Path, delimiter: str) -> Table:
     header = next(_from_header(path, delimiter), Record((), "it is empty"))
     if header.error is not None:
         raise TableError(f"{path.name} has no header: {header.error}")
-    columns = tuple(name.strip() for name in header.cells)
-    if not all(columns):
-        raise TableError(f"{path.name}: column {columns.index('') + 1} has no name")
+    # pandas writes its index under no name.
+    columns = tuple(
+        name.strip() or f"column_{place}" for place, name in enumerate(header.cells, start=1)
+    )
 
     def records() -> Iterator[Record]:
         for row in itertools.islice(_from_header(path, delimiter), 1, None):

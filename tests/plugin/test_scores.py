@@ -120,3 +120,18 @@ def test_what_is_not_held_to_a_grammar_is_generated(tiny):
 def test_scores_need_an_engine_that_tells_them(tiny):
     with pytest.raises(ValueError, match="--logprobs-mode processed_logprobs"):
         VllmEngine(tiny, score=True, logprobs_mode="raw_logprobs")
+
+
+def test_probabilities_that_are_no_numbers_are_an_error_of_their_pair():
+    from moltc_vllm.models.checkpoint import load_config, load_tokenizer
+    from moltc_vllm.plugin.answering import Interviewer
+    from moltc_vllm.plugin.inquiries import Found
+
+    folder, task = shipped_checkpoint(), get_task("solvation")
+    tokenizer = load_tokenizer(folder)
+    interviewer = Interviewer(load_config(folder), tokenizer, Settings(score=True))
+    (token, *_) = interval_scale(task, tokenizer).tokens.tolist()
+    likely = [(token, math.nan)]
+    answer = interviewer.answer(task, Found([token], [math.nan], False, likely, scored=True))
+    assert answer.status == "error"
+    assert answer.error == "the model's probabilities are not numbers"

@@ -37,6 +37,8 @@ def server():
             data = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(data)))
+            for name, value in made.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
 
@@ -49,7 +51,7 @@ def server():
 
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.lock, made.open, made.most_open = threading.Lock(), 0, 0
-    made.respond = lambda body: None
+    made.respond, made.headers = (lambda body: None), {}
     made.models = [{"id": "moltc-mini"}, {"id": "moltc-mini:ddi", "parent": "moltc-mini"}]
     made.url = f"http://127.0.0.1:{made.server_port}"
     thread = threading.Thread(target=made.serve_forever)
@@ -93,6 +95,30 @@ def test_a_server_that_is_away_for_a_moment(server):
     server.respond = lambda body: (503, {"error": {"message": "busy"}})
     with pytest.raises(ServerError, match="busy"):
         list(engine.submit("ddi", PAIRS))
+
+
+@pytest.mark.parametrize(("wish", "least_s"), [("1", 1.0), ("soon", 0.0), (None, 0.0)])
+def test_a_server_says_when_to_come_again(server, wish, least_s):
+    calls = count()
+    server.headers = {} if wish is None else {"retry-after": wish}
+    server.respond = lambda body: (429, {}) if next(calls) < 1 else None
+    engine = HttpEngine(server.url, in_flight=1, waits_s=(0,))
+    begin = time.monotonic()
+    assert len(list(engine.submit("ddi", PAIRS))) == 23
+    assert least_s <= time.monotonic() - begin < least_s + 0.9
+
+
+def test_nobody_waits_for_a_server_once_it_is_over(server):
+    """One batch is refused while others wait for minutes until they ask again."""
+    calls = count()
+    server.respond = lambda body: (
+        (503, {}) if next(calls) < 3 else (400, {"error": {"message": "unknown task"}})
+    )
+    engine = HttpEngine(server.url, batch=6, in_flight=4, waits_s=(100, 100))
+    begin = time.monotonic()
+    with pytest.raises(ServerError, match="unknown task"):
+        list(engine.submit("ddi", PAIRS))
+    assert time.monotonic() - begin < 20
 
 
 def test_a_server_that_is_not_there():

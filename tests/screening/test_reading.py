@@ -136,11 +136,16 @@ def test_sdf(tmp_path):
     ]
 
 
+def test_an_index_that_pandas_wrote(tmp_path):
+    columns, found = rows(written(tmp_path, "a.csv", ",smiles,name\n0,C,methane\n1,O,water\n"))
+    assert columns == ("column_1", "smiles", "name")
+    assert found == [Record(("0", "C", "methane")), Record(("1", "O", "water"))]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("a.csv", "", "a.csv has no header: it is empty"),
-        ("a.csv", "smiles,,name\nC,1,2\n", "a.csv: column 2 has no name"),
         ("a.csv", "smiles,smiles\nC,C\n", "a.csv has more than one column 'smiles'"),
         ("a.csv", "smiles,name\nC,x\n".encode("utf-16"), "a.csv is UTF-16 text"),
         ("a.csv.gz", b"\x1f\x8bnothing", "a.csv.gz cannot be read: "),

@@ -13,6 +13,7 @@ import pyarrow.parquet as pa_parquet
 import pytest
 
 from moltc_vllm.screening.finish import finish
+from moltc_vllm.screening.inputs import find_column
 from moltc_vllm.screening.manifest import ManifestError, locked
 from moltc_vllm.screening.parts import part_path
 from moltc_vllm.screening.prepare import Wish, prepare
@@ -250,6 +251,13 @@ def test_which_columns_is_asked(tmp_path):
     wish = Wish("ddi", tmp_path / "out", pairs=tmp_path / "pairs.csv")
     with pytest.raises(TableError, match="which two columns have the molecules is not clear"):
         prepare(wish, MODEL)
+
+
+def test_an_sdfs_own_structures_are_meant_beside_a_field_of_that_name():
+    assert find_column("a.sdf", ("smiles", "name", "SMILES"), None) == 0
+    assert find_column("a.csv", ("id", "SMILES"), None) == 1
+    with pytest.raises(TableError, match="name it with --columns; there are SMILES, Smiles"):
+        find_column("a.csv", ("SMILES", "Smiles"), None)
 
 
 def test_killed_at_any_moment(tmp_path, left, right):
