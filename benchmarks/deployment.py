@@ -87,6 +87,9 @@ def deployed(
         found = re.search(r"Ray is at (\S+)", log.read_text(errors="replace"))
         assert found is not None
         yield Deployed(f"http://127.0.0.1:{port}", found[1], process)
+    except BaseException:
+        print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
@@ -578,21 +581,16 @@ def _update(
     with Load(up.url) as load:
         time.sleep(5)
         begin = time.monotonic()
-        process = subprocess.Popen(
+        subprocess.run(
             [
-                *(sys.executable, "-m", "ray.serve.scripts", "run", "--address", up.address),
-                str(changed),
+                *(sys.executable, "-m", "ray.serve.scripts", "run", "--non-blocking"),
+                *("--address", up.address, str(changed)),
             ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            check=True,
         )
-        try:
-            _until(is_new, 400)
-            spent = time.monotonic() - begin
-            time.sleep(5)
-        finally:
-            process.kill()  # politely it would end Serve
-            process.wait()
+        _until(is_new, 400)
+        spent = time.monotonic() - begin
+        time.sleep(5)
     result = {"took_s": spent, "statuses": _counted(load.calls + load.streams, 0)}
     print("update", result, flush=True)
     return result
