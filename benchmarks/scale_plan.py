@@ -8,6 +8,7 @@ beside each; those of GPUs are data sheets times a share that is assumed and wri
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 PAIRS = 10**9
@@ -15,7 +16,9 @@ FIRST, SECOND = 10**3, 10**6  # so many molecules make so many pairs
 
 # Measured on two cores of this machine, see the README's tables and FINDINGS of each run.
 FEATURISE_S = 233e-6  # SMILES to canonical key and graph, one core: benchmarks/featurize.py
-HOST_S = 3.1e-3  # one pair through vLLM with a tiny model: scheduling and everything but arithmetic
+# One pair through vLLM with moltc-mini, whose arithmetic is a third of it: `benchmarks/screening.py
+# scale`. Prompts that have SMILES in them have to be tokenised as well.
+HOST_S = 1.0e-3
 PART_BYTES = 75  # of a row in Parquet: `moltc screen`, 1,000 pairs without further columns
 
 # galactica-1.3b with the published encoder.
@@ -112,7 +115,7 @@ def main() -> None:
         print(
             f"\nA GPU alone could answer {PAIRS / gpu:,.0f} pairs/s; one engine's host side "
             f"{PAIRS / host:,.0f}. **The host binds first**: "
-            f"{gpu / host:.0%} of the GPU is used by one engine; {host / gpu:.0f} engines on a GPU "
+            f"{gpu / host:.0%} of the GPU is used by one engine; {math.ceil(host / gpu)} engines on a GPU "
             "(each with a share of its memory) would fill it.\n"
         )
         print("| GPUs | one engine each | filled |\n|---:|---:|---:|")
