@@ -115,8 +115,8 @@ def main() -> None:
         print(
             f"\nA GPU alone could answer {PAIRS / gpu:,.0f} pairs/s; one engine's host side "
             f"{PAIRS / host:,.0f}. **The host binds first**: "
-            f"{gpu / host:.0%} of the GPU is used by one engine; {math.ceil(host / gpu)} engines on a GPU "
-            "(each with a share of its memory) would fill it.\n"
+            f"{gpu / host:.0%} of the GPU is used by one engine; {math.ceil(host / gpu)} engines "
+            "on a GPU (each with a share of its memory) would fill it.\n"
         )
         print("| GPUs | one engine each | filled |\n|---:|---:|---:|")
         for count in (1, 8, 64, 256):
