@@ -74,9 +74,7 @@ def open_engine(
 def describe_model(
     task: str, model: Path | None = None, endpoint: str | None = None
 ) -> dict[str, Any]:
-    """What tells a model from another one: its files, or a server's name of it.
-
-    A server that is given other weights under the same name cannot be told from what it was.
+    """What tells a model from another one: its files, or a server's name and weights.
 
     Args:
         task: That it is to be asked about.
@@ -93,7 +91,8 @@ def describe_model(
         from moltc_vllm.screening import HttpEngine
 
         server = HttpEngine(endpoint)
-        described, tasks = {"served": server.served()}, server.tasks()
+        described = {"served": server.served(), "weights": server.weights()}
+        tasks = server.tasks()
     else:
         from moltc_vllm.models.checkpoint import folder_checksum, load_config
         from moltc_vllm.shipped import shipped_checkpoint

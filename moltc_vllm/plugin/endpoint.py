@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from argparse import Namespace
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request
@@ -19,6 +20,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.utils import random_uuid
 from vllm.v1.engine.exceptions import EngineGenerateError
 
+from moltc_vllm.models.checkpoint import CheckpointError, weights_checksum
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.plugin.adapters import TaskAdapters
 from moltc_vllm.plugin.answering import Interviewer, Settings, check_beams, failure
@@ -94,10 +96,11 @@ async def interactions(request: InteractionsRequest, raw_request: Request) -> An
 
 @router.get("/v1/tasks")
 async def tasks(raw_request: Request) -> Any:
-    """The tasks this server answers."""
+    """The tasks this server answers, and a checksum of the weights that it does it with."""
     service: InteractionsService = raw_request.app.state.moltc_interactions
     return {
         "object": "list",
+        "weights": await service.weights(),
         "data": [
             {
                 "id": task.name,
@@ -122,6 +125,18 @@ class InteractionsService:
         self.models = models  # vLLM's table of served names and adapters
         self.config: MoltcConfig = engine.model_config.hf_config
         self.adapters = TaskAdapters(models, self.config)
+        self._weights: asyncio.Task[str | None] | None = None
+
+    async def weights(self) -> str | None:
+        """See `moltc_vllm.models.checkpoint.weights_checksum`; ``None``, if it has no folder here.
+
+        Computed when somebody asks for the first time: a card has it, other weights are read once.
+        """
+        if self._weights is None:
+            folder = Path(self.engine.model_config.model)
+            checksum = asyncio.to_thread(_checksum, folder)
+            self._weights = asyncio.get_running_loop().create_task(checksum)
+        return await asyncio.shield(self._weights)
 
     async def answer(self, request: InteractionsRequest) -> InteractionsResponse:
         """Answer all pairs of a request.
@@ -262,6 +277,13 @@ class InteractionsService:
         if adapter is None:
             raise VLLMNotFoundError(f"The model `{name}` does not exist.")
         return name, adapter
+
+
+def _checksum(folder: Path) -> str | None:
+    try:
+        return weights_checksum(folder) if folder.is_dir() else None
+    except (CheckpointError, OSError):
+        return None
 
 
 class InteractionsPlugin:

@@ -96,12 +96,26 @@ class HttpEngine:
         """
         return [one["id"] for one in self._listed("tasks")]
 
+    def weights(self) -> str | None:
+        """A checksum of the weights, if the server tells one.
+
+        Raises:
+            ServerError: If it is another kind of server.
+        """
+        with _understood():
+            found = self._got("tasks").get("weights")
+        return None if found is None else str(found)
+
     def _listed(self, what: str) -> list[dict[str, Any]]:
+        with _understood():
+            return [{**one, "id": str(one["id"])} for one in self._got(what)["data"]]
+
+    def _got(self, what: str) -> dict[str, Any]:
         response = self.client.get(f"/v1/{what}")
         if response.is_error:
             raise ServerError(_message(response))
-        with _understood():
-            return [{**one, "id": str(one["id"])} for one in response.json()["data"]]
+        content: dict[str, Any] = response.json()
+        return content
 
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None

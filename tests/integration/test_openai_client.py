@@ -1,9 +1,11 @@
 """The real ``openai`` client against the real server."""
 
 import math
+import re
 
 import pytest
 
+from moltc_vllm.screening import HttpEngine
 from moltc_vllm.tasks import TASKS, get_task
 from tests.molecules import DRUGS
 from tests.server import MODEL
@@ -37,10 +39,14 @@ def said(server, content, **options) -> str:
 
 def test_models_and_tasks_are_listed(server):
     assert [model.id for model in server.openai.models.list()] == [MODEL]
-    tasks = {task["id"]: task for task in server.http.get("/v1/tasks").json()["data"]}
+    listed = server.http.get("/v1/tasks").json()
+    tasks = {task["id"]: task for task in listed["data"]}
     assert tasks["solvation"]["unit"] == "kcal/mol"
     assert tasks["solvation"]["roles"] == ["solute", "solvent"]
     assert len(tasks) == len(TASKS)
+    # Of the weights: a screen that goes on with others is refused.
+    assert re.fullmatch("[0-9a-f]{64}", listed["weights"])
+    assert HttpEngine(server.url).weights() == listed["weights"]
 
 
 def test_all_ways_of_naming_molecules_are_one(server):

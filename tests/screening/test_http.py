@@ -9,6 +9,7 @@ from itertools import count
 import httpx
 import pytest
 
+from moltc_vllm.engines import describe_model
 from moltc_vllm.screening import HttpEngine, ServerError
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
@@ -31,7 +32,7 @@ def server():
             self.reply(status, content)
 
         def do_GET(self):
-            self.reply(200, {"data": made.models})
+            self.reply(200, {"data": made.models, "weights": made.weights})
 
         def reply(self, status, content):
             data = json.dumps(content).encode()
@@ -53,6 +54,7 @@ def server():
     made.lock, made.open, made.most_open = threading.Lock(), 0, 0
     made.respond, made.headers = (lambda body: None), {}
     made.models = [{"id": "moltc-mini"}, {"id": "moltc-mini:ddi", "parent": "moltc-mini"}]
+    made.weights = None
     made.url = f"http://127.0.0.1:{made.server_port}"
     thread = threading.Thread(target=made.serve_forever)
     thread.start()
@@ -148,3 +150,12 @@ def test_the_model_that_answers(server):
     server.models.append({"id": "second"})
     with pytest.raises(ServerError, match="name one of the models: moltc-mini, second"):
         HttpEngine(server.url).served()
+
+
+def test_other_weights_under_the_same_name_are_another_model(server):
+    server.models = [{"id": "ddi"}]  # also its one task
+    assert describe_model("ddi", endpoint=server.url) == {"served": "ddi", "weights": None}
+    server.weights = "ab12"
+    assert describe_model("ddi", endpoint=server.url) == {"served": "ddi", "weights": "ab12"}
+    with pytest.raises(ValueError, match="does not answer 'solvation'"):
+        describe_model("solvation", endpoint=server.url)
