@@ -1,7 +1,6 @@
 """The commands `moltc data list`, `stats`, `build` and `check`."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -134,7 +133,12 @@ def test_without_a_folder_of_data(monkeypatch):
 def test_ctrl_c_leaves_nothing(tmp_path, small):
     command = [sys.executable, "-m", "moltc_vllm.cli", "data", "build", "out", "--pairs", "1000000"]
     with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and so would this child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         partial = tmp_path / ".out.partial"
         until = time.monotonic() + 120
