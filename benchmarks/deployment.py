@@ -411,7 +411,9 @@ def joined(address: str) -> Iterator[Callable[[], int]]:
     import ray
     from ray import serve
 
-    ray.init(address=address, namespace="serve", log_to_driver=False)
+    from moltc_vllm.deploy.joining import join
+
+    join(address, namespace="serve")
 
     def running() -> int:
         deployment = serve.status().applications["moltc"].deployments["moltc"]

@@ -154,12 +154,10 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
         hf_processor_mm_kwargs: Mapping[str, object],
         out_mm_kwargs: MultiModalKwargsItems,
     ) -> Sequence[PromptUpdate]:
-        config = self.info.get_hf_config()
-        placeholder = config.molecule_token_id
         return [
             PromptReplacement(
                 modality=MODALITY,
-                target=[placeholder],
-                replacement=[placeholder] * config.qformer_config.num_queries,
+                target=[self._placeholder],
+                replacement=[self._placeholder] * self._queries,
             )
         ]

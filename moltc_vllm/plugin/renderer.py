@@ -103,11 +103,6 @@ class MoltcRenderer(HfRenderer):
         ids = self._token_ids(text, tuple(sorted(params.get_encode_kwargs().items())))
         return self._build_tokens_prompt(ids, prompt)
 
-    def clear_mm_cache(self) -> None:
-        """Forget processed molecules."""
-        super().clear_mm_cache()
-        self.get_mm_processor().forget()
-
     @cached_property
     def _token_ids(self) -> Callable[[str, tuple[tuple[str, Any], ...]], Sequence[int]]:
         tokenizer = self.get_tokenizer()
@@ -238,6 +233,11 @@ class MoltcRenderer(HfRenderer):
     # with a molecule goes without; when it gets there first (the other is streamed), or the first
     # was refused after it had been rendered, the engine fails it, and the client gets a 500. What
     # was packed once is kept all the same, in this process only.
+
+    def clear_mm_cache(self) -> None:
+        """Forget processed molecules."""
+        super().clear_mm_cache()
+        self.get_mm_processor().forget()
 
     # And a molecule has the same name in all requests: without caches vLLM would give it a new one
     # in each, and encode it again.
