@@ -6,6 +6,8 @@
     python benchmarks/screening.py score --json score.json     # scored against generated answers
     python benchmarks/screening.py loop --json loop.json       # vLLM against a loop of batches
 
+On a GPU: `--device cuda --dtype bfloat16 --gpu-memory 0.4`, for several engines share it.
+
 `memory` answers at once, without a model: what grows with the number of pairs is the screen's own.
 `score` and `loop` alternate two ways of answering the same pairs, new ones in each round, and quote
 the median of the rounds' ratios. Memory is that of all processes, pages that they share counted
@@ -250,13 +252,20 @@ def compared(rates: Rounds) -> dict[str, Any]:
     return {"pairs_per_s": medians, "ratio": statistics.median(ratios), "ratios": ratios}
 
 
+def engine_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What vLLM is told besides the model."""
+    given = {"dtype": options.dtype, "gpu_memory_utilization": options.gpu_memory}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def score(options: argparse.Namespace) -> dict[str, Any]:
     """Scored answers against generated ones: speed, and whether they say the same."""
     from moltc_vllm.plugin.engine import VllmEngine
 
+    settings = engine_settings(options)
     ways = {
-        "generated": lambda: VllmEngine(options.model),
-        "scored": lambda: VllmEngine(options.model, score=True),
+        "generated": lambda: VllmEngine(options.model, **settings),
+        "scored": lambda: VllmEngine(options.model, score=True, **settings),
     }
     rates, answers = alternated(ways, options, (20, 25))
     both = [
@@ -289,17 +298,15 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
 
 def loop(options: argparse.Namespace) -> dict[str, Any]:
     """Padded batches one after the other, of `transformers` and of our reference, against vLLM."""
-    from moltc_vllm.models.engine import TorchEngine
+    import torch
+
+    from moltc_vllm.models.engine import Generated, TorchEngine
     from moltc_vllm.plugin.engine import VllmEngine
 
     class Transformers(TorchEngine):
         """As scripts do it: encode the batch's molecules, generate, read the text."""
 
         def _generate(self, task: Any, inputs: dict[str, Any], limits: Any) -> list[Any]:
-            import torch
-
-            from moltc_vllm.models.engine import Generated
-
             model, mask = self.model, inputs["attention_mask"]
             with torch.inference_mode():
                 embeds = model.embed(inputs["input_ids"], inputs["molecules"], inputs["projector"])
@@ -315,10 +322,17 @@ def loop(options: argparse.Namespace) -> dict[str, Any]:
             rows = [[one for one in row if one not in ends] for row in out.tolist()]
             return [Generated(row, [0.0] * len(row)) for row in rows]
 
+    def opened(kind: type[TorchEngine], **settings: Any) -> TorchEngine:
+        engine = kind(options.model, batch=options.batch, device=options.device, **settings)
+        if options.dtype:
+            engine.model.to(getattr(torch, options.dtype))
+        return engine
+
+    settings = engine_settings(options)
     ways: dict[str, Callable[[], Engine]] = {
-        "transformers": lambda: Transformers(options.model, batch=32, constrained=False),
-        "torch": lambda: TorchEngine(options.model, batch=32),
-        "vllm": lambda: VllmEngine(options.model, score=True),
+        "transformers": lambda: opened(Transformers, constrained=False),
+        "torch": lambda: opened(TorchEngine),
+        "vllm": lambda: VllmEngine(options.model, score=True, **settings),
     }
     rates, _ = alternated(ways, options, (50, 40))
     return {
@@ -338,6 +352,10 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=50, help="drugs")
     parser.add_argument("--second", type=int, default=2_000, help="library molecules")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=32, help="of the loop")
+    parser.add_argument("--device", default="cpu", help="of the loop")
+    parser.add_argument("--dtype", help="of all engines; default: each one's own")
+    parser.add_argument("--gpu-memory", type=float, help="share of it that a vLLM engine takes")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     add_json_option(parser)

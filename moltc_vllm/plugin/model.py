@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
+from moltc_vllm.chem import packed_of
 from moltc_vllm.models.batch import BatchMolGraph, split_by_atoms
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder
@@ -202,7 +203,22 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         self.encoded.clear()
         if self.shared is not None:
             self.shared.use(self.molecule_encoder.state_dict())
+        if self.molecule_encoder.qformer.queries.is_cuda:
+            self.use_each_kernel()
         return loaded
+
+    @torch.inference_mode()
+    def use_each_kernel(self) -> None:
+        """Encode a molecule of each size that has kernels of its own: Triton compiles them then.
+
+        Else it would while a user waits: vLLM's memory profile has only the largest molecules.
+        """
+        from moltc_kernels.gin_stack.fused import TILE_ATOMS, Tiles  # needs Triton
+
+        device = self.molecule_encoder.qformer.queries.device
+        for tiles in get_args(Tiles):
+            chain = packed_of("C" * (tiles * TILE_ATOMS))
+            self.molecule_encoder(BatchMolGraph.from_molecules([chain], device))
 
     def get_mm_mapping(self) -> MultiModelKeys:
         """Names of the parts, for LoRA."""

@@ -137,6 +137,19 @@ def test_molecules_of_a_step_that_are_known_in_part(llm, monkeypatch):
     assert not torch.allclose(alone[0], alone[1])
 
 
+def test_small_molecules_are_encoded_before_users_wait_for_their_kernels(llm):
+    def used(model):
+        sizes = []
+        hook = model.molecule_encoder.register_forward_pre_hook(
+            lambda _, batches: sizes.append(len(batches[0].atoms))
+        )
+        model.use_each_kernel()
+        hook.remove()
+        return sizes
+
+    assert llm.apply_model(used) == [[32, 64]]  # one tile of the fused kernel, and two
+
+
 def test_inference_uses_folded_weights(llm):
     (folded,) = llm.apply_model(lambda model: model.molecule_encoder.graph_encoder._folded)
     assert folded is not None
