@@ -17,101 +17,30 @@ import asyncio
 import contextlib
 import itertools
 import json
-import random
-import re
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import psutil
 import pyarrow.parquet as pa_parquet
 import yaml
 from measuring import DATA, SETS, add_json_option, described, read_smiles, write_json
+from replicas import Deployed, deployed, engine_of, engines, joined, replicas, replicas_of, until
+from traffic import INTERACTIONS, NO_LIMIT, Load, counted, pairs_of
 
 from moltc_vllm.deploy.cluster import prepare_environment
-from moltc_vllm.plugin.server_process import ServerProcess, free_port
+from moltc_vllm.plugin.server_process import ServerProcess
 from moltc_vllm.shipped import shipped_checkpoint
 
 prepare_environment()  # before anything imports Ray
-
-CONFIGS = Path(__file__).parents[1] / "serve_configs"
-INTERACTIONS = "/v1/interactions"
-NO_LIMIT = httpx.Timeout(300.0)
-
-
-class Deployed(NamedTuple):
-    """``moltc deploy``, running."""
-
-    url: str
-    address: str  # of the Ray cluster
-    process: subprocess.Popen[bytes]
-
-
-@contextlib.contextmanager
-def deployed(
-    folder: Path,
-    name: str,
-    options: argparse.Namespace,
-    change: Callable[[Any], None],
-    *more: str,
-) -> Iterator[Deployed]:
-    """A configuration of ours, changed, on a cluster of its own."""
-    content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    application = content["applications"][0]
-    application["args"]["model"] = str(options.model)
-    application["args"]["flags"]["served-model-name"] = "moltc"
-    change(application)
-    port = free_port()
-    path, log = folder / f"{name}-{port}.yaml", folder / f"{name}-{port}.log"
-    path.write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "moltc_vllm.cli", "deploy", str(path), "--port", str(port)]
-    begin = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--cpus", "8", *more], stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        _until(lambda: b"replicas answer" in log.read_bytes() or process.poll() is not None, 600)
-        if process.poll() is not None:
-            raise SystemExit(log.read_text(errors="replace")[-2000:])
-        print(f"{name}: up after {time.monotonic() - begin:.0f} s", flush=True)
-        found = re.search(r"Ray is at (\S+)", log.read_text(errors="replace"))
-        assert found is not None
-        yield Deployed(f"http://127.0.0.1:{port}", found[1], process)
-    except BaseException:
-        print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
-        raise
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
-def replicas(count: int) -> Callable[[Any], None]:
-    """So many of them."""
-
-    def change(application: Any) -> None:
-        application["deployments"][0]["num_replicas"] = count
-
-    return change
-
-
-def pairs_of(first: int, second: int, seed: int = 0) -> list[tuple[str, str]]:
-    """A product of drugs and library molecules."""
-    rng = random.Random(seed)
-    chosen = [
-        rng.sample(list(itertools.islice(read_smiles(DATA / SETS[name]), 2_000)), most)
-        for name, most in (("approved", first), ("zinc250k", second))
-    ]
-    return list(itertools.product(*chosen))
 
 
 async def latencies(url: str, bodies: list[dict[str, Any]], clients: int) -> list[float]:
@@ -255,125 +184,6 @@ def counters(url: str) -> dict[str, float]:
     }
 
 
-class Result(NamedTuple):
-    """One request."""
-
-    begin: float
-    end: float
-    status: str
-
-
-class Load:
-    """Clients that ask without a pause, without trying again, and count what they get.
-
-    Args:
-        url: Of the server.
-        callers: Clients that wait for a whole answer.
-        streams: Clients that read a stream.
-        size: Pairs of a caller's request.
-        **more: Fields of it.
-    """
-
-    def __init__(
-        self, url: str, callers: int = 4, streams: int = 2, size: int = 5, **more: Any
-    ) -> None:
-        self._size, self._more = size, more
-        self._url = url
-        self._over = threading.Event()
-        self.calls: list[Result] = []
-        self.streams: list[Result] = []
-        self._threads = [
-            *(threading.Thread(target=self._call, args=(number,)) for number in range(callers)),
-            *(threading.Thread(target=self._stream, args=(number,)) for number in range(streams)),
-        ]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _call(self, number: int) -> None:
-        pairs = pairs_of(20, 20, seed=number)
-        with httpx.Client(base_url=self._url, timeout=NO_LIMIT) as client:
-            while not self._over.is_set():
-                some = random.sample(pairs, self._size)
-                body = {"task": "solvation", "pairs": some, **self._more}
-                begin = time.monotonic()
-                status = _status(client, body)
-                self.calls.append(Result(begin, time.monotonic(), status))
-
-    def _stream(self, number: int) -> None:
-        pairs = pairs_of(20, 20, seed=100 + number)
-        with httpx.Client(base_url=self._url, timeout=NO_LIMIT) as client:
-            while not self._over.is_set():
-                first, second = random.choice(pairs)
-                content = [
-                    {"type": "molecule", "molecule": {"smiles": first}},
-                    {"type": "molecule", "molecule": {"smiles": second}},
-                    {"type": "text", "text": "What is the solvation free energy?"},
-                ]
-                body = {
-                    "model": "moltc",
-                    "messages": [{"role": "user", "content": content}],
-                    "task": "solvation",
-                    "stream": True,
-                    "max_tokens": 32,
-                }
-                begin = time.monotonic()
-                status = _stream_status(client, body)
-                self.streams.append(Result(begin, time.monotonic(), status))
-
-
-def _status(client: httpx.Client, body: dict[str, Any]) -> str:
-    try:
-        return str(client.post(INTERACTIONS, json=body).status_code)
-    except httpx.HTTPError as error:
-        return type(error).__name__
-
-
-def _stream_status(client: httpx.Client, body: dict[str, Any]) -> str:
-    try:
-        with client.stream("POST", "/v1/chat/completions", json=body) as response:
-            last = ""
-            for line in response.iter_lines():
-                last = line or last
-            if response.status_code != 200:
-                return str(response.status_code)
-            return "200" if last == "data: [DONE]" else "cut off"
-    except httpx.HTTPError as error:
-        return type(error).__name__
-
-
-def replicas_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The replicas' processes."""
-    found = []
-    for one in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it ends while it is looked at
-            if "ServeReplica:moltc" in " ".join(one.cmdline()[:1]):
-                found.append(one)
-    return found
-
-
-def engines(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Engines that are up: those that have a worker."""
-    found = []
-    for replica in replicas_of(process):
-        with contextlib.suppress(psutil.Error, StopIteration):
-            engine = engine_of(replica)
-            found += [engine] if engine.children() else []
-    return found
-
-
-def engine_of(replica: psutil.Process) -> psutil.Process:
-    """The engine's process."""
-    return next(one for one in replica.children() if "EngineCore" in " ".join(one.cmdline()[:1]))
-
-
 def kills(options: argparse.Namespace) -> dict[str, Any]:
     """Under load: -9 to one replica's engine, later to one replica."""
     result: dict[str, Any] = {}
@@ -390,52 +200,19 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
                 killed = engine_of(victim) if what == "engine" else victim
                 begin = time.monotonic()
                 killed.send_signal(signal.SIGKILL)
-                _until(lambda victim=victim: not victim.is_running(), 60)  # type: ignore[misc]
+                until(lambda victim=victim: not victim.is_running(), 60)  # type: ignore[misc]
                 gone_s = time.monotonic() - begin
-                _until(lambda: answering() == 2 and len(engines(up.process)) == 2, 300)
+                until(lambda: answering() == 2 and len(engines(up.process)) == 2, 300)
                 full_s = time.monotonic() - begin
                 time.sleep(10)
                 result[what] = {
                     "replica_gone_s": gone_s,
                     "full_capacity_s": full_s,
-                    "calls": _counted(load.calls, begin),
-                    "streams": _counted(load.streams, begin),
+                    "calls": counted(load.calls, begin),
+                    "streams": counted(load.streams, begin),
                 }
                 print(what, result[what], flush=True)
     return result
-
-
-@contextlib.contextmanager
-def joined(address: str) -> Iterator[Callable[[], int]]:
-    """Says how many replicas answer."""
-    import ray
-    from ray import serve
-
-    from moltc_vllm.deploy.joining import join
-
-    join(address, namespace="serve")
-
-    def running() -> int:
-        deployment = serve.status().applications["moltc"].deployments["moltc"]
-        return int(deployment.replica_states.get("RUNNING", 0))
-
-    try:
-        yield running
-    finally:
-        ray.shutdown()
-
-
-def _until(holds: Callable[[], bool], most_s: float) -> None:
-    end = time.monotonic() + most_s
-    while not holds():
-        if time.monotonic() > end:
-            raise SystemExit(f"not after {most_s:.0f} s")
-        time.sleep(0.1)
-
-
-def _counted(results: list[Result], begin: float) -> dict[str, int]:
-    """What became of those that were in flight then, and of all after them."""
-    return dict(Counter(one.status for one in list(results) if one.end >= begin))
 
 
 def life(options: argparse.Namespace) -> dict[str, Any]:
@@ -522,14 +299,14 @@ def _too_much(url: str) -> dict[str, Any]:
 def _scaling(up: Deployed, answering: Callable[[], int]) -> dict[str, Any]:
     begin = time.monotonic()
     with Load(up.url, callers=12) as much:
-        _until(lambda: answering() == 2, 300)
+        until(lambda: answering() == 2, 300)
         grown_s = time.monotonic() - begin
         time.sleep(5)
     # Too little for two, but nearly always something under way on both: requests take seconds.
     begin = time.monotonic()
     worked: dict[int, list[float]] = {}
     with Load(up.url, callers=3, streams=1, size=200, constrained=False, max_tokens=60) as little:
-        _until(lambda: answering() == 1, 300)
+        until(lambda: answering() == 1, 300)
         shrinking = time.monotonic()
         while len(found := engines(up.process)) == 2:
             for engine in found:
@@ -543,13 +320,13 @@ def _scaling(up: Deployed, answering: Callable[[], int]) -> dict[str, Any]:
     then = [one for one in little.calls + little.streams if one.begin < shrinking < one.end]
     result = {
         "two_after_s": grown_s,
-        "much": _counted(much.calls + much.streams, 0),
+        "much": counted(much.calls + much.streams, 0),
         "one_after_s": shrinking - begin,
         "gone_after_s": gone - shrinking,
         # It gets nothing new: this was for what it had begun.
         "worked_before_it_went_s": worked[left][-1] - worked[left][0],
         "in_flight_then": dict(Counter(one.status for one in then)),
-        "little": _counted(little.calls + little.streams, 0),
+        "little": counted(little.calls + little.streams, 0),
     }
     print("scaling", result, flush=True)
     return result
@@ -590,10 +367,10 @@ def _update(
             ],
             check=True,
         )
-        _until(is_new, 400)
+        until(is_new, 400)
         spent = time.monotonic() - begin
         time.sleep(5)
-    result = {"took_s": spent, "statuses": _counted(load.calls + load.streams, 0)}
+    result = {"took_s": spent, "statuses": counted(load.calls + load.streams, 0)}
     print("update", result, flush=True)
     return result
 
@@ -615,7 +392,7 @@ def offline(options: argparse.Namespace) -> dict[str, Any]:
         process = subprocess.Popen(
             [*base, "--out", str(folder / "ray"), "--engine", "ray", "--actors", "2"]
         )
-        _until(lambda: len(list((folder / "ray").glob("part-*.parquet"))) >= 4, 300)
+        until(lambda: len(list((folder / "ray").glob("part-*.parquet"))) >= 4, 300)
         actors = [
             one
             for one in psutil.Process(process.pid).children(recursive=True)
