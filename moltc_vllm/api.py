@@ -111,6 +111,7 @@ def screen(
     engine: EngineName | str | Engine | Maker = EngineName.vllm,
     part_rows: int = PART_ROWS,
     block: int = BLOCK,
+    retry_errors: bool = False,
 ) -> Screened:
     """Ask about every pair; what ``moltc screen`` does.
 
@@ -141,6 +142,7 @@ def screen(
             ``both_orders``; with ``out`` its ``model`` or ``endpoint`` has to be named, too.
         part_rows: Pairs of a part.
         block: Second molecules that are worked off together.
+        retry_errors: Ask again about pairs that ended in an error.
 
     Raises:
         ValueError: If something is missing, or does not go together; its subclasses are
@@ -179,6 +181,7 @@ def screen(
         text=text,
         part_rows=part_rows,
         block=block,
+        retry_errors=retry_errors,
     )
     folder_of = None if model is None else Path(model)
     ready = None if isinstance(engine, str) else engine

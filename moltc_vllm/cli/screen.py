@@ -116,6 +116,9 @@ def screen(
     block: Annotated[
         int, typer.Option(min=1, help="Second molecules that are worked off together.")
     ] = 1_024,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask again about pairs that ended in an error.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only say what it will take; answers about 1,000 pairs."),
@@ -174,6 +177,7 @@ def screen(
             text=text,
             part_rows=part_rows,
             block=block,
+            retry_errors=retry_errors,
         )
         if dry_run:
             wish = replace(wish, out=spare / "out")

@@ -149,6 +149,25 @@ def write_part(folder: Path, number: int, table: pa.Table, identity: str) -> Non
     marked = table.replace_schema_metadata({_IDENTITY: f"{identity} {number}"})
     with new_file(part_path(folder, number)) as partial:
         pa_parquet.write_table(marked, partial, compression="zstd")
+    _aside(folder, number).unlink(missing_ok=True)
+
+
+def put_aside(folder: Path, number: int) -> None:
+    """Let a part be made again; until it is, `rows_aside` has its rows."""
+    part_path(folder, number).replace(_aside(folder, number))
+
+
+def rows_aside(folder: Path, number: int, rows: int, identity: str) -> list[dict[str, Any]]:
+    """The rows of a part that was put aside; none if it was not."""
+    path = _aside(folder, number)
+    if not _is_whole(path, number, rows, identity):
+        return []
+    with pa_parquet.ParquetFile(path) as file:
+        return file.read(use_threads=False).to_pylist()
+
+
+def _aside(folder: Path, number: int) -> Path:
+    return folder / f".again-{number:06d}.parquet"
 
 
 def read_part(folder: Path, number: int) -> pa.Table:
@@ -159,8 +178,12 @@ def read_part(folder: Path, number: int) -> pa.Table:
 
 def is_written(folder: Path, number: int, rows: int, identity: str) -> bool:
     """Whether a part is there, whole, and of this very screen."""
+    return _is_whole(part_path(folder, number), number, rows, identity)
+
+
+def _is_whole(path: Path, number: int, rows: int, identity: str) -> bool:
     try:
-        with pa_parquet.ParquetFile(part_path(folder, number)) as file:
+        with pa_parquet.ParquetFile(path) as file:
             mark = (file.schema_arrow.metadata or {}).get(_IDENTITY)
             return file.metadata.num_rows == rows and mark == f"{identity} {number}".encode()
     except (OSError, pa.ArrowException):

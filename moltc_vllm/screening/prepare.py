@@ -51,6 +51,7 @@ class Wish:
         text: Keep the model's own words.
         part_rows: Pairs of a part.
         block: Second molecules that are worked off together.
+        retry_errors: Ask again about pairs that ended in an error.
     """
 
     task: str
@@ -67,6 +68,7 @@ class Wish:
     text: bool = False
     part_rows: int = PART_ROWS
     block: int = BLOCK
+    retry_errors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +133,20 @@ def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows
     if wish.order == "random":
         plan = Shuffled(plan, wish.seed)
     goes_on = open_manifest(wish.out, settings)  # last: what cannot be prepared is not begun
-    return Prepared(
-        Screen(
-            folder=wish.out,
-            task=task,
-            question=wish.question,
-            plan=plan if wish.limit is None else Limited(plan, wish.limit),
-            inputs=inputs,
-            layout=layout,
-            part_rows=wish.part_rows,
-            identity=identity_of(settings),
-        ),
-        goes_on,
+    screen = Screen(
+        folder=wish.out,
+        task=task,
+        question=wish.question,
+        plan=plan if wish.limit is None else Limited(plan, wish.limit),
+        inputs=inputs,
+        layout=layout,
+        part_rows=wish.part_rows,
+        identity=identity_of(settings),
     )
+    if wish.retry_errors:
+        with locked(wish.out):
+            screen.reopen()
+    return Prepared(screen, goes_on)
 
 
 def _files(wish: Wish) -> dict[str, Path]:

@@ -10,7 +10,17 @@ from typing import Protocol, runtime_checkable
 
 from moltc_vllm.screening.inputs import Inputs, UnreadRowError
 from moltc_vllm.screening.manifest import locked
-from moltc_vllm.screening.parts import Done, Layout, is_written, write_part
+from moltc_vllm.screening.parts import (
+    STATUS,
+    Done,
+    Layout,
+    answer_of,
+    is_written,
+    put_aside,
+    read_part,
+    rows_aside,
+    write_part,
+)
 from moltc_vllm.screening.plan import Plan, Todo
 from moltc_vllm.tasks import Answer, Task
 from moltc_vllm.tasks.engine import Engine, EngineError, Pair
@@ -107,6 +117,45 @@ class Screen:
             for part in (range(self.parts) if among is None else among)
             if not is_written(self.folder, part, self.size(part), self.identity)
         ]
+
+    def reopen(self) -> int:
+        """Let the parts be made again in which pairs ended in an error; how many these are.
+
+        Only such pairs are asked about then: all other rows are taken over. Rows that cannot be
+        read are no reason.
+        """
+        written = set(range(self.parts)) - set(self.missing())
+        again = [part for part in sorted(written) if self._has_failed(part)]
+        for part in again:
+            put_aside(self.folder, part)
+        return len(again)
+
+    def _has_failed(self, part: int) -> bool:
+        statuses = read_part(self.folder, part)[STATUS].to_pylist()
+        if "error" not in statuses:
+            return False
+        start = part * self.part_rows
+        todos = self.plan.places(start, start + self.size(part))
+        return any(
+            status == "error" and self._can_be_asked(todo)
+            for status, todo in zip(statuses, todos, strict=True)
+        )
+
+    def _can_be_asked(self, todo: Todo) -> bool:
+        try:
+            self.inputs.molecules(todo)
+        except UnreadRowError:
+            return False
+        return True
+
+    def answered(self, part: int) -> dict[int, Answer]:
+        """By its place in the part, what a part that is made again takes over."""
+        rows = rows_aside(self.folder, part, self.size(part), self.identity)
+        return {
+            place: answer_of(self.task, row)
+            for place, row in enumerate(rows)
+            if row[STATUS] != "error"
+        }
 
 
 def run(
@@ -229,11 +278,12 @@ class _Work:
             start = number * screen.part_rows
             begin = time.perf_counter()
             todos = list(screen.plan.places(start, start + screen.size(number)))
+            answered = screen.answered(number)
             progress.reading_s += time.perf_counter() - begin
             self._parts[number] = _Part(todos)
             for place, todo in enumerate(todos, start):
                 begin = time.perf_counter()
-                found = self._pair(place, todo)
+                found = answered.get(place - start) or self._pair(place, todo)
                 progress.reading_s += time.perf_counter() - begin
                 if isinstance(found, Answer):
                     self.take(place, found)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from moltc_vllm.cli import app
 from moltc_vllm.cli import screen as command
 from moltc_vllm.tasks.engine import EngineError
-from tests.screening.engines import HashEngine
+from tests.screening.engines import FailingEngine, HashEngine
 
 
 @pytest.fixture
@@ -56,6 +56,18 @@ def test_a_screen(engine, files):
     assert again.exit_code == 0
     assert len(engine.asked) == asked
     assert "all 6 rows are there" in again.stderr
+
+
+def test_errors_are_asked_again(monkeypatch, files):
+    engine = FailingEngine()
+    monkeypatch.setattr(command, "open_engine", lambda model, endpoint, name, score: engine)
+    assert "2 error" in product(files).stdout
+    engine.failing = False
+    assert "all 6 rows are there" in product(files).stderr
+    again = product(files, "--retry-errors")
+    assert "going on: 0 of 6 rows are there" in again.stderr
+    assert "6 rows: 4 ok, 2 bad_molecule" in again.stdout
+    assert engine.places[6:] == [0, 3]
 
 
 def test_json_and_strict(engine, files):

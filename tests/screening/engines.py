@@ -47,6 +47,20 @@ class HashEngine:
                 yield pair, answer_of(wanted, pair.molecules)
 
 
+class FailingEngine(HashEngine):
+    """Fails for every third pair, and remembers what it was asked."""
+
+    def __init__(self, failing=True):
+        super().__init__()
+        self.failing, self.places = failing, []
+
+    def submit(self, task, pairs, question=None):
+        for pair, answer in super().submit(task, pairs, question):
+            self.places.append(pair.row)
+            failed = self.failing and pair.row % 3 == 0
+            yield pair, get_task(task).failed("error", "too busy") if failed else answer
+
+
 if __name__ == "__main__":  # a screen to be killed: OUT LEFT RIGHT
     import sys
     from pathlib import Path

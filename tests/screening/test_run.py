@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
@@ -22,7 +23,7 @@ from moltc_vllm.screening.run import run
 from moltc_vllm.screening.summary import Ranking
 from moltc_vllm.tasks import PromptError, UnknownTaskError, get_task
 from moltc_vllm.tasks.engine import EngineError
-from tests.screening.engines import HashEngine, answer_of
+from tests.screening.engines import FailingEngine, HashEngine, answer_of
 
 MODEL = {"name": "hash"}
 LEFT = ["C" * n for n in range(1, 12)] + ["C1CC"]
@@ -66,6 +67,35 @@ def rows(prepared):
     screen = prepared.screen
     tables = [pa_parquet.read_table(part_path(screen.folder, n)) for n in range(screen.parts)]
     return pa.concat_tables(tables).to_pylist()
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("task", ["solvation", "ddi"])
+def test_errors_are_asked_again_and_nothing_else(tmp_path, left, right, task, interrupted):
+    wish = Wish(task, tmp_path / "straight", left=left, right=right, part_rows=10, block=4)
+    expected = rows(screened(wish)[0])
+    wish = replace(wish, out=tmp_path / "failing")
+    prepared, whole, _ = screened(wish, FailingEngine())
+    before = rows(prepared)
+    failed = {row["row"] for row in before if row["error"] == "too busy"}
+    assert whole
+    assert failed
+    again = FailingEngine(failing=False)
+    if interrupted:  # parts were put aside, and none was made; plainly gone on with
+        prepare(replace(wish, retry_errors=True), MODEL)
+        prepared, whole, watcher = screened(wish, again)
+    else:
+        prepared, whole, watcher = screened(replace(wish, retry_errors=True), again)
+    found = rows(prepared)
+    assert whole
+    assert found == expected
+    # Molecules that cannot be read are not asked about again, nor what was answered.
+    assert {found[place]["row"] for place in again.places} == failed
+    assert watcher.seen[-1][:2] == (len(expected), len(expected))
+    assert not list(prepared.screen.folder.glob(".again*"))
+    last = FailingEngine()
+    screened(replace(wish, retry_errors=True), last)
+    assert last.places == []
 
 
 def test_a_product(tmp_path, left, right):
