@@ -4,7 +4,7 @@ Median of CUDA-event times (`triton.testing.do_bench`), drug-like molecules of a
 published sizes. Each row is checked against float64 before it is timed; a wrong result is not
 timed. Long format, a row a measurement.
 
-    python benchmarks/kernels_gpu.py --csv kernels_gpu.csv
+    python -m benchmarks.kernels_gpu --csv kernels_gpu.csv
 """
 
 from __future__ import annotations

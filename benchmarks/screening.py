@@ -6,7 +6,8 @@
     python benchmarks/screening.py score --json score.json     # scored against generated answers
     python benchmarks/screening.py loop --json loop.json       # vLLM against a loop of batches
 
-On a GPU: `--device cuda --dtype bfloat16 --gpu-memory 0.4`, for several engines share it.
+`score` and `loop` on a GPU: `--device cuda --dtype bfloat16 --gpu-memory 0.4`, for several engines
+share it.
 
 `memory` answers at once, without a model: what grows with the number of pairs is the screen's own.
 `score` and `loop` alternate two ways of answering the same pairs, new ones in each round, and quote
@@ -354,8 +355,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=32, help="of the loop")
     parser.add_argument("--device", default="cpu", help="of the loop")
-    parser.add_argument("--dtype", help="of all engines; default: each one's own")
-    parser.add_argument("--gpu-memory", type=float, help="share of it that a vLLM engine takes")
+    parser.add_argument("--dtype", help="of `score` and `loop`; default: each engine's own")
+    parser.add_argument("--gpu-memory", type=float, help="share of an engine of `score` and `loop`")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     add_json_option(parser)

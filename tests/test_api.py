@@ -8,7 +8,7 @@ import pytest
 
 import moltc_vllm
 from moltc_vllm.screening.manifest import ManifestError
-from tests.screening.engines import HashEngine, answer_of
+from tests.screening.engines import FailingEngine, HashEngine, answer_of
 
 
 def test_two_lists():
@@ -65,6 +65,21 @@ def test_a_folder_is_gone_on_with(tmp_path, tiny, tiny_llama):
     assert (tmp_path / "out" / "report.html").is_file()
     with pytest.raises(ManifestError, match=r"another screen: model\.name"):
         moltc_vllm.screen("solvation", **{**options, "model": tiny_llama}, engine=HashEngine())
+
+
+def test_errors_are_asked_again(tmp_path, tiny):
+    engine = FailingEngine()
+    both = {"left": ["CCO", "CO", "CN"], "right": ["O", "CC"], "out": tmp_path / "out"}
+
+    def statuses(**more):
+        screened = moltc_vllm.screen("solvation", **both, engine=engine, model=tiny, **more)
+        return screened.to_arrow()["status"].to_pylist()
+
+    assert statuses().count("error") == 2
+    engine.failing = False
+    assert statuses().count("error") == 2
+    assert statuses(retry_errors=True) == ["ok"] * 6
+    assert engine.places[6:] == [0, 3]
 
 
 def test_a_true_engine(tiny):

@@ -308,7 +308,7 @@ def _run(
     if not missing:
         bars.tell(f"all {total:,} rows are there")
         return {}
-    before = total - sum(map(screen.size, missing))
+    before = total - sum(screen.open_rows(missing).values())
     if prepared.goes_on:
         bars.tell(f"going on: {before:,} of {total:,} rows are there")
     again = "run the same command again to go on"

@@ -106,14 +106,15 @@ class Cluster:
         missing: Sequence[int],
         flag: Path,
     ) -> Iterator[int]:
-        progress = Progress(len(screen.plan), len(screen.plan) - sum(map(screen.size, missing)))
+        rows = screen.open_rows(missing)
+        progress = Progress(len(screen.plan), len(screen.plan) - sum(rows.values()))
         watcher.at(progress)
         begin = time.perf_counter()
         results = self._results(screen, missing, flag)
         for result in _flagging(results, stop, flag):
             if not result["made"]:
                 continue
-            progress.done += screen.size(result["part"])
+            progress.done += rows[result["part"]]
             progress.failed += result["failed"]
             progress.waiting_s = time.perf_counter() - begin
             watcher.at(progress)

@@ -107,6 +107,7 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         if folder := settings.get(_SHARED_SETTING):
             size_mb = float(settings.get(_SHARED_SIZE, _SHARED_MB))
             self.shared = SharedMolecules(folder, size_mb)
+        self._kernels_used = False
         self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
 
     def embed_multimodal(self, **kwargs: Any) -> MultiModalEmbeddings:
@@ -121,6 +122,10 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         molecules = [receive(row) for row in kwargs[GRAPH]]
         identities = [one.identity for one in molecules]
         device = self.molecule_encoder.qformer.queries.device
+        if device.type == "cuda" and not self._kernels_used:
+            # In vLLM's memory profile, which has only the largest molecules, not while users wait.
+            self._kernels_used = True
+            self.use_each_kernel()
 
         encoded = runs = 0
 
@@ -203,16 +208,10 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         self.encoded.clear()
         if self.shared is not None:
             self.shared.use(self.molecule_encoder.state_dict())
-        if self.molecule_encoder.qformer.queries.is_cuda:
-            self.use_each_kernel()
         return loaded
 
-    @torch.inference_mode()
     def use_each_kernel(self) -> None:
-        """Encode a molecule of each size that has kernels of its own: Triton compiles them then.
-
-        Else it would while a user waits: vLLM's memory profile has only the largest molecules.
-        """
+        """Encode a molecule of each size that has kernels of its own: Triton compiles them then."""
         from moltc_kernels.gin_stack.fused import TILE_ATOMS, Tiles  # needs Triton
 
         device = self.molecule_encoder.qformer.queries.device

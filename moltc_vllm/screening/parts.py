@@ -149,25 +149,21 @@ def write_part(folder: Path, number: int, table: pa.Table, identity: str) -> Non
     marked = table.replace_schema_metadata({_IDENTITY: f"{identity} {number}"})
     with new_file(part_path(folder, number)) as partial:
         pa_parquet.write_table(marked, partial, compression="zstd")
-    _aside(folder, number).unlink(missing_ok=True)
+    _mark(folder, number).unlink(missing_ok=True)
 
 
-def put_aside(folder: Path, number: int) -> None:
-    """Let a part be made again; until it is, `rows_aside` has its rows."""
-    part_path(folder, number).replace(_aside(folder, number))
+def mark_again(folder: Path, number: int) -> None:
+    """Let a part be made again; until it is, it stays as it is."""
+    _mark(folder, number).touch()
 
 
-def rows_aside(folder: Path, number: int, rows: int, identity: str) -> list[dict[str, Any]]:
-    """The rows of a part that was put aside; none if it was not."""
-    path = _aside(folder, number)
-    if not _is_whole(path, number, rows, identity):
-        return []
-    with pa_parquet.ParquetFile(path) as file:
-        return file.read(use_threads=False).to_pylist()
+def is_marked(folder: Path, number: int) -> bool:
+    """Whether a part is to be made again."""
+    return _mark(folder, number).exists()
 
 
-def _aside(folder: Path, number: int) -> Path:
-    return folder / f".again-{number:06d}.parquet"
+def _mark(folder: Path, number: int) -> Path:
+    return folder / f".again-{number:06d}"
 
 
 def read_part(folder: Path, number: int) -> pa.Table:
@@ -176,14 +172,17 @@ def read_part(folder: Path, number: int) -> pa.Table:
         return file.read(use_threads=False).replace_schema_metadata()
 
 
+def read_statuses(folder: Path, number: int) -> list[str]:
+    """The status of each row of a part."""
+    with pa_parquet.ParquetFile(part_path(folder, number)) as file:
+        found: list[str] = file.read([STATUS], use_threads=False)[STATUS].to_pylist()
+        return found
+
+
 def is_written(folder: Path, number: int, rows: int, identity: str) -> bool:
     """Whether a part is there, whole, and of this very screen."""
-    return _is_whole(part_path(folder, number), number, rows, identity)
-
-
-def _is_whole(path: Path, number: int, rows: int, identity: str) -> bool:
     try:
-        with pa_parquet.ParquetFile(path) as file:
+        with pa_parquet.ParquetFile(part_path(folder, number)) as file:
             mark = (file.schema_arrow.metadata or {}).get(_IDENTITY)
             return file.metadata.num_rows == rows and mark == f"{identity} {number}".encode()
     except (OSError, pa.ArrowException):

@@ -145,7 +145,7 @@ def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows
     )
     if wish.retry_errors:
         with locked(wish.out):
-            screen.reopen()
+            screen.ask_again()
     return Prepared(screen, goes_on)
 
 

@@ -15,15 +15,19 @@ from moltc_vllm.screening.parts import (
     Done,
     Layout,
     answer_of,
+    is_marked,
     is_written,
-    put_aside,
+    mark_again,
     read_part,
-    rows_aside,
+    read_statuses,
     write_part,
 )
 from moltc_vllm.screening.plan import Plan, Todo
 from moltc_vllm.tasks import Answer, Task
 from moltc_vllm.tasks.engine import Engine, EngineError, Pair
+
+_FAILED = "error"
+"""Status of a pair that may have an answer if it is asked about again."""
 
 
 @dataclass(slots=True)
@@ -111,33 +115,54 @@ class Screen:
         return min(self.part_rows, len(self.plan) - part * self.part_rows)
 
     def missing(self, among: Iterable[int] | None = None) -> list[int]:
-        """Numbers of the parts that are still to be made, of all or of some."""
+        """Numbers of the parts that are to be made, of all or of some."""
         return [
             part
             for part in (range(self.parts) if among is None else among)
-            if not is_written(self.folder, part, self.size(part), self.identity)
+            if not self._is_written(part) or is_marked(self.folder, part)
         ]
 
-    def reopen(self) -> int:
-        """Let the parts be made again in which pairs ended in an error; how many these are.
+    def open_rows(self, missing: Iterable[int]) -> dict[int, int]:
+        """How many rows of each part that is to be made have no answer yet."""
+        return {
+            part: read_statuses(self.folder, part).count(_FAILED)
+            if self._is_written(part)
+            else self.size(part)
+            for part in missing
+        }
+
+    def ask_again(self) -> None:
+        """Let the parts be made again in which pairs ended in an error.
 
         Only such pairs are asked about then: all other rows are taken over. Rows that cannot be
         read are no reason.
         """
-        written = set(range(self.parts)) - set(self.missing())
-        again = [part for part in sorted(written) if self._has_failed(part)]
-        for part in again:
-            put_aside(self.folder, part)
-        return len(again)
+        for part in range(self.parts):
+            if self._is_written(part) and self._has_failed(part):
+                mark_again(self.folder, part)
+
+    def answered(self, part: int) -> dict[int, Answer]:
+        """By its place in the part, what one that is made again takes over."""
+        if not self._is_written(part):
+            return {}
+        rows = read_part(self.folder, part).to_pylist()
+        return {
+            place: answer_of(self.task, row)
+            for place, row in enumerate(rows)
+            if row[STATUS] != _FAILED
+        }
+
+    def _is_written(self, part: int) -> bool:
+        return is_written(self.folder, part, self.size(part), self.identity)
 
     def _has_failed(self, part: int) -> bool:
-        statuses = read_part(self.folder, part)[STATUS].to_pylist()
-        if "error" not in statuses:
+        statuses = read_statuses(self.folder, part)
+        if _FAILED not in statuses:
             return False
         start = part * self.part_rows
         todos = self.plan.places(start, start + self.size(part))
         return any(
-            status == "error" and self._can_be_asked(todo)
+            status == _FAILED and self._can_be_asked(todo)
             for status, todo in zip(statuses, todos, strict=True)
         )
 
@@ -147,15 +172,6 @@ class Screen:
         except UnreadRowError:
             return False
         return True
-
-    def answered(self, part: int) -> dict[int, Answer]:
-        """By its place in the part, what a part that is made again takes over."""
-        rows = rows_aside(self.folder, part, self.size(part), self.identity)
-        return {
-            place: answer_of(self.task, row)
-            for place, row in enumerate(rows)
-            if row[STATUS] != "error"
-        }
 
 
 def run(
@@ -227,7 +243,7 @@ def make_parts(
     missing: Sequence[int],
 ) -> Iterator[int]:
     """As `run`, step by step, in a folder that the caller has locked."""
-    work = _Work(screen, watcher, len(screen.plan) - sum(map(screen.size, missing)))
+    work = _Work(screen, watcher, len(screen.plan) - sum(screen.open_rows(missing).values()))
     answers = engine.submit(screen.task.name, work.pairs(missing, stop), screen.question)
     for pair, answer in work.waited_for(answers):
         work.take(pair.row, answer)
@@ -283,10 +299,11 @@ class _Work:
             self._parts[number] = _Part(todos)
             for place, todo in enumerate(todos, start):
                 begin = time.perf_counter()
-                found = answered.get(place - start) or self._pair(place, todo)
+                kept = answered.get(place - start)
+                found = kept or self._pair(place, todo)
                 progress.reading_s += time.perf_counter() - begin
                 if isinstance(found, Answer):
-                    self.take(place, found)
+                    self.take(place, found, new=kept is None)
                 else:
                     yield found
 
@@ -296,7 +313,7 @@ class _Work:
         except UnreadRowError as error:
             return self._screen.task.failed("error", str(error))
 
-    def take(self, place: int, answer: Answer) -> None:
+    def take(self, place: int, answer: Answer, *, new: bool = True) -> None:
         """An answer; the last one of a part writes it."""
         number, offset = divmod(place, self._screen.part_rows)
         part = self._parts.get(number)
@@ -304,8 +321,9 @@ class _Work:
             raise EngineError(f"the engine answered pair {place} twice, or was never asked it")
         part.answers[offset] = answer
         part.open -= 1
-        self._progress.done += 1
-        self._progress.failed += answer.status != "ok"
+        if new:
+            self._progress.done += 1
+            self._progress.failed += answer.status != "ok"
         if not part.open:
             begin = time.perf_counter()
             self._write(number)

@@ -1,5 +1,6 @@
 """Two real replicas behind Ray Serve (slow): the single server's tests, and what dies meanwhile."""
 
+import contextlib
 import os
 import random
 import signal
@@ -59,16 +60,21 @@ def until(holds, most_s):
 
 
 def named(process, name):
-    return [
-        one
-        for one in psutil.Process(process.pid).children(recursive=True)
-        if name in " ".join(one.cmdline()[:1])
-    ]
+    found = []
+    for one in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ends while it is looked at
+            if name in " ".join(one.cmdline()[:1]):
+                found.append(one)
+    return found
 
 
 def engines(process):
     """Engines that are up: those that have a worker."""
-    return [one for one in named(process, "EngineCore") if one.children()]
+    found = []
+    for one in named(process, "EngineCore"):
+        with contextlib.suppress(psutil.Error):
+            found += [one] if one.children() else []
+    return found
 
 
 @pytest.mark.slow

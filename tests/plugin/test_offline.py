@@ -143,8 +143,12 @@ def test_small_molecules_are_encoded_before_users_wait_for_their_kernels(llm):
         hook = model.molecule_encoder.register_forward_pre_hook(
             lambda _, batches: sizes.append(len(batches[0].atoms))
         )
-        model.use_each_kernel()
+        before = {name: one.clone() for name, one in model.molecule_encoder.state_dict().items()}
+        with torch.inference_mode():  # as vLLM's memory profile
+            model.use_each_kernel()
         hook.remove()
+        after = model.molecule_encoder.state_dict()
+        assert all(torch.equal(one, after[name]) for name, one in before.items())
         return sizes
 
     assert llm.apply_model(used) == [[32, 64]]  # one tile of the fused kernel, and two

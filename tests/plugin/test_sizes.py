@@ -54,5 +54,5 @@ def test_four_hundred_pairs(offline, tiny):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_parity_on_a_gpu(offline, tiny):
     llm = offline(tiny, dtype="float32", gpu_memory_utilization=0.3)
-    # vLLM's attention multiplies in tf32: on an H100 one token of these 960 was another one.
+    # vLLM's Triton attention multiplies in tf32: on an H100 the last token of a pair was another.
     compare(tiny, llm, drug_pairs(40), new_tokens=24, device="cuda", tie=0.02)

@@ -16,7 +16,7 @@ import pytest
 from moltc_vllm.screening.finish import finish
 from moltc_vllm.screening.inputs import find_column
 from moltc_vllm.screening.manifest import ManifestError, locked
-from moltc_vllm.screening.parts import part_path
+from moltc_vllm.screening.parts import mark_again, part_path
 from moltc_vllm.screening.prepare import Wish, prepare
 from moltc_vllm.screening.reading import TableError
 from moltc_vllm.screening.run import run
@@ -81,7 +81,7 @@ def test_errors_are_asked_again_and_nothing_else(tmp_path, left, right, task, in
     assert whole
     assert failed
     again = FailingEngine(failing=False)
-    if interrupted:  # parts were put aside, and none was made; plainly gone on with
+    if interrupted:  # nothing was made; plainly gone on with
         prepare(replace(wish, retry_errors=True), MODEL)
         prepared, whole, watcher = screened(wish, again)
     else:
@@ -92,10 +92,22 @@ def test_errors_are_asked_again_and_nothing_else(tmp_path, left, right, task, in
     # Molecules that cannot be read are not asked about again, nor what was answered.
     assert {found[place]["row"] for place in again.places} == failed
     assert watcher.seen[-1][:2] == (len(expected), len(expected))
-    assert not list(prepared.screen.folder.glob(".again*"))
     last = FailingEngine()
     screened(replace(wish, retry_errors=True), last)
     assert last.places == []
+    mark_again(prepared.screen.folder, 0)  # as if it was killed before it took the mark away
+    prepared, whole, _ = screened(wish, last)
+    assert whole
+    assert last.places == []
+    assert rows(prepared) == expected
+
+
+def test_until_errors_are_asked_again_all_rows_are_there(tmp_path, left, right):
+    wish = Wish("solvation", tmp_path / "out", left=left, right=right, part_rows=10, block=4)
+    before = rows(screened(wish, FailingEngine())[0])
+    with pytest.raises(ConnectionError):
+        screened(replace(wish, retry_errors=True), HashEngine(fails_after=0))
+    assert rows(prepare(wish, MODEL)) == before
 
 
 def test_a_product(tmp_path, left, right):
