@@ -160,4 +160,5 @@ def test_an_actor_that_is_killed_costs_no_row(tiny, files, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split("\n")[:2] == ["2 actors", "whole"]
+    said = ("2 actors", "whole")  # Ray may print there, too
+    assert tuple(one for one in done.stdout.splitlines() if one in said) == said
