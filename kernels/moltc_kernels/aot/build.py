@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,6 +21,7 @@ from triton.compiler import ASTSource
 
 from moltc_kernels.aot.configurations import Configuration, configurations
 from moltc_kernels.aot.devices import DEVICES
+from moltc_kernels.launch import TARGETS, Target
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class Statistics:
     """ptxas C7511 and its like: matrix instructions wait for one another."""
 
 
-def build_all(processes: int | None = None) -> dict[str, Statistics]:
-    """Compile every configuration, several at a time."""
-    names = list(configurations())
+def build_all(
+    targets: Sequence[Target] = TARGETS, processes: int | None = None
+) -> dict[str, Statistics]:
+    """Compile every configuration for some devices, several at a time."""
+    names = [name for name, one in configurations().items() if one.target in targets]
     # Not forked: torch's threads and LLVM do not survive it.
     with ProcessPoolExecutor(processes or os.cpu_count(), get_context("spawn")) as pool:
         return dict(zip(names, pool.map(_build_named, names, chunksize=4), strict=True))
