@@ -40,7 +40,6 @@ from moltc_vllm.models import create_checkpoint
 from moltc_vllm.tasks import get_task
 
 TASK = get_task("solvation")
-MOLECULE_TOKENS = 8
 
 
 def pair_prompt(pair: tuple[str, str]) -> dict[str, Any]:
@@ -48,9 +47,9 @@ def pair_prompt(pair: tuple[str, str]) -> dict[str, Any]:
     return {"prompt": TASK.prompt(pair), "multi_modal_data": {"molecule": list(pair)}}
 
 
-def text_prompt(pair: tuple[str, str]) -> dict[str, Any]:
+def text_prompt(pair: tuple[str, str], queries: int) -> dict[str, Any]:
     """The same text without molecules: other tags, one digit for every molecule token."""
-    text = TASK.prompt(pair).replace("<mol>", "0" * MOLECULE_TOKENS)
+    text = TASK.prompt(pair).replace("<mol>", "0" * queries)
     return {"prompt": text.replace("_I_SMILES]", "_SMILES]")}
 
 
@@ -85,6 +84,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.model is None:
             create_checkpoint(arguments.preset, model)
         llm = LLM(model=str(model), **engine_defaults())
+    queries = llm.model_config.hf_config.qformer_config.num_queries
     params = SamplingParams(temperature=0, max_tokens=arguments.new_tokens, ignore_eos=True)
     source = read_smiles(arguments.smiles)
     rounds = []
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         second = list(itertools.islice(source, arguments.second))
         pairs = list(itertools.product(first, second))
         molecules = [pair_prompt(pair) for pair in pairs]
-        texts = [text_prompt(pair) for pair in pairs]
+        texts = [text_prompt(pair, queries) for pair in pairs]
         measured: dict[str, Any] = {}
 
         def text_only(texts: list[dict[str, Any]] = texts) -> dict[str, float]:
