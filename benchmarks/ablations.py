@@ -31,14 +31,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from accuracy_table import read_results
-from measuring import DATA, described
+from common import DATA, described
 
-from moltc_vllm.data.rows import Row
-from moltc_vllm.data.sources import SOURCES
+from moltc_vllm.data.dataset import Row
+from moltc_vllm.data.datasets import DATASETS
 from moltc_vllm.data.splits import TEST, TRAIN, read_parts
-from moltc_vllm.models.engine import TorchEngine
 from moltc_vllm.models.presets import create_checkpoint
 from moltc_vllm.models.prompt import Prompt
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks import get_task
 from moltc_vllm.train.card import measure
 from moltc_vllm.train.examples import BLIND
@@ -127,7 +127,7 @@ def trained(variant: Variant, seed: int, folder: Path, arguments: argparse.Names
 def stated(checkpoint: Path, name: str, rows: Sequence[Row], *, blind: bool) -> list[float | None]:
     """The number in each answer's text; ``None`` where there is none."""
     engine = TorchEngine(checkpoint, constrained=False)
-    task = get_task(SOURCES[name].task)
+    task = get_task(DATASETS[name].task)
     found: list[float | None] = []
     for start in range(0, len(rows), 64):
         prompts = []

@@ -29,11 +29,11 @@ from typing import Any
 from accuracy_table import markdown, read_results, write_plot
 from baselines import chemprop_pairs, trivial
 from baselines.problem import SCORED, SPLITS, Problem, Solved, read_published, read_unseen
-from measuring import DATA, described
+from common import DATA, described
 
+from moltc_vllm.data.datasets import DATASETS, get_source
 from moltc_vllm.data.files import sha256
-from moltc_vllm.data.sources import SOURCES, get_source
-from moltc_vllm.evaluate import evaluate
+from moltc_vllm.evaluate.scoring import evaluate
 from moltc_vllm.models.checkpoint import weights_checksum
 from moltc_vllm.tasks import get_task
 
@@ -94,7 +94,7 @@ def _data_checksum(name: str, arguments: argparse.Namespace) -> str:
     alone = not learned_too(name, arguments) and not arguments.related
     if arguments.split == "published" and alone:
         return own
-    every = sorted({source.file for source in SOURCES.values()})
+    every = sorted({source.file for source in DATASETS.values()})
     text = json.dumps([own, *(sha256(arguments.folder / file) for file in every)])
     return hashlib.sha256(text.encode()).hexdigest()
 

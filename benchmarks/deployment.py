@@ -32,13 +32,13 @@ import httpx
 import psutil
 import pyarrow.parquet as pa_parquet
 import yaml
-from measuring import DATA, SETS, add_json_option, described, read_smiles, write_json
+from common import DATA, SETS, add_json_option, described, read_smiles, write_json
 from replicas import Deployed, deployed, engine_of, engines, joined, replicas, replicas_of, until
 from traffic import INTERACTIONS, NO_LIMIT, Load, counted, pairs_of
 
+from moltc_vllm.checkpoints.shipped import shipped_checkpoint
 from moltc_vllm.deploy.cluster import prepare_environment
-from moltc_vllm.plugin.server_process import ServerProcess
-from moltc_vllm.shipped import shipped_checkpoint
+from moltc_vllm.plugin.server.server_process import ServerProcess
 
 prepare_environment()  # before anything imports Ray
 
@@ -121,7 +121,7 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
 
 def affinity(options: argparse.Namespace) -> dict[str, Any]:
     """A product on two replicas: by molecule or anyhow, with encoded molecules shared or not."""
-    from moltc_vllm.screening.http import HttpEngine
+    from moltc_vllm.engines.http import HttpEngine
     from moltc_vllm.tasks.engine import Pair
 
     pairs = [Pair(row, pair) for row, pair in enumerate(pairs_of(50, 200))]
@@ -255,7 +255,7 @@ def _growing(application: Any) -> None:
 
 def _too_much(url: str) -> dict[str, Any]:
     """Clients that do not try again get an answer or a refusal; one that does gets all answers."""
-    from moltc_vllm.screening.http import HttpEngine
+    from moltc_vllm.engines.http import HttpEngine
     from moltc_vllm.tasks.engine import Pair
 
     pairs = pairs_of(20, 20)

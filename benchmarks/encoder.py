@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import DATA, SETS, add_json_option, described, read_smiles, write_json
-from published import (
+from common import DATA, SETS, add_json_option, described, read_smiles, write_json
+from pyg_reference import (
     PaddedQFormer,
     PaddedTokens,
     PublishedBatch,
@@ -36,7 +36,7 @@ from torch import Tensor
 
 from moltc_vllm.chem import MoleculeError, MolGraph, featurize, parse_smiles
 from moltc_vllm.models import BatchMolGraph, MoleculeEncoder, MoltcConfig
-from moltc_vllm.models.molecule_encoder import initialise_molecule_weights
+from moltc_vllm.models.molecule_encoder import initialize_molecule_weights
 from moltc_vllm.models.qformer import QFormer
 
 ROWS, MOLECULES = 512, 128  # passes of the floors
@@ -184,7 +184,7 @@ def random_encoder() -> MoleculeEncoder:
     """Published sizes, random weights, batch-norm statistics that do something."""
     torch.manual_seed(0)
     encoder = MoleculeEncoder(MoltcConfig()).eval()
-    initialise_molecule_weights(encoder)
+    initialize_molecule_weights(encoder)
     for layer in encoder.graph_encoder.layers:
         layer.norm.running_mean.normal_(std=0.1)
         layer.norm.running_var.uniform_(0.5, 2.0)

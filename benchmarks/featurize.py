@@ -24,8 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common import DATA, SETS, add_json_option, described, read_smiles, write_json
 from featurize_check import check_all
-from measuring import DATA, SETS, add_json_option, described, read_smiles, write_json
 from rdkit import Chem
 
 from moltc_vllm.chem import (
@@ -38,9 +38,9 @@ from moltc_vllm.chem import (
     packed_of,
     parse_smiles,
 )
-from moltc_vllm.chem.block import read_block
-from moltc_vllm.chem.fast.route import compiled_reader
-from moltc_vllm.chem.featurize_loops import featurize_plainly
+from moltc_vllm.chem.chunk import read_chunk
+from moltc_vllm.chem.fast.dispatch import compiled_reader
+from moltc_vllm.chem.featurize_loops import featurize_loops
 from moltc_vllm.chem.parse import clean_smiles, parse_for_graph
 from moltc_vllm.chem.rdkit_log import QuietLog
 
@@ -66,7 +66,7 @@ def one_by_one(chunk: list[str]) -> object:
 
 def library(chunk: list[str]) -> object:
     """As a library's block is read, taken apart into rows."""
-    return list(read_block(chunk, DEFAULT_LIMITS, canonical=False).rows())
+    return list(read_chunk(chunk, DEFAULT_LIMITS, canonical=False).rows())
 
 
 def whole_sanitising(chunk: list[str]) -> object:
@@ -76,7 +76,7 @@ def whole_sanitising(chunk: list[str]) -> object:
 
 def plain_loops(chunk: list[str]) -> object:
     """Loops over atoms and bonds in Python, CSR by numpy."""
-    return [pack(featurize_plainly(parse_smiles(smiles))) for smiles in chunk]
+    return [pack(featurize_loops(parse_smiles(smiles))) for smiles in chunk]
 
 
 def serving(chunk: list[str]) -> object:

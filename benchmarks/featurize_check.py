@@ -13,11 +13,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from measuring import read_smiles
+from common import read_smiles
 from rdkit import Chem
 
 from moltc_vllm.chem import MoleculeError, canonical_key
-from moltc_vllm.chem.fast.route import compiled_reader
+from moltc_vllm.chem.fast.dispatch import compiled_reader
 from moltc_vllm.chem.fast.self_test import difference
 from moltc_vllm.chem.rdkit_log import QuietLog
 

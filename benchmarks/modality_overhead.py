@@ -32,7 +32,7 @@ from moltc_vllm.plugin.launcher import engine_defaults, prepare_environment
 
 prepare_environment()
 
-from measuring import DATA, add_json_option, described, read_smiles, write_json
+from common import DATA, add_json_option, described, read_smiles, write_json
 from prometheus_client import REGISTRY
 from vllm import LLM, SamplingParams
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from moltc_vllm.plugin.server_process import free_port
+from moltc_vllm.plugin.server.server_process import free_port
 
 CONFIGS = Path(__file__).parents[1] / "serve_configs"
 

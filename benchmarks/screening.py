@@ -35,9 +35,9 @@ from typing import Any
 
 import psutil
 import pyarrow.parquet as pa_parquet
-from measuring import DATA, add_json_option, described, read_smiles, write_json
+from common import DATA, add_json_option, described, read_smiles, write_json
 
-from moltc_vllm.shipped import shipped_checkpoint
+from moltc_vllm.checkpoints.shipped import shipped_checkpoint
 from moltc_vllm.tasks import Answer, get_task
 from moltc_vllm.tasks.engine import Engine, Pair
 
@@ -134,9 +134,9 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
 
 def at_once(options: argparse.Namespace) -> dict[str, Any]:
     """One of the runs of `memory`."""
-    from moltc_vllm.screening.finish import finish
-    from moltc_vllm.screening.prepare import Wish, prepare
-    from moltc_vllm.screening.run import Unwatched, run
+    from moltc_vllm.screening.finalize import finalize
+    from moltc_vllm.screening.prepare import ScreenConfig, prepare
+    from moltc_vllm.screening.run import NullProgress, run
     from moltc_vllm.screening.summary import Ranking
 
     with tempfile.TemporaryDirectory() as name, Memory() as peak:
@@ -144,10 +144,12 @@ def at_once(options: argparse.Namespace) -> dict[str, Any]:
         write_libraries(folder, options.first, options.second)
         left, right = folder / "left.smi", folder / "right.smi"
         begin = time.perf_counter()
-        screen = prepare(Wish("solvation", folder / "out", left=left, right=right), {}).screen
-        assert run(screen, AtOnce(), Unwatched())
+        screen = prepare(
+            ScreenConfig("solvation", folder / "out", left=left, right=right), {}
+        ).screen
+        assert run(screen, AtOnce(), NullProgress())
         answered = time.perf_counter()
-        finish(screen, Ranking())
+        finalize(screen, Ranking())
         end = time.perf_counter()
     result = {"pairs": len(screen.plan), "peak_memory_bytes": peak.peak}
     result |= {"screen_s": answered - begin, "finish_s": end - answered}
@@ -261,7 +263,7 @@ def engine_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def score(options: argparse.Namespace) -> dict[str, Any]:
     """Scored answers against generated ones: speed, and whether they say the same."""
-    from moltc_vllm.plugin.engine import VllmEngine
+    from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 
     settings = engine_settings(options)
     ways = {
@@ -301,8 +303,8 @@ def loop(options: argparse.Namespace) -> dict[str, Any]:
     """Padded batches one after the other, of `transformers` and of our reference, against vLLM."""
     import torch
 
-    from moltc_vllm.models.engine import Generated, TorchEngine
-    from moltc_vllm.plugin.engine import VllmEngine
+    from moltc_vllm.models.torch_engine import Generated, TorchEngine
+    from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 
     class Transformers(TorchEngine):
         """As scripts do it: encode the batch's molecules, generate, read the text."""

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 import httpx
-from measuring import DATA, SETS, read_smiles
+from common import DATA, SETS, read_smiles
 
 INTERACTIONS = "/v1/interactions"
 NO_LIMIT = httpx.Timeout(300.0)

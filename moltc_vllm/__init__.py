@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moltc_vllm._version import __version__
+
 if TYPE_CHECKING:
     from moltc_vllm.api import screen
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "screen"]
 
 
 def __getattr__(name: str) -> Any:
-    """`screen`, when it is asked for: vLLM imports this package in every process."""
+    """Import the Python API on first use: vLLM imports this package in every process."""
     if name == "screen":
         from moltc_vllm.api import screen
 

@@ -11,11 +11,18 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
-from moltc_vllm.engines import EngineName, describe_model, open_engine
-from moltc_vllm.screening.finish import finish
+from moltc_vllm.engines.factory import EngineName, describe_model, open_engine
+from moltc_vllm.screening.finalize import finalize
 from moltc_vllm.screening.parts import read_part
-from moltc_vllm.screening.prepare import BLOCK, PART_ROWS, How, Order, Wish, prepare
-from moltc_vllm.screening.run import Here, Maker, Screen, Unwatched
+from moltc_vllm.screening.prepare import (
+    BLOCK,
+    PART_ROWS,
+    PairingMode,
+    ProcessingOrder,
+    ScreenConfig,
+    prepare,
+)
+from moltc_vllm.screening.run import LocalExecutor, NullProgress, PartExecutor, Screen
 from moltc_vllm.screening.summary import Ranking, Summary
 from moltc_vllm.tasks.engine import Engine
 
@@ -36,14 +43,16 @@ class Screened:
         folder: Of the parts; gone with this object, if none was named.
     """
 
-    def __init__(self, screen: Screen, maker: Maker | None, temporary: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, screen: Screen, maker: PartExecutor | None, temporary: Sequence[Any] = ()
+    ) -> None:
         self._screen, self._maker = screen, maker
         self._temporary = temporary
         self._open: Generator[pa.Table, None, None] | None = None
         self.folder = screen.folder
 
     def __len__(self) -> int:
-        """How many pairs there are."""
+        """PairingMode many pairs there are."""
         return len(self._screen.plan)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -67,7 +76,7 @@ class Screened:
         """Answer what is left, and write ``summary.json``, ``top.csv`` and ``report.html``."""
         (ranking or Ranking()).check(self._screen.task)
         self._complete()
-        return finish(self._screen, ranking or Ranking())
+        return finalize(self._screen, ranking or Ranking())
 
     def _complete(self) -> None:
         for _ in self._tables():
@@ -87,7 +96,7 @@ class Screened:
             yield read_part(screen.folder, number)
         if missing:
             assert self._maker is not None
-            for number in self._maker.make(screen, Unwatched(), lambda: False, missing):
+            for number in self._maker.make(screen, NullProgress(), lambda: False, missing):
                 yield read_part(screen.folder, number)
 
 
@@ -98,9 +107,9 @@ def screen(
     left: Molecules | None = None,
     right: Molecules | None = None,
     columns: tuple[str | None, str | None] = (None, None),
-    how: How = "product",
+    how: PairingMode = "product",
     question: str | None = None,
-    order: Order = "given",
+    order: ProcessingOrder = "given",
     seed: int = 0,
     limit: int | None = None,
     text: bool = False,
@@ -108,7 +117,7 @@ def screen(
     out: Path | str | None = None,
     model: Path | str | None = None,
     endpoint: str | None = None,
-    engine: EngineName | str | Engine | Maker = EngineName.vllm,
+    engine: EngineName | str | Engine | PartExecutor = EngineName.vllm,
     part_rows: int = PART_ROWS,
     block: int = BLOCK,
     retry_errors: bool = False,
@@ -138,7 +147,7 @@ def screen(
         model: Checkpoint folder; default: the shipped one.
         endpoint: URL of a running server, in place of a model.
         engine: ``vllm`` or ``torch``, or one that is open already, or a
-            `moltc_vllm.deploy.offline.Cluster` whose opening says the same of ``text`` and
+            `moltc_vllm.deploy.ray_data.Cluster` whose opening says the same of ``text`` and
             ``both_orders``; with ``out`` its ``model`` or ``endpoint`` has to be named, too.
         part_rows: Pairs of a part.
         block: Second molecules that are worked off together.
@@ -150,7 +159,7 @@ def screen(
         ServerError: If the server at ``endpoint`` is none of ours.
         httpx.HTTPError: If it cannot be reached.
     """
-    from moltc_vllm.evaluate.orders import BothOrders
+    from moltc_vllm.engines.symmetric import SymmetrizedEngine
 
     temporary: list[Any] = []
 
@@ -166,7 +175,7 @@ def screen(
         pa_parquet.write_table(_table(given, names), path)
         return path
 
-    wish = Wish(
+    config = ScreenConfig(
         task=task,
         out=folder() / "out" if out is None else Path(out),
         pairs=file("pairs", pairs, ("smiles_1", "smiles_2")),
@@ -193,17 +202,17 @@ def screen(
         raise ValueError(
             "name the model of an open engine, so that `out` says whose answers it has"
         )
-    prepared = prepare(wish, {**described, "both_orders": both_orders})
+    prepared = prepare(config, {**described, "both_orders": both_orders})
     if prepared.screen.missing() and ready is None:
         ready = open_engine(folder_of, endpoint, EngineName(str(engine)), score=not text)
-    if ready is None or isinstance(ready, Maker):
+    if ready is None or isinstance(ready, PartExecutor):
         opening = getattr(ready, "opening", None)
         if opening and (opening.score, opening.both_orders) != (not text, both_orders):
             raise ValueError("text or both_orders is not what the cluster's opening says")
         if opening and opening.model != folder_of:
             raise ValueError(f"the cluster's opening has the model {opening.model}, not {model}")
         return Screened(prepared.screen, ready, temporary)
-    maker = Here(BothOrders(ready) if both_orders else ready)
+    maker = LocalExecutor(SymmetrizedEngine(ready) if both_orders else ready)
     return Screened(prepared.screen, maker, temporary)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from baselines.problem import Answers, Problem, Solved
 from moltc_vllm.cli.engines import EngineName, open_engine
 from moltc_vllm.data import Row
-from moltc_vllm.evaluate import ask
-from moltc_vllm.evaluate.orders import BothOrders
+from moltc_vllm.engines.symmetric import SymmetrizedEngine
+from moltc_vllm.evaluate.predict import ask
 from moltc_vllm.models.checkpoint import read_card
 from moltc_vllm.tasks import Answer, Number, Task
 
@@ -39,7 +39,7 @@ def check_unseen(model: Path, fraction: float, seed: int) -> None:
 
 def ask_checkpoint(problem: Problem, model: Path, engine: str) -> Solved:
     """Ask about every row; of two drugs in both orders, as `moltc evaluate` does."""
-    loaded = BothOrders(open_engine(model, None, EngineName(engine)))
+    loaded = SymmetrizedEngine(open_engine(model, None, EngineName(engine)))
     return Solved({row.number: answer for row, answer in ask(loaded, problem.task, problem.asked)})
 
 

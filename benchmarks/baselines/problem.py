@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moltc_vllm.data import COLUMNS, Dataset, Row, read_dataset
+from moltc_vllm.data.datasets import DATASETS, Source, get_source
 from moltc_vllm.data.files import sha256
 from moltc_vllm.data.keys import unordered
-from moltc_vllm.data.sources import SOURCES, Source, get_source
 from moltc_vllm.data.splits import TEST, TRAIN, VALID, flat_pair, read_by_split, read_parts
 from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN
 from moltc_vllm.data.unseen import read_unseen as unseen_of_all
@@ -25,7 +25,7 @@ from moltc_vllm.tasks import Answer, Choice, Number, Task, get_task
 SPLITS = {"published": (TEST,), "unseen": (ONE_UNSEEN, BOTH_UNSEEN)}
 """The parts that are scored, of each way to split."""
 
-SCORED = [one for one in SOURCES.values() if isinstance(get_task(one.task).kind, Choice | Number)]
+SCORED = [one for one in DATASETS.values() if isinstance(get_task(one.task).kind, Choice | Number)]
 """Data sets that all methods can answer: of labels or numbers."""
 
 Answers = dict[int, Answer]
@@ -88,7 +88,7 @@ def read_published(
     """A data set in its own split, with no scored pair in what is learned from.
 
     Args:
-        name: Key of `moltc_vllm.data.sources.SOURCES`.
+        name: Key of `moltc_vllm.data.datasets.DATASETS`.
         folder: Where the files are.
         also: Data sets of the same task whose train rows are learned from, too.
         related: Leave out of the train and valid rows what any related data set holds back, too,

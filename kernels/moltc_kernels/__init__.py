@@ -4,6 +4,6 @@ torch and triton only. Every operation works on a *ragged* batch: molecules lie 
 offsets tell where each begins, nothing is padded.
 """
 
-from moltc_kernels.contracts import BondCsr, ShapeError
+from moltc_kernels.types import BondCsr, ShapeError
 
 __all__ = ["BondCsr", "ShapeError"]

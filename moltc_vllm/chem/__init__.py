@@ -3,7 +3,7 @@
 Importing this does not import numba; the first molecule does.
 """
 
-from moltc_vllm.chem.block import Row
+from moltc_vllm.chem.chunk import Row
 from moltc_vllm.chem.errors import ErrorKind, MoleculeError
 from moltc_vllm.chem.featurize import featurize, featurize_packed
 from moltc_vllm.chem.graph import (
@@ -17,11 +17,11 @@ from moltc_vllm.chem.graph import (
 from moltc_vllm.chem.library import featurize_library
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.molecule import (
+    as_written_key,
     canonical_key,
     graph_of,
     molblock_to_smiles,
     packed_of,
-    written_key,
 )
 from moltc_vllm.chem.packed import PackedMolecule, pack
 from moltc_vllm.chem.parse import parse_molblock, parse_smiles
@@ -39,6 +39,7 @@ __all__ = [
     "MoleculeLimits",
     "PackedMolecule",
     "Row",
+    "as_written_key",
     "canonical_key",
     "featurize",
     "featurize_library",
@@ -49,5 +50,4 @@ __all__ = [
     "packed_of",
     "parse_molblock",
     "parse_smiles",
-    "written_key",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rdkit import Chem
 
-from moltc_vllm.chem.fast.route import compiled_reader
-from moltc_vllm.chem.featurize_loops import featurize_plainly
+from moltc_vllm.chem.fast.dispatch import compiled_reader
+from moltc_vllm.chem.featurize_loops import featurize_loops
 from moltc_vllm.chem.graph import MolGraph
 from moltc_vllm.chem.packed import PackedMolecule, pack
 
@@ -33,11 +33,11 @@ def featurize(mol: Chem.Mol, text: str | None = None) -> MolGraph:
     """
     reader = compiled_reader()
     graph = None if reader is None else reader.graph(mol)
-    return featurize_plainly(mol, text) if graph is None else graph
+    return featurize_loops(mol, text) if graph is None else graph
 
 
 def featurize_packed(mol: Chem.Mol, text: str | None = None) -> PackedMolecule:
     """Do as `featurize` and `pack` do, in one go."""
     reader = compiled_reader()
     packed = None if reader is None else reader.packed(mol)
-    return pack(featurize_plainly(mol, text)) if packed is None else packed
+    return pack(featurize_loops(mol, text)) if packed is None else packed

@@ -29,7 +29,7 @@ _BOND_TYPE: Final = {
 _BOND_DIRECTION: Final = {BondDir.NONE: 0, BondDir.ENDUPRIGHT: 1, BondDir.ENDDOWNRIGHT: 2}
 
 
-def featurize_plainly(mol: Chem.Mol, text: str | None = None) -> MolGraph:
+def featurize_loops(mol: Chem.Mol, text: str | None = None) -> MolGraph:
     """Look up every atom and bond; arguments, result and errors are `featurize.featurize`'s.
 
     Source: the published ``smiles2graph`` (MolCA, MolTC), whose lists raise for the same things.

@@ -106,7 +106,7 @@ class MolGraph:
         )
 
 
-def unchecked_graph(
+def graph_from_trusted_arrays(
     atomic_number: npt.NDArray[np.uint8],
     chirality: npt.NDArray[np.uint8],
     bond_index: npt.NDArray[np.uint16],

@@ -12,9 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from moltc_vllm.chem.block import Block, Row, read_block
+from moltc_vllm.chem.chunk import Chunk, Row, read_chunk
 from moltc_vllm.chem.errors import MoleculeError
-from moltc_vllm.chem.fast.route import compiled_reader
+from moltc_vllm.chem.fast.dispatch import compiled_reader
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.parse import clean_smiles
 
@@ -66,8 +66,8 @@ class _Job(NamedTuple):
     limits: MoleculeLimits
     canonical: bool
 
-    def read(self, texts: Sequence[str]) -> Block:
-        return read_block(texts, self.limits, self.canonical)
+    def read(self, texts: Sequence[str]) -> Chunk:
+        return read_chunk(texts, self.limits, self.canonical)
 
 
 def _blocks(smiles: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -103,7 +103,7 @@ class _Pool:
 
     def map(self, blocks: Iterator[list[str]]) -> Iterator[Iterable[Row]]:
         """Rows of each block, in order."""
-        ahead: deque[tuple[list[str], Future[Block]]] = deque()
+        ahead: deque[tuple[list[str], Future[Chunk]]] = deque()
         for texts in blocks:
             ahead.append((texts, self._submit(texts)))
             if len(ahead) == self._workers * _BLOCKS_PER_WORKER:
@@ -111,17 +111,17 @@ class _Pool:
         while ahead:
             yield self._finish(ahead)
 
-    def _submit(self, texts: list[str]) -> Future[Block]:
+    def _submit(self, texts: list[str]) -> Future[Chunk]:
         # What is no string may not travel; its row gets its error afterwards.
         texts = [text if isinstance(text, str) else "" for text in texts]
         try:
             return self._executor.submit(self._job.read, texts)
         except BrokenProcessPool as error:  # to be met again where its turn comes
-            broken: Future[Block] = Future()
+            broken: Future[Chunk] = Future()
             broken.set_exception(error)
             return broken
 
-    def _finish(self, ahead: deque[tuple[list[str], Future[Block]]]) -> Iterable[Row]:
+    def _finish(self, ahead: deque[tuple[list[str], Future[Chunk]]]) -> Iterable[Row]:
         texts, future = ahead.popleft()
         try:
             rows = list(future.result().rows())

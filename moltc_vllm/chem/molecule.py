@@ -50,7 +50,7 @@ def canonical_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
     return _key(clean_smiles(text, limits), limits)
 
 
-def written_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
+def as_written_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
     """Name a molecule as its SMILES is written: two spellings are two molecules.
 
     For encoders that were trained on what they were given. `packed_of` encodes it.

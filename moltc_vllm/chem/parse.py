@@ -9,9 +9,9 @@ from contextlib import suppress
 from rdkit import Chem
 
 from moltc_vllm.chem.errors import MoleculeError
-from moltc_vllm.chem.fast.route import compiled_reader
-from moltc_vllm.chem.fast.selective import read_for_graph, read_for_writing
-from moltc_vllm.chem.fast.shape import has_large_number, shape_of
+from moltc_vllm.chem.fast.dispatch import compiled_reader
+from moltc_vllm.chem.fast.partial_sanitize import read_for_graph, read_for_writing
+from moltc_vllm.chem.fast.smiles_scan import has_large_number, scan_smiles
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.rdkit_log import QuietLog, captured_log, first_reason
 
@@ -82,7 +82,7 @@ def clean_smiles(text: str, limits: MoleculeLimits) -> str:
     smiles = _stripped(text)
     _check_length(smiles, limits.max_characters)
     _check_characters(smiles, _NEVER_IN_SMILES)
-    number = _TOO_LARGE.search(smiles) if has_large_number(shape_of(smiles)) else None
+    number = _TOO_LARGE.search(smiles) if has_large_number(scan_smiles(smiles)) else None
     if number is not None:
         raise MoleculeError(smiles, "syntax", f"no atom has {number[0]!r}")
     return smiles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from moltc_vllm import __version__
+from moltc_vllm._version import __version__
 from moltc_vllm.cli import (
     convert,
     data,

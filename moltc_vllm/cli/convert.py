@@ -10,7 +10,7 @@ import typer
 from moltc_vllm.cli.messages import fail
 
 if TYPE_CHECKING:
-    from moltc_vllm.models.published.convert import ConversionReport
+    from moltc_vllm.models.conversion.convert import ConversionReport
 
 _PUBLISHED, _OWN = "From published files", "From one of our folders"
 
@@ -137,13 +137,13 @@ def convert(
 
 
 def _published(lightning: Path, language_model: Path, out: Path, options: Any) -> ConversionReport:
-    from moltc_vllm.models.published.convert import convert_published
+    from moltc_vllm.models.conversion.convert import convert_published
 
     return convert_published(lightning, language_model, out, **options)
 
 
 def _split(checkpoint: Path, out: Path, projectors: Any) -> ConversionReport:
-    from moltc_vllm.models.published.convert import split_projectors
+    from moltc_vllm.models.conversion.convert import split_projectors
 
     return split_projectors(checkpoint, out, projectors)
 

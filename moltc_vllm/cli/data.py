@@ -14,7 +14,7 @@ import typer
 from moltc_vllm.cli.data_tables import print_stats, print_table
 from moltc_vllm.cli.messages import fail
 from moltc_vllm.cli.progress import Bars
-from moltc_vllm.interruption import seen_by_python
+from moltc_vllm.utils.signals import sigint_watcher
 
 if TYPE_CHECKING:
     from moltc_vllm.data.leaks import Check
@@ -67,7 +67,7 @@ def list_sources(data: Folder = None, as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from moltc_vllm.data import DataError
-    from moltc_vllm.data.sources import SOURCES, data_folder
+    from moltc_vllm.data.datasets import DATASETS, data_folder
 
     try:
         folder = data_folder(data)
@@ -75,9 +75,9 @@ def list_sources(data: Folder = None, as_json: AsJson = False) -> None:
         if data is not None:
             fail(str(error))
         folder = None  # the table itself needs no files
-    here = {name: bool(folder and (folder / one.file).is_file()) for name, one in SOURCES.items()}
+    here = {name: bool(folder and (folder / one.file).is_file()) for name, one in DATASETS.items()}
     if as_json:
-        found = {name: {**asdict(one), "here": here[name]} for name, one in SOURCES.items()}
+        found = {name: {**asdict(one), "here": here[name]} for name, one in DATASETS.items()}
         typer.echo(json.dumps({"sources": found}))
         return
     rows = [
@@ -90,7 +90,7 @@ def list_sources(data: Folder = None, as_json: AsJson = False) -> None:
             "yes" if here[name] else "no",
             one.licence,
         )
-        for name, one in SOURCES.items()
+        for name, one in DATASETS.items()
     ]
     print_table(("data set", "task", "file", "reveals", "split", "here", "licence"), rows)
 
@@ -108,14 +108,14 @@ def stats(
     stands beside the one of the task table.
     """
     from moltc_vllm.data import DataError
-    from moltc_vllm.data.sources import SOURCES, data_folder
+    from moltc_vllm.data.datasets import DATASETS, data_folder
     from moltc_vllm.data.splits import read_parts
-    from moltc_vllm.data.summary import summarise
+    from moltc_vllm.data.summary import summarize
 
     try:
         folder = data_folder(data)
-        parts = read_parts(source or SOURCES, folder)
-        found = [summarise(one, folder) for one in parts.values()]
+        parts = read_parts(source or DATASETS, folder)
+        found = [summarize(one, folder) for one in parts.values()]
     except DataError as error:
         fail(str(error))
     if out is not None:
@@ -161,13 +161,13 @@ def build_command(
     begin = time.monotonic()
     try:
         # First: a thread that is there already would take the signal, and RDKit lose it.
-        with seen_by_python():
+        with sigint_watcher():
             from moltc_vllm.data import DataError
             from moltc_vllm.data.build import Options, build
-            from moltc_vllm.data.sources import SOURCES, data_folder
+            from moltc_vllm.data.datasets import DATASETS, data_folder
 
             options = Options(
-                sources=tuple(dict.fromkeys(source or SOURCES)),
+                sources=tuple(dict.fromkeys(source or DATASETS)),
                 pairs=pairs,
                 properties=properties,
                 chain=chain.value,
@@ -210,16 +210,16 @@ def check(
     Exit status 1 and the rows themselves where something does.
     """
     from moltc_vllm.data import DataError
-    from moltc_vllm.data.built import check_built
+    from moltc_vllm.data.check_build import check_build
+    from moltc_vllm.data.datasets import DATASETS, data_folder
     from moltc_vllm.data.leaks import check_sources
-    from moltc_vllm.data.sources import SOURCES, data_folder
 
     if built is not None and source:
         fail("--source does not go with a folder of instructions: all of it is checked")
     found: list[Check] = []
     try:
         folder = data_folder(data)
-        checks = check_built(built, folder) if built else check_sources(source or SOURCES, folder)
+        checks = check_build(built, folder) if built else check_sources(source or DATASETS, folder)
         for one in checks:
             found.append(one)
             if not as_json:

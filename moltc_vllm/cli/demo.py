@@ -35,9 +35,9 @@ def demo(
     from openai import OpenAI
     from rich.console import Console
 
+    from moltc_vllm.checkpoints.shipped import shipped_checkpoint
     from moltc_vllm.models.checkpoint import read_card
-    from moltc_vllm.plugin.server_process import ServerProcess
-    from moltc_vllm.shipped import shipped_checkpoint
+    from moltc_vllm.plugin.server.server_process import ServerProcess
 
     console = Console(highlight=False, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def _screen(url: str, console: Console) -> list[Hit]:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from moltc_vllm.screening import HttpEngine
+    from moltc_vllm.engines.http import HttpEngine
     from moltc_vllm.screening.report import Hit
     from moltc_vllm.tasks.engine import Pair
 
@@ -147,7 +147,7 @@ def _report(path: Path, rows: list[Hit], url: str, note: str, console: Console) 
 
     import httpx
 
-    from moltc_vllm.screening.grid import Cell, Grid
+    from moltc_vllm.screening.heatmap import Cell, Heatmap
     from moltc_vllm.screening.report import Page, write_report
     from moltc_vllm.tasks import get_task
 
@@ -174,7 +174,7 @@ def _report(path: Path, rows: list[Hit], url: str, note: str, console: Console) 
         settings={"task": task.name, "server": url},
         counts=Counter(row.answer.status for row in rows),
         note=note,
-        grid=Grid(first, second, cells, "kcal/mol"),
+        heatmap=Heatmap(first, second, cells, "kcal/mol"),
         hits=rows,
         roles=task.roles,
     )

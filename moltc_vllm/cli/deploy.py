@@ -58,7 +58,7 @@ def deploy(
     except ClusterError as error:
         fail(str(error), code=1)
     from moltc_vllm.deploy.configuration import ConfigurationError, read_configuration
-    from moltc_vllm.deploy.running import DeployError, Deployment
+    from moltc_vllm.deploy.deployment import DeployError, Deployment
 
     try:
         configuration = read_configuration(config).at(port)

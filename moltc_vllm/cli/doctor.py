@@ -132,7 +132,7 @@ def _pinned(name: str) -> Check:
 
 def _rdkit_works() -> Check:
     from moltc_vllm.chem import canonical_key, graph_of
-    from moltc_vllm.chem.fast.route import compiled_reader
+    from moltc_vllm.chem.fast.dispatch import compiled_reader
 
     graph = graph_of(canonical_key("OC(=O)c1ccccc1OC(C)=O"))
     good = (graph.num_atoms, graph.num_bonds) == (13, 13)

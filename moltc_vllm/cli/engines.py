@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moltc_vllm import engines
 from moltc_vllm.cli.messages import fail
-from moltc_vllm.engines import EngineName
+from moltc_vllm.engines import factory as engines
+from moltc_vllm.engines.factory import EngineName
 
 if TYPE_CHECKING:
     from moltc_vllm.tasks.engine import Engine
@@ -24,7 +24,7 @@ def open_engine(
     pad_query: bool = False,
     score: bool = False,
 ) -> Engine:
-    """`moltc_vllm.engines.open_engine`, whose errors are messages."""
+    """`moltc_vllm.engines.factory.open_engine`, whose errors are messages."""
     try:
         return engines.open_engine(
             model, endpoint, name, beams=beams, pad_query=pad_query, score=score

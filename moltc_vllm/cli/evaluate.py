@@ -17,7 +17,7 @@ from moltc_vllm.cli.progress import Bars
 
 if TYPE_CHECKING:
     from moltc_vllm.data import Dataset
-    from moltc_vllm.evaluate import Evaluation, Metric
+    from moltc_vllm.evaluate.scoring import Evaluation, MetricResult
     from moltc_vllm.tasks import Answer, Task
     from moltc_vllm.tasks.engine import Engine
 
@@ -64,11 +64,11 @@ def evaluate(
     accuracy, F1, precision, recall and exact match; MAE, RMSE, R2, interval hit rate, AUROC, AUPR
     and calibration leave them out. Rows whose target is empty were not measured and are not asked.
     """
+    from moltc_vllm.checkpoints.shipped import NAME
     from moltc_vllm.data import DataError, read_dataset
-    from moltc_vllm.evaluate import evaluate as score
+    from moltc_vllm.engines.symmetric import SymmetrizedEngine, is_symmetric_binary
     from moltc_vllm.evaluate.bootstrap import LEVEL
-    from moltc_vllm.evaluate.orders import BothOrders, has_no_order
-    from moltc_vllm.shipped import NAME
+    from moltc_vllm.evaluate.scoring import evaluate as score
     from moltc_vllm.tasks import UnknownTaskError, get_task
 
     # Everything that can be wrong is, before a model is loaded.
@@ -83,8 +83,8 @@ def evaluate(
         _new_folder(out)
     stdout = _stdout_for_the_result()
     opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
-    twice = both_orders and has_no_order(wanted)
-    asked = _ask(BothOrders(opened) if twice else opened, wanted, rows)
+    twice = both_orders and is_symmetric_binary(wanted)
+    asked = _ask(SymmetrizedEngine(opened) if twice else opened, wanted, rows)
     evaluation = score(wanted, rows, asked.answers, resamples=bootstrap, seed=seed)
     name = str(endpoint or model or NAME)
     result = {
@@ -152,8 +152,8 @@ def _ask(engine: Engine, task: Task, data: Dataset) -> _Asked:
     """Ask about all rows; what was answered before an interruption or a failure is kept."""
     import httpx
 
-    from moltc_vllm.evaluate import ask
-    from moltc_vllm.screening import ServerError
+    from moltc_vllm.engines.http import ServerError
+    from moltc_vllm.evaluate.predict import ask
     from moltc_vllm.tasks.engine import EngineError
 
     answers: dict[int, Answer] = {}
@@ -270,7 +270,7 @@ def _print(
         console.print(bins)
 
 
-def _cells(metric: Metric) -> tuple[str, str, str, str]:
+def _cells(metric: MetricResult) -> tuple[str, str, str, str]:
     interval = "" if metric.low is None else f"{metric.low:.4g} to {metric.high:.4g}"
     if metric.reason is not None:
         interval = f"({metric.reason})"

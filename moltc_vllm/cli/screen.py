@@ -24,8 +24,8 @@ from moltc_vllm.cli.progress import Bars
 
 if TYPE_CHECKING:
     from moltc_vllm.screening.estimate import Estimate
-    from moltc_vllm.screening.prepare import Prepared, Wish
-    from moltc_vllm.screening.run import Maker, Progress
+    from moltc_vllm.screening.prepare import PreparedScreen, ScreenConfig
+    from moltc_vllm.screening.run import PartExecutor, Progress
     from moltc_vllm.screening.summary import Ranking, Summary
     from moltc_vllm.tasks.engine import Engine
 
@@ -34,8 +34,8 @@ _SHOWN = 5
 _STDIN = Path("-")
 
 
-class How(enum.StrEnum):
-    """How two files are paired."""
+class PairingMode(enum.StrEnum):
+    """PairingMode two files are paired."""
 
     product = "product"
     zip = "zip"
@@ -51,7 +51,7 @@ class EngineName(enum.StrEnum):
     ray = "ray"
 
 
-class Order(enum.StrEnum):
+class ProcessingOrder(enum.StrEnum):
     """In which order pairs are worked off."""
 
     given = "given"
@@ -72,12 +72,13 @@ def screen(
         typer.Option(help="Where the molecules are, in --pairs or in --left and --right."),
     ] = None,
     how: Annotated[
-        How, typer.Option(help="All of left with all of right, row by row, or every two of left.")
-    ] = How.product,
+        PairingMode,
+        typer.Option(help="All of left with all of right, row by row, or every two of left."),
+    ] = PairingMode.product,
     question: Annotated[str | None, typer.Option(help="For the task `ask`.")] = None,
     order: Annotated[
-        Order, typer.Option(help="Of work; the first pairs of a random one are a sample.")
-    ] = Order.given,
+        ProcessingOrder, typer.Option(help="Of work; the first pairs of a random one are a sample.")
+    ] = ProcessingOrder.given,
     seed: Annotated[int, typer.Option(help="Of a random order.")] = 0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only so many pairs, the first to be worked off.")
@@ -133,12 +134,12 @@ def screen(
     none. A screen that was ended in any way goes on when the command is given again. Beside the
     parts stand summary.json, top.csv and report.html.
     """
-    from moltc_vllm.evaluate.orders import BothOrders
-    from moltc_vllm.interruption import kept_from_children
-    from moltc_vllm.screening.finish import finish
-    from moltc_vllm.screening.prepare import Wish
-    from moltc_vllm.screening.run import Here
+    from moltc_vllm.engines.symmetric import SymmetrizedEngine
+    from moltc_vllm.screening.finalize import finalize
+    from moltc_vllm.screening.prepare import ScreenConfig
+    from moltc_vllm.screening.run import LocalExecutor
     from moltc_vllm.screening.summary import Ranking
+    from moltc_vllm.utils.signals import block_sigint_in_children
 
     on_ray = engine is EngineName.ray
     between = _between(actors)
@@ -148,23 +149,23 @@ def screen(
     here = engines.EngineName.vllm if on_ray else engines.EngineName(engine.value)
 
     def opened() -> Engine:
-        with kept_from_children():
+        with block_sigint_in_children():
             made = open_engine(model, endpoint, here, score=not text)
-        return BothOrders(made) if both_orders else made
+        return SymmetrizedEngine(made) if both_orders else made
 
     @contextlib.contextmanager
-    def made() -> Iterator[tuple[Maker, Engine | None]]:
+    def made() -> Iterator[tuple[PartExecutor, Engine | None]]:
         if on_ray:
             with _cluster(model, address, between, not text, both_orders) as cluster:
                 yield cluster, None
         else:
             answering = opened()
-            yield Here(answering), answering
+            yield LocalExecutor(answering), answering
 
     with tempfile.TemporaryDirectory(prefix="moltc-screen-") as name, Bars("rows") as bars:
         spare = Path(name)
         files = _seekable({"pairs": pairs, "left": left, "right": right}, spare)
-        wish = Wish(
+        config = ScreenConfig(
             task=task,
             out=out,
             **files,
@@ -180,16 +181,16 @@ def screen(
             retry_errors=retry_errors,
         )
         if dry_run:
-            wish = replace(wish, out=spare / "out")
+            config = replace(config, out=spare / "out")
         ranking = Ranking(top, smallest, threshold, label)
         with _failing(out, endpoint):
-            prepared = _prepare(wish, ranking, model, endpoint, both_orders, bars)
+            prepared = _prepare(config, ranking, model, endpoint, both_orders, bars)
             if dry_run:
                 _tell(_estimate(prepared, opened, spare), as_json)
                 return
         figures = _run(prepared, made, endpoint, bars)
         with _failing(out, endpoint):
-            summary = finish(prepared.screen, ranking, figures)
+            summary = finalize(prepared.screen, ranking, figures)
     if as_json:
         typer.echo(json.dumps({**summary.as_json(), "run": figures}))
     else:
@@ -223,7 +224,7 @@ def _failing(out: Path, endpoint: str | None, code: int = 2, more: str = "") -> 
     """What can go wrong with files, servers and engines is one line, and ends the command."""
     import httpx
 
-    from moltc_vllm.screening.http import ServerError
+    from moltc_vllm.engines.http import ServerError
     from moltc_vllm.tasks.engine import EngineError
 
     try:
@@ -237,23 +238,23 @@ def _failing(out: Path, endpoint: str | None, code: int = 2, more: str = "") -> 
 
 
 def _prepare(
-    wish: Wish,
+    config: ScreenConfig,
     ranking: Ranking,
     model: Path | None,
     endpoint: str | None,
     both_orders: bool,
     bars: Bars,
-) -> Prepared:
-    from moltc_vllm.engines import describe_model
+) -> PreparedScreen:
+    from moltc_vllm.engines.factory import describe_model
     from moltc_vllm.screening.prepare import prepare
     from moltc_vllm.tasks import get_task
 
-    ranking.check(get_task(wish.task))
-    asked = {**describe_model(wish.task, model, endpoint), "both_orders": both_orders}
-    return prepare(wish, asked, lambda name, rows: bars.tell(f"{name}: {rows:,} rows read"))
+    ranking.check(get_task(config.task))
+    asked = {**describe_model(config.task, model, endpoint), "both_orders": both_orders}
+    return prepare(config, asked, lambda name, rows: bars.tell(f"{name}: {rows:,} rows read"))
 
 
-def _estimate(prepared: Prepared, open_it: Callable[[], Engine], spare: Path) -> Estimate:
+def _estimate(prepared: PreparedScreen, open_it: Callable[[], Engine], spare: Path) -> Estimate:
     from moltc_vllm.screening.estimate import estimate
 
     folder = spare / "some"
@@ -289,8 +290,8 @@ def _duration(seconds: float) -> str:
 
 
 def _run(
-    prepared: Prepared,
-    made: Callable[[], contextlib.AbstractContextManager[tuple[Maker, Engine | None]]],
+    prepared: PreparedScreen,
+    made: Callable[[], contextlib.AbstractContextManager[tuple[PartExecutor, Engine | None]]],
     endpoint: str | None,
     bars: Bars,
 ) -> dict[str, Any]:
@@ -299,8 +300,8 @@ def _run(
     Returns:
         Figures of the run; none if there was nothing to do.
     """
-    from moltc_vllm.interruption import interruptible
-    from moltc_vllm.screening.run import run_by
+    from moltc_vllm.screening.run import run_with_executor
+    from moltc_vllm.utils.signals import stop_on_signal
 
     screen = prepared.screen
     missing = screen.missing()
@@ -309,19 +310,19 @@ def _run(
         bars.tell(f"all {total:,} rows are there")
         return {}
     before = total - sum(screen.open_rows(missing).values())
-    if prepared.goes_on:
+    if prepared.resumed:
         bars.tell(f"going on: {before:,} of {total:,} rows are there")
     again = "run the same command again to go on"
     with made() as (maker, engine):
         bars.begin("", before)
-        watcher = _Watcher(bars, engine)
+        watcher = _ScreenProgressDisplay(bars, engine)
         begin = time.monotonic()
         try:
             with (
                 _failing(screen.folder, endpoint, STOPPED, f"; {again}"),
-                interruptible() as interrupted,
+                stop_on_signal() as interrupted,
             ):
-                whole = run_by(maker, screen, watcher, interrupted)
+                whole = run_with_executor(maker, screen, watcher, interrupted)
         except KeyboardInterrupt:
             fail(f"interrupted; {again}", INTERRUPTED)
         if not whole:
@@ -348,7 +349,7 @@ def _cluster(
     actors: tuple[int, int],
     score: bool,
     both_orders: bool,
-) -> Iterator[Maker]:
+) -> Iterator[PartExecutor]:
     """Engines on a Ray cluster, which is started and ended here if none is named."""
     if importlib.util.find_spec("ray") is None:
         fail("the engine ray needs Ray: pip install 'moltc-vllm[ray]'")
@@ -361,13 +362,13 @@ def _cluster(
                 address = stack.enter_context(LocalCluster()).address
             except ClusterError as error:
                 fail(str(error), STOPPED)
-        from moltc_vllm.deploy.offline import Cluster, Opening  # imports Ray
+        from moltc_vllm.deploy.ray_data import EngineSpec, RayDataExecutor  # imports Ray
 
-        opening = Opening(model.absolute() if model else None, score, both_orders)
-        yield Cluster(opening, address, actors)
+        opening = EngineSpec(model.absolute() if model else None, score, both_orders)
+        yield RayDataExecutor(opening, address, actors)
 
 
-class _Watcher:
+class _ScreenProgressDisplay:
     """Shows how far a screen is, and keeps where its time went."""
 
     every_s = 0.1
@@ -402,7 +403,7 @@ class _Watcher:
         return self._engine.counters() if isinstance(self._engine, Counting) else {}
 
     def _cached(self) -> list[str]:
-        """How often caches had what was needed."""
+        """PairingMode often caches had what was needed."""
         counted = self._counters()
         if not counted.get("prompt_tokens"):
             return []

@@ -14,8 +14,8 @@ def serve(context: typer.Context) -> None:
 
     Any flag of `vllm serve` may follow (--vllm-help lists them).
     """
+    from moltc_vllm.checkpoints.shipped import NAME, shipped_checkpoint
     from moltc_vllm.models.checkpoint import CheckpointError, load_config
-    from moltc_vllm.shipped import NAME, shipped_checkpoint
 
     # Everything is taken as it comes: a declared argument would swallow the first flag's value.
     arguments = ["--help=all" if one == "--vllm-help" else one for one in context.args]

@@ -36,7 +36,7 @@ def train(
     from accelerate import PartialState
 
     from moltc_vllm.data import DataError
-    from moltc_vllm.data.sources import data_folder
+    from moltc_vllm.data.datasets import data_folder
     from moltc_vllm.models.checkpoint import CheckpointError
     from moltc_vllm.train.loop import train as run
     from moltc_vllm.train.recipe import RecipeError, load_recipe
@@ -44,7 +44,7 @@ def train(
     try:
         wanted = load_recipe(recipe, change or ())
         with Bars("steps") as bars:
-            watcher = _Watcher(wanted.name, bars)
+            watcher = _TrainingDisplay(wanted.name, bars)
             outcome = run(wanted, data_folder(data), out, watcher, checkpoint=model)
     except (RecipeError, DataError, CheckpointError, ValueError) as error:
         fail(str(error))
@@ -63,7 +63,7 @@ def train(
         typer.echo(f"{outcome.checkpoint}: trained for {outcome.step} steps")
 
 
-class _Watcher:
+class _TrainingDisplay:
     """What a run tells, above a bar of its steps."""
 
     def __init__(self, stage: str, bars: Bars) -> None:

@@ -19,10 +19,12 @@ import numpy as np
 import pyarrow as pa
 from rdkit import rdBase
 
-from moltc_vllm import __version__
+from moltc_vllm._version import __version__
 from moltc_vllm.chem import MoleculeError
+from moltc_vllm.data.dataset import Row, draw_rows
+from moltc_vllm.data.datasets import DATASETS, Source, get_source
 from moltc_vllm.data.files import DataError, sha256
-from moltc_vllm.data.held_back import read_held_back
+from moltc_vllm.data.holdout import read_holdout
 from moltc_vllm.data.instructions import (
     PAIR_TASK,
     PAIRS,
@@ -35,16 +37,14 @@ from moltc_vllm.data.instructions import (
 from moltc_vllm.data.intervals import choose_intervals
 from moltc_vllm.data.keys import flat_key
 from moltc_vllm.data.libraries import LIBRARIES, read_libraries
-from moltc_vllm.data.measured import CAPTION_FILE, MEASURED
+from moltc_vllm.data.molecule_properties import CAPTION_FILE, MOLECULE_PROPERTIES
 from moltc_vllm.data.properties import Property, PropertyBook
-from moltc_vllm.data.rows import Row, draw_rows
 from moltc_vllm.data.shards import FORMAT, SHARD_ROWS, write_manifest, write_shards
-from moltc_vllm.data.sources import SOURCES, Source, get_source
 from moltc_vllm.data.splits import TEST, TRAIN, Parts, read_parts
 from moltc_vllm.data.summary import numbers
 from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN, Unseen, unseen_splits
-from moltc_vllm.files import new_folder
 from moltc_vllm.tasks import Number, Task, get_task
+from moltc_vllm.utils.atomic_files import new_folder
 
 UNSEEN = {KNOWN: 0, ONE_UNSEEN: 1, BOTH_UNSEEN: 2}
 
@@ -60,7 +60,7 @@ class Options:
     """What is built.
 
     Attributes:
-        sources: Keys of `SOURCES`.
+        sources: Keys of `DATASETS`.
         pairs: How many pairs of random molecules of the libraries.
         properties: How many are told of each molecule, at most.
         chain: Which levels the text has.
@@ -74,7 +74,7 @@ class Options:
         seed: Of the order of records, of the draws and of what is set aside.
     """
 
-    sources: tuple[str, ...] = tuple(SOURCES)
+    sources: tuple[str, ...] = tuple(DATASETS)
     pairs: int = 100_000
     properties: int = 4
     chain: Chain = "both"
@@ -125,8 +125,8 @@ def build(
     sources = [get_source(name) for name in options.sources]
     with new_folder(out, DataError) as partial:
         parts = read_parts(options.sources, folder)
-        told = {one.tells[0] for one in MEASURED if one.tells}
-        book = PropertyBook(folder, read_held_back(told, folder, flat_key))
+        told = {one.tells[0] for one in MOLECULE_PROPERTIES if one.tells}
+        book = PropertyBook(folder, read_holdout(told, folder, flat_key))
         unseen = _set_aside(parts, options)
         wanted = list(_parts(parts, unseen, options))
         tasks = {source.name: _task(source, wanted, options) for source in sources}
@@ -312,5 +312,9 @@ def _described(source: Source, task: Task, folder: Path) -> dict[str, Any]:
 
 def _files(options: Options) -> list[str]:
     """The files of single molecules that were read."""
-    read = [CAPTION_FILE, *(one.file for one in MEASURED), *(LIBRARIES if options.pairs else ())]
+    read = [
+        CAPTION_FILE,
+        *(one.file for one in MOLECULE_PROPERTIES),
+        *(LIBRARIES if options.pairs else ()),
+    ]
     return sorted(set(read))

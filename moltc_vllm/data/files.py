@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from moltc_vllm import files
+from moltc_vllm.utils import atomic_files as files
 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 # One thread: the order of rows is kept and a malformed row is named by its number.

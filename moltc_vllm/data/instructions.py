@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from moltc_vllm.data.dataset import Row, Target, written
 from moltc_vllm.data.intervals import Intervals
 from moltc_vllm.data.properties import Property, statement
-from moltc_vllm.data.rows import Row, Target, written
 from moltc_vllm.tasks import Number, Task
 from moltc_vllm.tasks.number import VALUE_MARK
 
@@ -56,7 +56,7 @@ class Instruction:
 
     Attributes:
         id: Source and number.
-        source: Key of `moltc_vllm.data.sources.SOURCES`, or ``pairs``.
+        source: Key of `moltc_vllm.data.datasets.DATASETS`, or ``pairs``.
         split: ``train``, ``valid`` or ``test``.
         task: Key of the task table.
         smiles: One per role of the task, as in the data.

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from moltc_vllm.data.held_back import HeldBack, Place, read_held_back
+from moltc_vllm.data.holdout import Holdout, Place, read_holdout
 from moltc_vllm.data.keys import flat_key, molecule_key
-from moltc_vllm.data.measured import MEASURED
+from moltc_vllm.data.molecule_properties import MOLECULE_PROPERTIES
 from moltc_vllm.data.properties import PropertyBook
 from moltc_vllm.data.splits import RANK, read_parts
 
@@ -52,7 +52,7 @@ def check_sources(names: Iterable[str], folder: Path) -> Iterator[Check]:
     """Check what is trained, chosen and tested on, as `read_parts` gives it.
 
     Args:
-        names: Keys of `SOURCES`.
+        names: Keys of `DATASETS`.
         folder: Of the data files.
 
     Raises:
@@ -75,16 +75,16 @@ def check_pairs(told: Sequence[Told], folder: Path) -> Iterator[Check]:
         DataError: If a file cannot be read.
     """
     families = {family for one in told for family in one.reveals}
-    held = read_held_back(families, folder, molecule_key)
+    held = read_holdout(families, folder, molecule_key)
     yield compare("no pair tells what another one holds back", told, held)
-    flat = read_held_back(families, folder, flat_key)
+    flat = read_holdout(families, folder, flat_key)
     yield compare("the same without stereochemistry, across data sets", told, flat, across=True)
     # Within one, isomers are rows with values of their own: only worth knowing.
     blind = compare("the same without stereochemistry", told, flat)
     yield Check(blind.name, blind.checked, blind.found, note=True)
 
 
-def compare(name: str, told: Iterable[Told], held: HeldBack, *, across: bool = False) -> Check:
+def compare(name: str, told: Iterable[Told], held: Holdout, *, across: bool = False) -> Check:
     """Find the pairs that a data set they tell about has in a later split.
 
     Args:
@@ -108,10 +108,10 @@ def compare(name: str, told: Iterable[Told], held: HeldBack, *, across: bool = F
 def _check_book(folder: Path) -> Check:
     """Check that no property of a molecule is the answer about a pair that is held back."""
     check = Check("no property tells what a pair holds back")
-    families = {one.tells[0] for one in MEASURED if one.tells}
-    held = read_held_back(families, folder, flat_key)
+    families = {one.tells[0] for one in MOLECULE_PROPERTIES if one.tells}
+    held = read_holdout(families, folder, flat_key)
     book = PropertyBook(folder, held)
-    for one in MEASURED:
+    for one in MOLECULE_PROPERTIES:
         if one.tells is None:
             continue
         family, partner = one.tells

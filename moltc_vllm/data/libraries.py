@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moltc_vllm.data.files import DataError, read_rows, require_columns
-from moltc_vllm.data.measured import CAPTION_FILE, MEASURED
+from moltc_vllm.data.molecule_properties import CAPTION_FILE, MOLECULE_PROPERTIES
 
 LIBRARIES = (
     "screen_enamine50k.smi.gz",
@@ -16,7 +16,7 @@ LIBRARIES = (
     "screen_zinc_natural_products_50k.smi.gz",
     "screen_approved_drugs.csv.gz",
     CAPTION_FILE,
-    *dict.fromkeys(one.file for one in MEASURED),
+    *dict.fromkeys(one.file for one in MOLECULE_PROPERTIES),
 )
 """Files of molecules in the data folder; a CSV has them in its column ``smiles``."""
 

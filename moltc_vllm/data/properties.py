@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from moltc_vllm.chem import canonical_key
 from moltc_vllm.data.descriptors import DESCRIPTORS, Descriptor, describe
-from moltc_vllm.data.held_back import HeldBack
-from moltc_vllm.data.measured import (
+from moltc_vllm.data.holdout import Holdout
+from moltc_vllm.data.molecule_properties import (
     CAPTION,
-    MEASURED,
+    MOLECULE_PROPERTIES,
     Known,
     Measured,
     read_captions,
@@ -35,7 +35,11 @@ class Property(NamedTuple):
     text: str
 
 
-PROPERTY_NAMES = (CAPTION, *(one.name for one in MEASURED), *(one.name for one in DESCRIPTORS))
+PROPERTY_NAMES = (
+    CAPTION,
+    *(one.name for one in MOLECULE_PROPERTIES),
+    *(one.name for one in DESCRIPTORS),
+)
 """All properties, in the order in which they are told: what a graph does not tell comes first."""
 
 
@@ -51,11 +55,12 @@ class PropertyBook:
         DataError: If a file cannot be read.
     """
 
-    def __init__(self, folder: Path, held_back: HeldBack) -> None:
+    def __init__(self, folder: Path, held_back: Holdout) -> None:
         self._captions = read_captions(folder)
-        self._measured = {one.name: read_measured(one, folder) for one in MEASURED}
+        self._measured = {one.name: read_measured(one, folder) for one in MOLECULE_PROPERTIES}
         self.withheld = {
-            one.name: _withhold(one, self._measured[one.name], held_back) for one in MEASURED
+            one.name: _withhold(one, self._measured[one.name], held_back)
+            for one in MOLECULE_PROPERTIES
         }
 
     def properties(self, smiles: str, without: Collection[str] = ()) -> list[Property]:
@@ -90,7 +95,7 @@ class PropertyBook:
     def _properties(self, key: str, without: Collection[str]) -> Iterator[Property]:
         if key in self._captions.values:
             yield Property(CAPTION, None, "", self._captions.values[key])
-        for one in MEASURED:
+        for one in MOLECULE_PROPERTIES:
             value = self._measured[one.name].values.get(key)
             if value is not None and not (one.tells and one.tells[0] in without):
                 yield Property(one.name, value, "", one.text(value))
@@ -132,7 +137,7 @@ def _calculated(one: Descriptor, calculated: float) -> Property:
     return Property(one.name, value, one.unit, text)
 
 
-def _withhold(one: Measured, known: Known[float], held_back: HeldBack) -> int:
+def _withhold(one: Measured, known: Known[float], held_back: Holdout) -> int:
     """Take out the values that answer a pair which is held back; how many there were."""
     if one.tells is None:
         return 0

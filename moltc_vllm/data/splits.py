@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moltc_vllm.data.dataset import Row, read_split_rows
+from moltc_vllm.data.datasets import DATASETS, Source, get_source
 from moltc_vllm.data.keys import flat_key, unordered
-from moltc_vllm.data.rows import Row, read_split_rows
-from moltc_vllm.data.sources import SOURCES, Source, get_source
 from moltc_vllm.tasks import get_task
 
 TRAIN, VALID, TEST = "train", "valid", "test"
@@ -47,7 +47,7 @@ def read_parts(names: Iterable[str], folder: Path) -> dict[str, Parts]:
     one, where isomers have values of their own, as they are written.
 
     Args:
-        names: Keys of `SOURCES`.
+        names: Keys of `DATASETS`.
         folder: Where the files are.
 
     Raises:
@@ -57,21 +57,21 @@ def read_parts(names: Iterable[str], folder: Path) -> dict[str, Parts]:
     families = {family for source in wanted for family in source.reveals}
     read = {
         source.name: read_by_split(source, folder)
-        for source in SOURCES.values()
+        for source in DATASETS.values()
         if source.family in families or source in wanted
     }
     own = {name: _ranks(rows, unordered) for name, rows in read.items()}
     flat = {
         name: _ranks(rows, flat_pair)
         for name, rows in read.items()
-        if any(name != one.name and SOURCES[name].family in one.reveals for one in wanted)
+        if any(name != one.name and DATASETS[name].family in one.reveals for one in wanted)
     }
 
     def kept(source: Source) -> Parts:
         others = [
             ranks
             for name, ranks in flat.items()
-            if name != source.name and SOURCES[name].family in source.reveals
+            if name != source.name and DATASETS[name].family in source.reveals
         ]
         return _kept(source, read[source.name], own[source.name], others)
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from moltc_vllm.data.dataset import Row, read_split_rows, written
 from moltc_vllm.data.intervals import choose_intervals
 from moltc_vllm.data.keys import unordered
-from moltc_vllm.data.rows import Row, read_split_rows, written
 from moltc_vllm.data.splits import TRAIN, VALID, Parts
 from moltc_vllm.tasks import Choice, Number, Task, get_task
 
 
-def summarise(parts: Parts, folder: Path) -> dict[str, Any]:
+def summarize(parts: Parts, folder: Path) -> dict[str, Any]:
     """Count and measure one data set; everything about targets is of its train part.
 
     Args:

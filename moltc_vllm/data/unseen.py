@@ -21,9 +21,9 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from moltc_vllm.chem import MoleculeError, parse_smiles
 from moltc_vllm.chem.rdkit_log import QuietLog
+from moltc_vllm.data.dataset import Row
+from moltc_vllm.data.datasets import DATASETS
 from moltc_vllm.data.keys import flat_key
-from moltc_vllm.data.rows import Row
-from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.splits import TRAIN, Parts, read_parts
 
 SplitBy = Literal["molecule", "scaffold"]
@@ -167,7 +167,7 @@ def read_unseen(folder: Path, seed: int, fraction: float) -> tuple[Unseen, dict[
         DataError: If a file cannot be read.
         ValueError: If the fraction is not between 0 and 1.
     """
-    parts = read_parts(SOURCES, folder)
+    parts = read_parts(DATASETS, folder)
     rows = {name: part.rows[TRAIN] for name, part in parts.items()}
     return unseen_splits(rows, seed, fraction), parts
 

@@ -14,7 +14,11 @@ from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
-from moltc_vllm.deploy.asgi import Bounded, ClientGone, Retryable
+from moltc_vllm.deploy.asgi import (
+    BodyLimitMiddleware,
+    ClientDisconnectMiddleware,
+    RetryableErrorMiddleware,
+)
 from moltc_vllm.deploy.settings import Settings
 
 _logger = logging.getLogger("ray.serve")
@@ -45,7 +49,7 @@ class MoltcServer:
         metrics.mkdir(parents=True, exist_ok=True)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
         # Here, not above: it imports vLLM, which whoever deploys has no use for.
-        from moltc_vllm.plugin.application import Application as Inner
+        from moltc_vllm.plugin.server.application import Application as Inner
 
         arguments = self._settings.arguments(common / "encoded")
         self._inner = await Inner.start(arguments, ray_metrics=True)
@@ -54,9 +58,9 @@ class MoltcServer:
         """The routes, in this replica's event loop."""
         app = self._inner.app
         # The last one is the outermost.
-        app.add_middleware(Retryable, broken=lambda: self._inner.broken)
-        app.add_middleware(ClientGone)
-        app.add_middleware(Bounded, most=int(self._settings.max_body_mb * 1e6))
+        app.add_middleware(RetryableErrorMiddleware, broken=lambda: self._inner.broken)
+        app.add_middleware(ClientDisconnectMiddleware)
+        app.add_middleware(BodyLimitMiddleware, most=int(self._settings.max_body_mb * 1e6))
         self._begin(self._look_after())
         if self._settings.metrics_s:
             from moltc_vllm.deploy.metrics import forward

@@ -15,7 +15,7 @@ RETRY = {"retry-after": "1", "x-should-retry": "true"}
 """Headers of an answer that means: try again. The second is what OpenAI's clients look at first."""
 
 
-class ClientGone:
+class ClientDisconnectMiddleware:
     """Tell vLLM when the client has left, so that it ends the work.
 
     Serve cancels the task of such a request; vLLM waits for ``http.disconnect``, and what it has
@@ -56,7 +56,7 @@ class ClientGone:
             raise
 
 
-class Retryable:
+class RetryableErrorMiddleware:
     """Say that a request may be tried again when it failed because the engine has died.
 
     vLLM answers 500 then, as to any fault of its own; here it is 503 with ``Retry-After``, which
@@ -86,7 +86,7 @@ class Retryable:
         await self.app(scope, receive, watched)
 
 
-class Bounded:
+class BodyLimitMiddleware:
     """Refuse bodies that are too long; a replica's memory never has more of one.
 
     Args:

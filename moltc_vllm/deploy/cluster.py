@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from moltc_vllm.plugin.server_process import Startable, free_port
+from moltc_vllm.plugin.server.server_process import Startable, free_port
 
 _MB = 1_000_000
 _LOOPBACK = "127.0.0.1"

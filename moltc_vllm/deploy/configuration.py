@@ -14,7 +14,7 @@ from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDepl
 from moltc_vllm.deploy.settings import Settings
 
 IMPORT_PATH = "moltc_vllm.deploy:build"
-FRONT = "moltc_vllm.deploy.front:middlewares"
+FRONT = "moltc_vllm.deploy.proxy_middleware:middlewares"
 
 
 class ConfigurationError(ValueError):

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class MoleculeAffinityRouter(FIFOMixin, RequestRouter):
-    """Consistent hashing with bounded loads, by the header of `moltc_vllm.affinity`.
+    """Consistent hashing with bounded loads, by the header of `moltc_vllm.engines.affinity`.
 
     Every replica has a place in each molecule's own order (rendezvous hashing): when one comes or
     goes, only its molecules move. A replica that has more than its share to do is passed over, and

@@ -44,7 +44,7 @@ class Settings(BaseModel):
         Raises:
             ValueError: If ``additional-config`` is no table.
         """
-        from moltc_vllm.shipped import NAME, shipped_checkpoint
+        from moltc_vllm.checkpoints.shipped import NAME, shipped_checkpoint
 
         flags = {name.replace("_", "-"): value for name, value in self.flags.items()}
         if self.model is None:

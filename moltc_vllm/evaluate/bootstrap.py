@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from moltc_vllm.evaluate.resampled import Floats, Resampled
+from moltc_vllm.evaluate.bootstrap_metrics import BootstrapMetric, Floats
 
 LEVEL = 0.95
 # Weights held at once, 16 MB: what is computed from them stays near the cache.
@@ -14,7 +14,7 @@ _CELLS = 2_000_000
 
 
 def bootstrap(
-    metrics: Mapping[str, Resampled], rows: int, *, resamples: int, seed: int
+    metrics: Mapping[str, BootstrapMetric], rows: int, *, resamples: int, seed: int
 ) -> dict[str, tuple[float, float] | None]:
     """Intervals that hold the middle 95 % of a metric over resamples of the rows.
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moltc_vllm.evaluate.resampled import Flags, Floats, Integers, calibration_error
-from moltc_vllm.evaluate.statistic import Statistic, statistic
+from moltc_vllm.evaluate.bootstrap_metrics import Flags, Floats, Integers, calibration_error
+from moltc_vllm.evaluate.metric import Metric, statistic
 
 BINS = 10
 
@@ -37,7 +37,7 @@ def bins_of_equal_mass(confidence: Floats, bins: int = BINS) -> Integers:
     return np.unique(wanted, return_inverse=True)[1].astype(np.int64)
 
 
-def calibrate(confidence: Floats, hit: Flags, there: Flags) -> tuple[Statistic, list[Bin]]:
+def calibrate(confidence: Floats, hit: Flags, there: Flags) -> tuple[Metric, list[Bin]]:
     """Expected calibration error and its bins.
 
     Args:

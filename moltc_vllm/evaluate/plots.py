@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.metrics import f1_score, roc_curve
 
-from moltc_vllm.data.rows import Dataset
-from moltc_vllm.evaluate.choices import classes, positive_scores
-from moltc_vllm.evaluate.numbers import values
-from moltc_vllm.evaluate.resampled import Floats
-from moltc_vllm.evaluate.scoring import Calibration, Evaluation, Metric
-from moltc_vllm.evaluate.statistic import Answered
+from moltc_vllm.data.dataset import Dataset
+from moltc_vllm.evaluate.bootstrap_metrics import Floats
+from moltc_vllm.evaluate.classification import classes, positive_scores
+from moltc_vllm.evaluate.metric import Answered
+from moltc_vllm.evaluate.regression import values
+from moltc_vllm.evaluate.scoring import Calibration, Evaluation, MetricResult
 from moltc_vllm.tasks import Answer, Choice, Number, Task
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def write_plot(
 
 
 def _parity(
-    axes: Axes, kind: Number, answered: Sequence[Answered], metrics: Mapping[str, Metric]
+    axes: Axes, kind: Number, answered: Sequence[Answered], metrics: Mapping[str, MetricResult]
 ) -> None:
     target, value = _both(answered)
     low, high = min(target.min(), value.min()), max(target.max(), value.max())
@@ -96,7 +96,7 @@ def _parity(
 
 
 def _residuals(
-    axes: Axes, kind: Number, answered: Sequence[Answered], metrics: Mapping[str, Metric]
+    axes: Axes, kind: Number, answered: Sequence[Answered], metrics: Mapping[str, MetricResult]
 ) -> None:
     target, value = _both(answered)
     _points(axes, target, value - target)
@@ -110,7 +110,7 @@ def _residuals(
 
 
 def _roc(
-    axes: Axes, kind: Choice, answered: Sequence[Answered], metrics: Mapping[str, Metric]
+    axes: Axes, kind: Choice, answered: Sequence[Answered], metrics: Mapping[str, MetricResult]
 ) -> None:
     truth, score, there = positive_scores(kind, answered)
     if metrics["auroc"].value is not None:
@@ -128,7 +128,7 @@ def _roc(
 
 
 def _f1_of_each(
-    axes: Axes, kind: Choice, answered: Sequence[Answered], metrics: Mapping[str, Metric]
+    axes: Axes, kind: Choice, answered: Sequence[Answered], metrics: Mapping[str, MetricResult]
 ) -> None:
     truth, given = classes(kind, answered)
     present, sizes = np.unique(truth, return_counts=True)
@@ -178,7 +178,7 @@ def _quantity(what: str, kind: Number) -> str:
     return f"{what}, {kind.unit}" if kind.unit else what
 
 
-def _said(metric: Metric) -> str:
+def _said(metric: MetricResult) -> str:
     if metric.value is None:
         return f"– ({metric.reason})"
     interval = "" if metric.low is None else f" [{metric.low:.3g}, {metric.high:.3g}]"

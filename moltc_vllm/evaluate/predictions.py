@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from moltc_vllm.data.rows import Dataset, Row
+from moltc_vllm.data.dataset import Dataset, Row
 from moltc_vllm.tasks import Answer
 
 _AFTER_MOLECULES = (

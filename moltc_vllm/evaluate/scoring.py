@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from moltc_vllm.data.rows import Dataset
+from moltc_vllm.data.dataset import Dataset
 from moltc_vllm.evaluate.bootstrap import bootstrap
 from moltc_vllm.evaluate.calibration import Bin, calibrate
-from moltc_vllm.evaluate.choices import choice_statistics, label_hits
-from moltc_vllm.evaluate.numbers import interval_hits, number_statistics
-from moltc_vllm.evaluate.statistic import (
+from moltc_vllm.evaluate.classification import classification_metrics, label_hits
+from moltc_vllm.evaluate.metric import (
     Answered,
     Failed,
-    Statistic,
+    Metric,
     confidences,
     parse_failures,
 )
-from moltc_vllm.evaluate.texts import exact_match, terms_statistics
+from moltc_vllm.evaluate.regression import interval_hits, regression_metrics
+from moltc_vllm.evaluate.texts import exact_match, terms_metrics
 from moltc_vllm.tasks import Answer, Choice, Number, Task, Terms
 
 
@@ -48,7 +48,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class MetricResult:
     """A value and its 95 % interval; ``reason`` says why something of it is missing.
 
     ``rows`` are those it is of; ``failed`` is what rows without an answer count as.
@@ -71,7 +71,7 @@ class Calibration:
     """
 
     of: str
-    error: Metric
+    error: MetricResult
     bins: tuple[Bin, ...]
 
 
@@ -80,7 +80,7 @@ class Evaluation:
     """How good the answers are."""
 
     counts: Counts
-    metrics: dict[str, Metric]
+    metrics: dict[str, MetricResult]
     calibration: Calibration | None
 
     def as_json(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def evaluate(
         seed: Of the bootstrap.
     """
     answered = [Answered(row, answers[row.number]) for row in data.rows if row.number in answers]
-    every = list(statistics(task, answered))
+    every = list(compute_metrics(task, answered))
     error, bins = _calibration(task, answered) or (None, [])
     drawn = [*every, *([error] if error else [])]
     ends = bootstrap(
@@ -123,22 +123,22 @@ def evaluate(
     return Evaluation(_counts(data, answered), metrics, calibration)
 
 
-def statistics(task: Task, answered: Sequence[Answered]) -> Iterator[Statistic]:
+def compute_metrics(task: Task, answered: Sequence[Answered]) -> Iterator[Metric]:
     """All metrics of a task; nothing where there are no rows."""
     if not answered:
         return
     if isinstance(task.kind, Choice):
-        yield from choice_statistics(task.kind, answered)
+        yield from classification_metrics(task.kind, answered)
     elif isinstance(task.kind, Number):
-        yield from number_statistics(task.kind, answered)
+        yield from regression_metrics(task.kind, answered)
     elif isinstance(task.kind, Terms):
-        yield from terms_statistics(answered)
+        yield from terms_metrics(answered)
     else:
         yield exact_match(answered)
     yield parse_failures(answered)
 
 
-def _calibration(task: Task, answered: Sequence[Answered]) -> tuple[Statistic, list[Bin]] | None:
+def _calibration(task: Task, answered: Sequence[Answered]) -> tuple[Metric, list[Bin]] | None:
     """None for lists and texts: their confidence is not the probability of being right."""
     confidence = confidences(answered)
     known = confidence == confidence  # not NaN
@@ -151,14 +151,14 @@ def _calibration(task: Task, answered: Sequence[Answered]) -> tuple[Statistic, l
 
 
 def _metric(
-    one: Statistic, ends: Mapping[str, tuple[float, float] | None], resamples: int
-) -> Metric:
+    one: Metric, ends: Mapping[str, tuple[float, float] | None], resamples: int
+) -> MetricResult:
     interval = ends.get(one.name)
     reason = one.reason
     if interval is None and reason is None and resamples:
         reason = "one row has no interval" if one.rows == 1 else "most resamples have no value"
     low, high = interval or (None, None)
-    return Metric(one.value, low, high, one.rows, one.failed, reason)
+    return MetricResult(one.value, low, high, one.rows, one.failed, reason)
 
 
 def _counts(data: Dataset, answered: Sequence[Answered]) -> Counts:

@@ -9,11 +9,11 @@ import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from moltc_vllm.evaluate.resampled import ratio
-from moltc_vllm.evaluate.statistic import Answered, Statistic, statistic
+from moltc_vllm.evaluate.bootstrap_metrics import ratio
+from moltc_vllm.evaluate.metric import Answered, Metric, statistic
 
 
-def terms_statistics(answered: Sequence[Answered]) -> Iterator[Statistic]:
+def terms_metrics(answered: Sequence[Answered]) -> Iterator[Metric]:
     """Precision, recall and F1 over all pairs of a row and a term; case and blanks do not matter.
 
     A row without an answer named no term.
@@ -54,7 +54,7 @@ def terms_statistics(answered: Sequence[Answered]) -> Iterator[Statistic]:
         )
 
 
-def exact_match(answered: Sequence[Answered]) -> Statistic:
+def exact_match(answered: Sequence[Answered]) -> Metric:
     """How often the text is the true one, apart from case and blanks."""
     right = np.array(
         [

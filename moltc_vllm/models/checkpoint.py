@@ -19,12 +19,12 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.initialization import no_init_weights
 
-from moltc_vllm import __version__
-from moltc_vllm.files import new_folder, sha256
+from moltc_vllm._version import __version__
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.tokenizer import MoltcTokenizer, stop_token_id
-from moltc_vllm.models.weights import misfits
+from moltc_vllm.models.weights import weight_mismatches
+from moltc_vllm.utils.atomic_files import new_folder, sha256
 
 INDEX_FILE = "model.safetensors.index.json"
 CARD_FILE = "card.json"
@@ -123,7 +123,7 @@ def load_model(
         for key, tensor in sorted(expected.items())
         if key in weights or key not in tied
     }
-    problems = misfits({key: t.shape for key, t in sorted(weights.items())}, wanted)
+    problems = weight_mismatches({key: t.shape for key, t in sorted(weights.items())}, wanted)
     if problems:
         shown = "; ".join(problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from moltc_vllm.models.beams import BeamSearch, Candidate, Hypothesis
+from moltc_vllm.models.beam_search import BeamSearch, Candidate, Hypothesis
 from moltc_vllm.tasks import Limits
 
 Processor = Callable[[Tensor, Tensor], Tensor]

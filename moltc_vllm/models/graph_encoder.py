@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moltc_kernels.aggregate import aggregate
-from moltc_kernels.contracts import SELF_LOOP_CODE
 from moltc_kernels.gin_stack import GinWeights, fold_batch_norm, gin_stack
 from moltc_kernels.readout import readout
+from moltc_kernels.types import SELF_LOOP_CODE
+from moltc_vllm.models.atom_environments import AtomEnvironments
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import GraphEncoderConfig
-from moltc_vllm.models.environments import Environments
 
 # Table sizes of the published checkpoints (their pre-training reserved a few rows).
 ATOM_TYPES, CHIRALITIES, BOND_TYPES, BOND_DIRECTIONS = 120, 3, 6, 3
@@ -109,7 +109,9 @@ class GraphEncoder(nn.Module):
             AtomCounts(config.hidden_size, config.count_features) if config.count_features else None
         )
         self.environments = (
-            Environments(config.hidden_size, config.environment_buckets, config.environment_radius)
+            AtomEnvironments(
+                config.hidden_size, config.environment_buckets, config.environment_radius
+            )
             if config.environment_buckets
             else None
         )

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from moltc_vllm.models.published.pickles import read_tensors
+from moltc_vllm.models.conversion.pickles import read_tensors
 from moltc_vllm.models.tokenizer import MoltcTokenizer, as_moltc_tokenizer
-from moltc_vllm.models.weights import WeightsError, checked_tensor, misfits, summary
+from moltc_vllm.models.weights import WeightsError, checked_tensor, summary, weight_mismatches
 
 OUTPUT_LAYER = "lm_head.weight"
 
@@ -127,7 +127,7 @@ def language_model_weights(
                 shape = [max(shape[0], config.vocab_size), shape[1]]
             if name is not None:
                 found[name] = shape
-    if lines := misfits(found, shapes):
+    if lines := weight_mismatches(found, shapes):
         raise LanguageModelError(summary(folder, lines), lines)
     for path in language_model_files(folder):
         for key, tensor in _read(path):

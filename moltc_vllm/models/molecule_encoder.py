@@ -33,7 +33,7 @@ class MoleculeEncoder(nn.Module):
         return found
 
 
-def initialise_molecule_weights(module: nn.Module, std: float = 0.02) -> None:
+def initialize_molecule_weights(module: nn.Module, std: float = 0.02) -> None:
     """Draw the initial weights of encoder and projectors, in place.
 
     Linear layers and queries are normal with ``std`` (BERT's by default), the graph encoder's

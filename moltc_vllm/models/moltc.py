@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from moltc_vllm.models.batch import BatchMolGraph
-from moltc_vllm.models.beams import Hypothesis
+from moltc_vllm.models.beam_search import Hypothesis
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.decoding import Decoder, Greedy, Processor, beam_search, greedy
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder

@@ -20,8 +20,8 @@ from moltc_vllm.models.language_model import (
     load_language_tokenizer,
     random_language_model_weights,
 )
-from moltc_vllm.models.molecule_encoder import MoleculeEncoder, initialise_molecule_weights
-from moltc_vllm.models.phrases import Phrases, phrases_of
+from moltc_vllm.models.molecule_encoder import MoleculeEncoder, initialize_molecule_weights
+from moltc_vllm.models.phrase_tokens import PhraseTokens, phrase_tokens_for
 from moltc_vllm.models.projector import ProjectorBank
 from moltc_vllm.models.tokenizer import MoltcTokenizer, train_tokenizer
 from moltc_vllm.tasks import TASKS, molecule_markup
@@ -160,7 +160,7 @@ def create_checkpoint(
     language_model: Path | None = None,
     projector_sharing: str = "shared",
     seed: int = 0,
-    phrases: Phrases | None = None,
+    phrases: PhraseTokens | None = None,
     tasks: Sequence[str] = tuple(TASKS),
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> MoltcConfig:
@@ -191,7 +191,7 @@ def create_checkpoint(
         else train_tokenizer(
             _corpus(),
             preset.vocab_size + 1,
-            (phrases or phrases_of(TASKS.values())) if preset.has_phrases else None,
+            (phrases or phrase_tokens_for(TASKS.values())) if preset.has_phrases else None,
         )
     )
     config = MoltcConfig(
@@ -259,7 +259,7 @@ def _weights(
         ("molecule_encoder", MoleculeEncoder(config)),
         ("projectors", ProjectorBank(config)),
     ):
-        initialise_molecule_weights(module, molecule_std)
+        initialize_molecule_weights(module, molecule_std)
         for key, tensor in module.state_dict().items():
             yield f"{prefix}.{key}", tensor
     stream = (

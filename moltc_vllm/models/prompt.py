@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moltc_vllm.chem import MoleculeLimits, canonical_key, packed_of, written_key
+from moltc_vllm.chem import MoleculeLimits, as_written_key, canonical_key, packed_of
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import projector_index
@@ -44,7 +44,7 @@ def encoder_keys(config: MoltcConfig) -> Callable[[str], str]:
     It raises a `MoleculeError` for a molecule that cannot be read, or is larger than the checkpoint
     accepts.
     """
-    key = written_key if config.style.as_written else canonical_key
+    key = as_written_key if config.style.as_written else canonical_key
     return partial(key, limits=limits_of(config))
 
 

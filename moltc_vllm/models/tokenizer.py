@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from moltc_vllm.models.phrases import Phrases
+from moltc_vllm.models.phrase_tokens import PhraseTokens
 from moltc_vllm.tasks import MOLECULE_TOKEN, PromptStyle
 
 SPLIT_MARKER = "SPL1T-TH1S-Pl3A5E"
@@ -84,7 +84,7 @@ def stop_token_id(tokenizer: Any, style: PromptStyle) -> int | None:
     return int(ids[0])
 
 
-def _galactica_rules(phrases: Phrases | None = None) -> Tokenizer:
+def _galactica_rules(phrases: PhraseTokens | None = None) -> Tokenizer:
     """An untrained tokenizer with Galactica's splitting rules; phrases go before all others."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFKC()
@@ -115,7 +115,7 @@ def _galactica_rules(phrases: Phrases | None = None) -> Tokenizer:
 
 
 def train_tokenizer(
-    corpus: Iterable[str], vocab_size: int, phrases: Phrases | None = None
+    corpus: Iterable[str], vocab_size: int, phrases: PhraseTokens | None = None
 ) -> MoltcTokenizer:
     """Learn a small vocabulary from a corpus; deterministic.
 
@@ -137,7 +137,7 @@ def train_tokenizer(
     return as_moltc_tokenizer(tokenizer)
 
 
-def _with_phrases(tokenizer: Tokenizer, phrases: Phrases) -> Any:
+def _with_phrases(tokenizer: Tokenizer, phrases: PhraseTokens) -> Any:
     """The tokenizer's model, and a token per phrase that no merges lead to."""
     learned = json.loads(tokenizer.to_str())["model"]
     vocabulary = dict(learned["vocab"])

@@ -23,7 +23,9 @@ class WeightsError(ValueError):
         self.details = tuple(details)
 
 
-def misfits(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]) -> list[str]:
+def weight_mismatches(
+    found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]
+) -> list[str]:
     """One line for every weight that is superfluous, missing or of another shape.
 
     Args:

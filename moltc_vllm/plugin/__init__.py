@@ -27,7 +27,11 @@ def register() -> None:
     AutoConfig.register(MoltcConfig.model_type, MoltcConfig, exist_ok=True)
     AutoTokenizer.register(MoltcConfig, fast_tokenizer_class=MoltcTokenizer, exist_ok=True)
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
-        ModelRegistry.register_model(ARCHITECTURE, f"moltc_vllm.plugin.model:{ARCHITECTURE}")
+        ModelRegistry.register_model(
+            ARCHITECTURE, f"moltc_vllm.plugin.modality.model:{ARCHITECTURE}"
+        )
     if RENDERER_MODE not in RENDERER_REGISTRY.renderers:
         TokenizerRegistry.register(RENDERER_MODE, "vllm.tokenizers.hf", "CachedHfTokenizer")
-        RENDERER_REGISTRY.register(RENDERER_MODE, "moltc_vllm.plugin.renderer", "MoltcRenderer")
+        RENDERER_REGISTRY.register(
+            RENDERER_MODE, "moltc_vllm.plugin.server.renderer", "MoltcRenderer"
+        )

@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from moltc_vllm.plugin import RENDERER_MODE
-from moltc_vllm.plugin.flags import what_is_said, without
 from moltc_vllm.plugin.lora_arguments import served_modules
+from moltc_vllm.plugin.server.flags import parse_flags, without
 
 PLUGINS = ("moltc", "moltc_http")
 
@@ -81,7 +81,7 @@ def server_arguments(arguments: Sequence[str]) -> list[str]:
         AdapterError: If an adapter of the checkpoint folder is not whole, or does not fit.
     """
     folder, *rest = arguments
-    said = what_is_said(rest)
+    said = parse_flags(rest)
     lora, modules = served_modules(folder, said, on_cpu=on_cpu())
     ours: list[str] = []
     for name, value in {**engine_defaults(), **lora}.items():
@@ -92,7 +92,7 @@ def server_arguments(arguments: Sequence[str]) -> list[str]:
     if modules:  # the user's are among them: of two such flags vLLM would take the last
         ours += ["--lora-modules", *modules]
         rest = without("lora-modules", rest)
-    middleware = ["--middleware", "moltc_vllm.plugin.middleware.MoleculeMiddleware"]
+    middleware = ["--middleware", "moltc_vllm.plugin.server.middleware.MoleculeMiddleware"]
     return [folder, *ours, *middleware, *rest]
 
 

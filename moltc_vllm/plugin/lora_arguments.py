@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from moltc_vllm.plugin.flags import Said
+from moltc_vllm.plugin.server.flags import FlagValues
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM's ``--max-lora-rank`` may have (``vllm.config.lora.MaxLoRARanks``)."""
@@ -70,7 +70,9 @@ def lora_arguments(modules: Sequence[Module], *, on_cpu: bool) -> dict[str, Any]
     return {**arguments, "max_loras": slots, "max_cpu_loras": slots}
 
 
-def served_modules(folder: str, said: Said, *, on_cpu: bool) -> tuple[dict[str, Any], list[str]]:
+def served_modules(
+    folder: str, said: FlagValues, *, on_cpu: bool
+) -> tuple[dict[str, Any], list[str]]:
     """How a server gets the folder's adapters and those that the user names.
 
     Args:
@@ -98,7 +100,9 @@ def served_modules(folder: str, said: Said, *, on_cpu: bool) -> tuple[dict[str, 
     return arguments, [*map(str, ours), *values]
 
 
-def _fit(arguments: dict[str, Any], modules: Sequence[Module], said: Said, on_cpu: bool) -> None:
+def _fit(
+    arguments: dict[str, Any], modules: Sequence[Module], said: FlagValues, on_cpu: bool
+) -> None:
     """Fit our numbers to those that the user gives, which win."""
     given = {
         name: int(said[name][0])

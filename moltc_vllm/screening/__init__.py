@@ -1,5 +1,1 @@
-"""Pairs in, answers out, over any engine."""
-
-from moltc_vllm.screening.http import HttpEngine, ServerError
-
-__all__ = ["HttpEngine", "ServerError"]
+"""Screening: pairs of molecules in, answers in Parquet parts out, over any engine."""

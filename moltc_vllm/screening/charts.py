@@ -25,7 +25,7 @@ _BARS = 20  # labels; more are counted together
 def histogram(
     title: str, numbers: NDArray[np.float64], name: str, unit: str | None = None
 ) -> Chart:
-    """How numbers are spread."""
+    """PairingMode numbers are spread."""
     figure, axes = _axes()
     axes.hist(numbers, bins=min(60, max(10, len(numbers) // 20)), color=_INK)
     axes.set_xlabel(f"{name} ({unit})" if unit else name)
@@ -34,7 +34,7 @@ def histogram(
 
 
 def bars(title: str, counts: Mapping[str, int]) -> Chart:
-    """How often each label is; the most frequent ones, if there are many."""
+    """PairingMode often each label is; the most frequent ones, if there are many."""
     ranked = sorted(counts.items(), key=lambda one: -one[1])
     shown = ranked[:_BARS]
     if rest := sum(count for _, count in ranked[_BARS:]):

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from moltc_vllm.screening.parts import part_path
-from moltc_vllm.screening.plan import Plan, Todo
+from moltc_vllm.screening.plan import PairIndex, Plan
 from moltc_vllm.screening.run import Progress, Screen, run
 from moltc_vllm.tasks.engine import Engine
 
@@ -29,7 +29,7 @@ class Estimate:
         unread: Rows of each input that cannot be read.
         asked: Pairs that were answered for this.
         failed: Of those, without an answer.
-        pairs_per_s: How fast, once the engine was warm.
+        pairs_per_s: PairingMode fast, once the engine was warm.
         seconds: For all pairs at that rate.
         disk_bytes: Of all parts.
         memory_bytes: Of this process and the engine's now; more pairs take no more.
@@ -61,13 +61,13 @@ def estimate(screen: Screen, engine: Engine, folder: Path) -> Estimate:
         run(some, engine, clock)
     rate = clock.rate()
     size = part_path(folder, 0).stat().st_size / len(plan) if len(plan) else 0.0
-    sides = {screen.inputs.first.name: screen.inputs.first.shelf}
-    if screen.inputs.second.shelf is not screen.inputs.first.shelf:
-        sides[screen.inputs.second.name] = screen.inputs.second.shelf
+    sides = {screen.inputs.first.name: screen.inputs.first.store}
+    if screen.inputs.second.store is not screen.inputs.first.store:
+        sides[screen.inputs.second.name] = screen.inputs.second.store
     return Estimate(
         pairs=len(screen.plan),
         parts=screen.parts,
-        unread={name: shelf.unread for name, shelf in sides.items()},
+        unread={name: store.unread for name, store in sides.items()},
         asked=len(plan),
         failed=clock.failed,
         pairs_per_s=rate,
@@ -89,9 +89,9 @@ class _Runs:
     def __len__(self) -> int:
         return sum(stop - start for start, stop in self._pieces)
 
-    def places(self, start: int, stop: int) -> Iterator[Todo]:
+    def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
-        pieces = itertools.chain.from_iterable(self._plan.places(*piece) for piece in self._pieces)
+        pieces = itertools.chain.from_iterable(self._plan.slice(*piece) for piece in self._pieces)
         return itertools.islice(pieces, start, stop)
 
 

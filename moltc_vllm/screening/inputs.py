@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moltc_vllm.screening.plan import Todo
-from moltc_vllm.screening.reading import SMILES, TableError
-from moltc_vllm.screening.shelf import Shelf
+from moltc_vllm.screening.plan import PairIndex
+from moltc_vllm.screening.row_store import RowStore
+from moltc_vllm.tables.table_readers import SMILES, TableError
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class MoleculeColumn:
     """One molecule of every pair.
 
     Attributes:
-        shelf: Its table.
+        store: Its table.
         column: The place of the column that has its SMILES.
         name: What errors call its row: ``row``, ``left row``, ``right row``.
     """
 
-    shelf: Shelf
+    store: RowStore
     column: int
     name: str
 
 
-class UnreadRowError(ValueError):
+class UnreadableRowError(ValueError):
     """A pair that cannot be asked about; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class PairTables:
     """Both sides of all pairs.
 
     Attributes:
@@ -38,46 +38,46 @@ class Inputs:
         second: Of the second molecule; the same table, if pairs were given as rows.
     """
 
-    first: Side
-    second: Side
+    first: MoleculeColumn
+    second: MoleculeColumn
 
     @property
-    def together(self) -> bool:
+    def is_pair_table(self) -> bool:
         """Whether both molecules of a pair are in one row."""
         return self.first.name == self.second.name
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the cells that travel along with a pair."""
-        if self.together:
-            return self.first.shelf.columns
+        if self.is_pair_table:
+            return self.first.store.columns
         return (
-            *(f"left_{name}" for name in self.first.shelf.columns),
-            *(f"right_{name}" for name in self.second.shelf.columns),
+            *(f"left_{name}" for name in self.first.store.columns),
+            *(f"right_{name}" for name in self.second.store.columns),
         )
 
-    def cells(self, todo: Todo) -> tuple[str | None, ...]:
+    def cells(self, index: PairIndex) -> tuple[str | None, ...]:
         """What travels along with a pair; nothing from rows that could not be read."""
-        first = self._cells(self.first, todo.first)
-        return first if self.together else (*first, *self._cells(self.second, todo.second))
+        first = self._cells(self.first, index.first)
+        return first if self.is_pair_table else (*first, *self._cells(self.second, index.second))
 
-    def molecules(self, todo: Todo) -> tuple[str, str]:
+    def molecules(self, index: PairIndex) -> tuple[str, str]:
         """The SMILES of a pair.
 
         Raises:
-            UnreadRowError: If one of its rows could not be read.
+            UnreadableRowError: If one of its rows could not be read.
         """
-        return self._smiles(self.first, todo.first), self._smiles(self.second, todo.second)
+        return self._smiles(self.first, index.first), self._smiles(self.second, index.second)
 
-    def _smiles(self, side: Side, place: int) -> str:
-        record = side.shelf[place]
+    def _smiles(self, side: MoleculeColumn, place: int) -> str:
+        record = side.store[place]
         if record.error is not None:
-            raise UnreadRowError(f"{side.name} {place + 1}: {record.error}")
+            raise UnreadableRowError(f"{side.name} {place + 1}: {record.error}")
         return record.cells[side.column]
 
-    def _cells(self, side: Side, place: int) -> tuple[str | None, ...]:
-        record = side.shelf[place]
-        return record.cells if record.error is None else (None,) * len(side.shelf.columns)
+    def _cells(self, side: MoleculeColumn, place: int) -> tuple[str | None, ...]:
+        record = side.store[place]
+        return record.cells if record.error is None else (None,) * len(side.store.columns)
 
 
 def find_column(name: str, columns: Sequence[str], wanted: str | None) -> int:

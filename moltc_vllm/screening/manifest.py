@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from moltc_vllm import __version__
-from moltc_vllm.files import new_file
+from moltc_vllm._version import __version__
+from moltc_vllm.utils.atomic_files import new_file
 
 MANIFEST = "manifest.json"
 _FORMAT = 1

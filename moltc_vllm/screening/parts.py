@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
-from moltc_vllm.files import new_file
-from moltc_vllm.screening.inputs import Inputs
-from moltc_vllm.screening.plan import Todo
+from moltc_vllm.screening.inputs import PairTables
+from moltc_vllm.screening.plan import PairIndex
 from moltc_vllm.tasks import Answer, Choice, Number, Task, Terms
+from moltc_vllm.utils.atomic_files import new_file
 
 ROW, LEFT_ROW, RIGHT_ROW = "row", "left_row", "right_row"
 STATUS, ERROR, CONFIDENCE, TEXT = "status", "error", "confidence", "text"
@@ -22,10 +22,10 @@ _IDENTITY = b"moltc_screen"
 _DIGITS = 6  # of a confidence: what depends on the batch that a pair was in is beyond
 
 
-class Done(NamedTuple):
+class AnsweredPair(NamedTuple):
     """A pair with its answer."""
 
-    todo: Todo
+    pair_index: PairIndex
     answer: Answer
 
 
@@ -42,10 +42,10 @@ class Layout:
         text: Whether the model's own words are kept.
     """
 
-    def __init__(self, inputs: Inputs, task: Task, *, text: bool = False) -> None:
+    def __init__(self, inputs: PairTables, task: Task, *, text: bool = False) -> None:
         self._inputs = inputs
         before = {ROW: pa.int64()}
-        if not inputs.together:
+        if not inputs.is_pair_table:
             before |= {LEFT_ROW: pa.int64(), RIGHT_ROW: pa.int64()}
         after = {STATUS: pa.string(), ERROR: pa.string(), **_answer_columns(task)}
         after[CONFIDENCE] = pa.float64()
@@ -56,7 +56,7 @@ class Layout:
         fields = [*before.items(), *((name, pa.string()) for name in named), *after.items()]
         self.schema = pa.schema(fields)
 
-    def table(self, rows: Iterable[Done]) -> pa.Table:
+    def table(self, rows: Iterable[AnsweredPair]) -> pa.Table:
         """Pairs as a table, in their order."""
         lines = [self._cells(row) for row in rows]
         columns: Iterable[Sequence[Any]] = zip(*lines, strict=True)
@@ -65,9 +65,9 @@ class Layout:
         ]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
-    def _cells(self, row: Done) -> list[Any]:
-        todo, answer = row
-        places = [] if self._inputs.together else [todo.first + 1, todo.second + 1]
+    def _cells(self, row: AnsweredPair) -> list[Any]:
+        index, answer = row
+        places = [] if self._inputs.is_pair_table else [index.first + 1, index.second + 1]
         low, high = answer.interval or (None, None)
         confidence = None if answer.confidence is None else round(answer.confidence, _DIGITS)
         found = {
@@ -83,7 +83,7 @@ class Layout:
             TEXT: answer.text,
         }
         own = (found[name] for name in self._answer_columns)
-        return [todo.row, *places, *self._inputs.cells(todo), *own]
+        return [index.row, *places, *self._inputs.cells(index), *own]
 
 
 ANSWER_COLUMNS = frozenset(
@@ -152,12 +152,12 @@ def write_part(folder: Path, number: int, table: pa.Table, identity: str) -> Non
     _mark(folder, number).unlink(missing_ok=True)
 
 
-def mark_again(folder: Path, number: int) -> None:
+def mark_for_retry(folder: Path, number: int) -> None:
     """Let a part be made again; until it is, it stays as it is."""
     _mark(folder, number).touch()
 
 
-def is_marked(folder: Path, number: int) -> bool:
+def needs_retry(folder: Path, number: int) -> bool:
     """Whether a part is to be made again."""
     return _mark(folder, number).exists()
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
-class Todo(NamedTuple):
+class PairIndex(NamedTuple):
     """A pair: its row, and where its molecules are in their tables, from 0."""
 
     row: int
@@ -29,10 +29,10 @@ class Plan(Protocol):
     """All pairs of a screen, none of them in memory."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """PairingMode many there are."""
         ...
 
-    def places(self, start: int, stop: int) -> Iterator[Todo]:
+    def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """The pairs at these places, in the order of work."""
         ...
 
@@ -46,9 +46,9 @@ class Zip:
     def __len__(self) -> int:
         return self.rows
 
-    def places(self, start: int, stop: int) -> Iterator[Todo]:
+    def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
-        return (Todo(place + 1, place, place) for place in range(start, min(stop, self.rows)))
+        return (PairIndex(place + 1, place, place) for place in range(start, min(stop, self.rows)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Product:
     def __len__(self) -> int:
         return self.first * self.second
 
-    def places(self, start: int, stop: int) -> Iterator[Todo]:
+    def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
         stop = min(stop, len(self))
         while start < stop:
@@ -77,7 +77,7 @@ class Product:
             first, offset = divmod(start - begin * self.first, width)
             for place in range(min(width - offset, stop - start)):
                 second = begin + offset + place
-                yield Todo(first * self.second + second + 1, first, second)
+                yield PairIndex(first * self.second + second + 1, first, second)
             start += min(width - offset, stop - start)
 
 
@@ -96,7 +96,7 @@ class Triangle:
     def __len__(self) -> int:
         return self.size * (self.size - 1) // 2
 
-    def places(self, start: int, stop: int) -> Iterator[Todo]:
+    def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
         stop = min(stop, len(self))
         place = 0  # of the first pair of the block
@@ -109,7 +109,7 @@ class Triangle:
             if place >= stop:
                 return
 
-    def _block(self, begin: int, end: int, start: int, stop: int) -> Iterator[Todo]:
+    def _block(self, begin: int, end: int, start: int, stop: int) -> Iterator[PairIndex]:
         """Pairs number ``start`` to ``stop`` of those whose second molecule is in the block."""
         width = end - begin
         # The molecules in front of the block meet all of it; those in it the ones behind them.
@@ -121,7 +121,7 @@ class Triangle:
                 if place + second - least >= stop:
                     return
                 row = first * self.size - _before(first + 1) + second - first
-                yield Todo(row, first, second)
+                yield PairIndex(row, first, second)
             place += end - least
             first += 1
 
@@ -149,13 +149,13 @@ class Shuffled:
     def __len__(self) -> int:
         return len(self._plan)
 
-    def places(self, start: int, stop: int) -> Iterator[Todo]:
+    def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
         for place in range(start, min(stop, len(self))):
             other = self._mixed(place)
             while other >= len(self):
                 other = self._mixed(other)
-            yield from self._plan.places(other, other + 1)
+            yield from self._plan.slice(other, other + 1)
 
     def _mixed(self, place: int) -> int:
         left, right = place >> self._half, place & ((1 << self._half) - 1)
@@ -181,9 +181,9 @@ class Limited:
     def __len__(self) -> int:
         return min(self.most, len(self.plan))
 
-    def places(self, start: int, stop: int) -> Iterator[Todo]:
+    def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
-        return self.plan.places(start, min(stop, len(self)))
+        return self.plan.slice(start, min(stop, len(self)))
 
 
 def _before(size: int) -> int:

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from moltc_vllm.files import sha256
-from moltc_vllm.screening.inputs import Inputs, Side, find_column
+from moltc_vllm.screening.inputs import MoleculeColumn, PairTables, find_column
 from moltc_vllm.screening.manifest import check_manifest, identity_of, locked, open_manifest
 from moltc_vllm.screening.parts import Layout
 from moltc_vllm.screening.plan import Limited, Plan, Product, Shuffled, Triangle, Zip
-from moltc_vllm.screening.reading import Table, TableError, open_table
+from moltc_vllm.screening.row_store import RowStore, build_row_store
 from moltc_vllm.screening.run import Screen
-from moltc_vllm.screening.shelf import Shelf, fill_shelf
+from moltc_vllm.tables.table_readers import Table, TableError, open_table
 from moltc_vllm.tasks import Task, get_task
+from moltc_vllm.utils.atomic_files import sha256
 
-How = Literal["product", "zip", "triangle"]
-Order = Literal["given", "random"]
+PairingMode = Literal["product", "zip", "triangle"]
+ProcessingOrder = Literal["given", "random"]
 
 PART_ROWS = 5_000
 """Pairs of a part: what a kill at the worst moment costs."""
@@ -32,7 +32,7 @@ Tell = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ScreenConfig:
     """What is to be screened.
 
     Attributes:
@@ -60,9 +60,9 @@ class Wish:
     left: Path | None = None
     right: Path | None = None
     columns: tuple[str | None, str | None] = (None, None)
-    how: How = "product"
+    how: PairingMode = "product"
     question: str | None = None
-    order: Order = "given"
+    order: ProcessingOrder = "given"
     seed: int = 0
     limit: int | None = None
     text: bool = False
@@ -72,20 +72,22 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedScreen:
     """A screen, and whether it was begun before."""
 
     screen: Screen
-    goes_on: bool
+    resumed: bool
 
 
-def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows: None) -> Prepared:
+def prepare(
+    config: ScreenConfig, model: Mapping[str, Any], tell: Tell = lambda name, rows: None
+) -> PreparedScreen:
     """Open or make the folder of a screen.
 
     Tables are copied to the folder once, in a form that can be read from any place.
 
     Args:
-        wish: What is to be screened.
+        config: What is to be screened.
         model: What its answers depend on; values of JSON.
         tell: Is told of tables that are read.
 
@@ -96,16 +98,16 @@ def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows
         ManifestError: If the folder holds another screen.
         ValueError: If files are missing, or a number is out of range.
     """
-    task = get_task(wish.task)
-    task.check(2, wish.question)
-    if min(wish.part_rows, wish.block, 1 if wish.limit is None else wish.limit) < 1:
+    task = get_task(config.task)
+    task.check(2, config.question)
+    if min(config.part_rows, config.block, 1 if config.limit is None else config.limit) < 1:
         raise ValueError("limit, part_rows and block are 1 or more")
-    tables = {name: open_table(path) for name, path in _files(wish).items()}
-    places = _columns(wish, tables)
+    tables = {name: open_table(path) for name, path in _files(config).items()}
+    places = _columns(config, tables)
     checksums = {name: sha256(table.path) for name, table in tables.items()}
     settings = {
-        "task": wish.task,
-        "question": wish.question,
+        "task": config.task,
+        "question": config.question,
         "prompt": _prompt_version(task),
         "model": dict(model),
         "files": {
@@ -113,67 +115,69 @@ def prepare(wish: Wish, model: Mapping[str, Any], tell: Tell = lambda name, rows
             for name, table in tables.items()
         },
         "columns": [table.columns[place] for table, place in places],
-        "how": wish.how if wish.pairs is None else "pairs",
-        "order": wish.order,
-        "seed": wish.seed if wish.order == "random" else None,
-        "limit": wish.limit,
-        "text": wish.text,
-        "part_rows": wish.part_rows,
-        "block": wish.block,
+        "how": config.how if config.pairs is None else "pairs",
+        "order": config.order,
+        "seed": config.seed if config.order == "random" else None,
+        "limit": config.limit,
+        "text": config.text,
+        "part_rows": config.part_rows,
+        "block": config.block,
     }
-    check_manifest(wish.out, settings)
-    with locked(wish.out):
-        shelves = {
-            name: _shelf(wish.out, f"{name}-{checksums[name][:16]}", table, tell)
+    check_manifest(config.out, settings)
+    with locked(config.out):
+        stores = {
+            name: _row_store(config.out, f"{name}-{checksums[name][:16]}", table, tell)
             for name, table in tables.items()
         }
-    inputs = _inputs(wish, shelves, [place for _, place in places])
-    layout = Layout(inputs, task, text=wish.text)
-    plan = _plan(wish, inputs)
-    if wish.order == "random":
-        plan = Shuffled(plan, wish.seed)
-    goes_on = open_manifest(wish.out, settings)  # last: what cannot be prepared is not begun
+    inputs = _inputs(config, stores, [place for _, place in places])
+    layout = Layout(inputs, task, text=config.text)
+    plan = _plan(config, inputs)
+    if config.order == "random":
+        plan = Shuffled(plan, config.seed)
+    resumed = open_manifest(config.out, settings)  # last: what cannot be prepared is not begun
     screen = Screen(
-        folder=wish.out,
+        folder=config.out,
         task=task,
-        question=wish.question,
-        plan=plan if wish.limit is None else Limited(plan, wish.limit),
+        question=config.question,
+        plan=plan if config.limit is None else Limited(plan, config.limit),
         inputs=inputs,
         layout=layout,
-        part_rows=wish.part_rows,
+        part_rows=config.part_rows,
         identity=identity_of(settings),
     )
-    if wish.retry_errors:
-        with locked(wish.out):
-            screen.ask_again()
-    return Prepared(screen, goes_on)
+    if config.retry_errors:
+        with locked(config.out):
+            screen.retry_errors_in_parts()
+    return PreparedScreen(screen, resumed)
 
 
-def _files(wish: Wish) -> dict[str, Path]:
-    """The files of a wish by what they are."""
-    both = wish.left is not None and (wish.right is not None) != (wish.how == "triangle")
-    if (wish.pairs is not None) == (wish.left is not None) or (wish.pairs is None and not both):
+def _files(config: ScreenConfig) -> dict[str, Path]:
+    """The files of a config by what they are."""
+    both = config.left is not None and (config.right is not None) != (config.how == "triangle")
+    if (config.pairs is not None) == (config.left is not None) or (
+        config.pairs is None and not both
+    ):
         raise ValueError(
             "a screen needs a file of pairs, or a left and a right one, or a left one alone whose "
             "every two molecules are paired (triangle)"
         )
-    named = {"pairs": wish.pairs, "left": wish.left, "right": wish.right}
-    if wish.pairs is not None and wish.right is not None:
+    named = {"pairs": config.pairs, "left": config.left, "right": config.right}
+    if config.pairs is not None and config.right is not None:
         raise ValueError("a file of pairs needs no right one")
     return {name: path for name, path in named.items() if path is not None}
 
 
-def _columns(wish: Wish, tables: Mapping[str, Table]) -> list[tuple[Table, int]]:
+def _columns(config: ScreenConfig, tables: Mapping[str, Table]) -> list[tuple[Table, int]]:
     """The table and column of each of the two molecules."""
-    if wish.pairs is None:
+    if config.pairs is None:
         left = tables["left"]
         both = [left, tables.get("right", left)]
         return [
             (table, find_column(table.path.name, table.columns, name))
-            for table, name in zip(both, wish.columns, strict=True)
+            for table, name in zip(both, config.columns, strict=True)
         ]
     table = tables["pairs"]
-    wanted = wish.columns
+    wanted = config.columns
     if wanted == (None, None):
         found = [name for name in table.columns if "smiles" in name.lower()]
         if len(found) != 2:
@@ -185,34 +189,36 @@ def _columns(wish: Wish, tables: Mapping[str, Table]) -> list[tuple[Table, int]]
     return [(table, find_column(table.path.name, table.columns, name)) for name in wanted]
 
 
-def _shelf(out: Path, name: str, table: Table, tell: Tell) -> Shelf:
+def _row_store(out: Path, name: str, table: Table, tell: Tell) -> RowStore:
     folder = out / ".rows"
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.arrow"
     if not path.exists():
-        fill_shelf(table, path, lambda rows: tell(table.path.name, rows))
-    return Shelf(path)
+        build_row_store(table, path, lambda rows: tell(table.path.name, rows))
+    return RowStore(path)
 
 
-def _inputs(wish: Wish, shelves: Mapping[str, Shelf], places: list[int]) -> Inputs:
+def _inputs(config: ScreenConfig, stores: Mapping[str, RowStore], places: list[int]) -> PairTables:
     first, second = places
-    if wish.pairs is not None:
-        shelf = shelves["pairs"]
-        return Inputs(Side(shelf, first, "row"), Side(shelf, second, "row"))
-    left = shelves["left"]
-    right = shelves.get("right", left)
-    return Inputs(Side(left, first, "left row"), Side(right, second, "right row"))
+    if config.pairs is not None:
+        store = stores["pairs"]
+        return PairTables(MoleculeColumn(store, first, "row"), MoleculeColumn(store, second, "row"))
+    left = stores["left"]
+    right = stores.get("right", left)
+    return PairTables(
+        MoleculeColumn(left, first, "left row"), MoleculeColumn(right, second, "right row")
+    )
 
 
-def _plan(wish: Wish, inputs: Inputs) -> Plan:
-    first, second = len(inputs.first.shelf), len(inputs.second.shelf)
-    if wish.pairs is not None:
+def _plan(config: ScreenConfig, inputs: PairTables) -> Plan:
+    first, second = len(inputs.first.store), len(inputs.second.store)
+    if config.pairs is not None:
         return Zip(first)
-    match wish.how:
+    match config.how:
         case "product":
-            return Product(first, second, wish.block)
+            return Product(first, second, config.block)
         case "triangle":
-            return Triangle(first, wish.block)
+            return Triangle(first, config.block)
         case "zip":
             if first != second:
                 raise ValueError(f"row by row, but the files have {first:,} and {second:,} rows")

@@ -12,9 +12,9 @@ import jinja2
 
 from moltc_vllm.chem import MoleculeError
 from moltc_vllm.chem.draw import draw_svg
-from moltc_vllm.files import new_file
-from moltc_vllm.screening.grid import Grid
+from moltc_vllm.screening.heatmap import Heatmap
 from moltc_vllm.tasks import Answer
+from moltc_vllm.utils.atomic_files import new_file
 
 
 class Hit(NamedTuple):
@@ -59,7 +59,7 @@ class Page:
         note: A warning to the reader, put first.
         facts: Further figures, as name and value.
         charts: Distributions.
-        grid: First against second molecules.
+        heatmap: First against second molecules.
         hits: Pairs to be drawn, in their order.
         hits_title: What they are.
         failures: Reasons, most frequent first.
@@ -72,7 +72,7 @@ class Page:
     note: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     charts: Sequence[Chart] = ()
-    grid: Grid | None = None
+    heatmap: Heatmap | None = None
     hits: Sequence[Hit] = ()
     hits_title: str = "Pairs"
     failures: Sequence[Failure] = ()

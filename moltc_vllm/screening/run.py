@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from moltc_vllm.screening.inputs import Inputs, UnreadRowError
+from moltc_vllm.screening.inputs import PairTables, UnreadableRowError
 from moltc_vllm.screening.manifest import locked
 from moltc_vllm.screening.parts import (
     STATUS,
-    Done,
+    AnsweredPair,
     Layout,
     answer_of,
-    is_marked,
     is_written,
-    mark_again,
+    mark_for_retry,
+    needs_retry,
     read_part,
     read_statuses,
     write_part,
 )
-from moltc_vllm.screening.plan import Plan, Todo
+from moltc_vllm.screening.plan import PairIndex, Plan
 from moltc_vllm.tasks import Answer, Task
 from moltc_vllm.tasks.engine import Engine, EngineError, Pair
 
@@ -32,7 +32,7 @@ _FAILED = "error"
 
 @dataclass(slots=True)
 class Progress:
-    """How far a screen is, and where its time went.
+    """PairingMode far a screen is, and where its time went.
 
     Attributes:
         total: Rows in the end.
@@ -51,7 +51,7 @@ class Progress:
     writing_s: float = 0.0
 
 
-class Watcher(Protocol):
+class ProgressCallback(Protocol):
     """Who looks at a screen while it goes on."""
 
     def at(self, progress: Progress) -> None:
@@ -60,13 +60,13 @@ class Watcher(Protocol):
 
 
 @runtime_checkable
-class Maker(Protocol):
+class PartExecutor(Protocol):
     """Who makes parts: an engine here, or others elsewhere."""
 
     def make(
         self,
         screen: Screen,
-        watcher: Watcher,
+        progress_callback: ProgressCallback,
         stop: Callable[[], bool],
         missing: Sequence[int],
     ) -> Iterator[int]:
@@ -74,11 +74,11 @@ class Maker(Protocol):
         ...
 
 
-class Unwatched:
+class NullProgress:
     """Nobody looks."""
 
     def at(self, progress: Progress) -> None:
-        """See `Watcher`."""
+        """See `ProgressCallback`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +100,14 @@ class Screen:
     task: Task
     question: str | None
     plan: Plan
-    inputs: Inputs
+    inputs: PairTables
     layout: Layout
     part_rows: int
     identity: str
 
     @property
     def parts(self) -> int:
-        """How many parts there are in the end."""
+        """PairingMode many parts there are in the end."""
         return -(-len(self.plan) // self.part_rows)
 
     def size(self, part: int) -> int:
@@ -119,11 +119,11 @@ class Screen:
         return [
             part
             for part in (range(self.parts) if among is None else among)
-            if not self._is_written(part) or is_marked(self.folder, part)
+            if not self._is_written(part) or needs_retry(self.folder, part)
         ]
 
     def open_rows(self, missing: Iterable[int]) -> dict[int, int]:
-        """How many rows of each part that is to be made have no answer yet."""
+        """PairingMode many rows of each part that is to be made have no answer yet."""
         return {
             part: read_statuses(self.folder, part).count(_FAILED)
             if self._is_written(part)
@@ -131,7 +131,7 @@ class Screen:
             for part in missing
         }
 
-    def ask_again(self) -> None:
+    def retry_errors_in_parts(self) -> None:
         """Let the parts be made again in which pairs ended in an error.
 
         Only such pairs are asked about then: all other rows are taken over. Rows that cannot be
@@ -139,7 +139,7 @@ class Screen:
         """
         for part in range(self.parts):
             if self._is_written(part) and self._has_failed(part):
-                mark_again(self.folder, part)
+                mark_for_retry(self.folder, part)
 
     def answered(self, part: int) -> dict[int, Answer]:
         """By its place in the part, what one that is made again takes over."""
@@ -160,16 +160,16 @@ class Screen:
         if _FAILED not in statuses:
             return False
         start = part * self.part_rows
-        todos = self.plan.places(start, start + self.size(part))
+        indices = self.plan.slice(start, start + self.size(part))
         return any(
-            status == _FAILED and self._can_be_asked(todo)
-            for status, todo in zip(statuses, todos, strict=True)
+            status == _FAILED and self._can_be_asked(index)
+            for status, index in zip(statuses, indices, strict=True)
         )
 
-    def _can_be_asked(self, todo: Todo) -> bool:
+    def _can_be_asked(self, index: PairIndex) -> bool:
         try:
-            self.inputs.molecules(todo)
-        except UnreadRowError:
+            self.inputs.molecules(index)
+        except UnreadableRowError:
             return False
         return True
 
@@ -177,7 +177,7 @@ class Screen:
 def run(
     screen: Screen,
     engine: Engine,
-    watcher: Watcher,
+    progress_callback: ProgressCallback,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Make the parts that are missing.
@@ -188,7 +188,7 @@ def run(
     Args:
         screen: What to do.
         engine: Who answers.
-        watcher: Is told of progress.
+        progress_callback: Is told of progress.
         stop: Asked before each part is begun; those that are begun are finished.
 
     Returns:
@@ -199,22 +199,22 @@ def run(
         ManifestError: If another process is at it.
         Exception: What the engine raises; parts that were whole by then are written.
     """
-    return run_by(Here(engine), screen, watcher, stop)
+    return run_with_executor(LocalExecutor(engine), screen, progress_callback, stop)
 
 
-def run_by(
-    maker: Maker,
+def run_with_executor(
+    maker: PartExecutor,
     screen: Screen,
-    watcher: Watcher,
+    progress_callback: ProgressCallback,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """As `run`, whoever makes the parts."""
     missing = screen.missing()
-    return sum(1 for _ in maker.make(screen, watcher, stop, missing)) == len(missing)
+    return sum(1 for _ in maker.make(screen, progress_callback, stop, missing)) == len(missing)
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class LocalExecutor:
     """Parts are made in this process.
 
     Attributes:
@@ -226,24 +226,26 @@ class Here:
     def make(
         self,
         screen: Screen,
-        watcher: Watcher,
+        progress_callback: ProgressCallback,
         stop: Callable[[], bool],
         missing: Sequence[int],
     ) -> Iterator[int]:
-        """See `Maker`."""
+        """See `PartExecutor`."""
         with locked(screen.folder):
-            yield from make_parts(screen, self.engine, watcher, stop, missing)
+            yield from compute_parts(screen, self.engine, progress_callback, stop, missing)
 
 
-def make_parts(
+def compute_parts(
     screen: Screen,
     engine: Engine,
-    watcher: Watcher,
+    progress_callback: ProgressCallback,
     stop: Callable[[], bool],
     missing: Sequence[int],
 ) -> Iterator[int]:
     """As `run`, step by step, in a folder that the caller has locked."""
-    work = _Work(screen, watcher, len(screen.plan) - sum(screen.open_rows(missing).values()))
+    work = _Work(
+        screen, progress_callback, len(screen.plan) - sum(screen.open_rows(missing).values())
+    )
     answers = engine.submit(screen.task.name, work.pairs(missing, stop), screen.question)
     for pair, answer in work.waited_for(answers):
         work.take(pair.row, answer)
@@ -255,15 +257,15 @@ def make_parts(
 class _Part:
     """A part that is being made."""
 
-    def __init__(self, todos: list[Todo]) -> None:
-        self.todos = todos
-        self.answers: list[Answer | None] = [None] * len(todos)
-        self.open = len(todos)
+    def __init__(self, indices: list[PairIndex]) -> None:
+        self.indices = indices
+        self.answers: list[Answer | None] = [None] * len(indices)
+        self.open = len(indices)
 
 
 class _Work:
-    def __init__(self, screen: Screen, watcher: Watcher, done: int) -> None:
-        self._screen, self._watcher = screen, watcher
+    def __init__(self, screen: Screen, progress_callback: ProgressCallback, done: int) -> None:
+        self._screen, self._watcher = screen, progress_callback
         self._parts: dict[int, _Part] = {}
         self._written: list[int] = []
         self._progress = Progress(len(screen.plan), done)
@@ -293,31 +295,31 @@ class _Work:
                 return
             start = number * screen.part_rows
             begin = time.perf_counter()
-            todos = list(screen.plan.places(start, start + screen.size(number)))
+            indices = list(screen.plan.slice(start, start + screen.size(number)))
             answered = screen.answered(number)
             progress.reading_s += time.perf_counter() - begin
-            self._parts[number] = _Part(todos)
-            for place, todo in enumerate(todos, start):
+            self._parts[number] = _Part(indices)
+            for place, index in enumerate(indices, start):
                 begin = time.perf_counter()
                 kept = answered.get(place - start)
-                found = kept or self._pair(place, todo)
+                found = kept or self._pair(place, index)
                 progress.reading_s += time.perf_counter() - begin
                 if isinstance(found, Answer):
                     self.take(place, found, new=kept is None)
                 else:
                     yield found
 
-    def _pair(self, place: int, todo: Todo) -> Pair | Answer:
+    def _pair(self, place: int, index: PairIndex) -> Pair | Answer:
         try:
-            return Pair(place, self._screen.inputs.molecules(todo))
-        except UnreadRowError as error:
+            return Pair(place, self._screen.inputs.molecules(index))
+        except UnreadableRowError as error:
             return self._screen.task.failed("error", str(error))
 
     def take(self, place: int, answer: Answer, *, new: bool = True) -> None:
         """An answer; the last one of a part writes it."""
         number, offset = divmod(place, self._screen.part_rows)
         part = self._parts.get(number)
-        if part is None or not 0 <= offset < len(part.todos) or part.answers[offset] is not None:
+        if part is None or not 0 <= offset < len(part.indices) or part.answers[offset] is not None:
             raise EngineError(f"the engine answered pair {place} twice, or was never asked it")
         part.answers[offset] = answer
         part.open -= 1
@@ -341,8 +343,8 @@ class _Work:
 
     def _write(self, number: int) -> None:
         part = self._parts.pop(number)
-        rows = zip(part.todos, part.answers, strict=True)
-        done = [Done(todo, answer) for todo, answer in rows if answer is not None]
+        rows = zip(part.indices, part.answers, strict=True)
+        done = [AnsweredPair(index, answer) for index, answer in rows if answer is not None]
         table = self._screen.layout.table(done)
         write_part(self._screen.folder, number, table, self._screen.identity)
         self._written.append(number)

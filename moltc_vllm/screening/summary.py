@@ -18,7 +18,6 @@ import pyarrow.compute as pa_compute
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
-from moltc_vllm.files import new_file
 from moltc_vllm.screening.parts import (
     ANSWER_COLUMNS,
     CONFIDENCE,
@@ -32,6 +31,7 @@ from moltc_vllm.screening.parts import (
     part_path,
 )
 from moltc_vllm.tasks import Choice, Number, Task
+from moltc_vllm.utils.atomic_files import new_file
 
 _BATCH = 4096
 _REASONS = 20
@@ -82,7 +82,7 @@ class Sample:
     """A uniform sample of numbers that come one batch after another; all, if they are few.
 
     Args:
-        size: How many are kept.
+        size: PairingMode many are kept.
         seed: Of the choice.
     """
 
@@ -117,7 +117,7 @@ class Summary:
         values: A sample of the numbers.
         confidences: A sample of the confidences.
         top: The best rows, best first; columns as in the parts.
-        crossed: The rows of the first and second molecules that were asked for, without the
+        heatmap_rows: The rows of the first and second molecules that were asked for, without the
             input's own columns.
     """
 
@@ -132,7 +132,7 @@ class Summary:
     values: Sample = field(default_factory=Sample)
     confidences: Sample = field(default_factory=Sample)
     top: list[dict[str, Any]] = field(default_factory=list)
-    crossed: list[dict[str, Any]] = field(default_factory=list)
+    heatmap_rows: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -152,21 +152,21 @@ class Summary:
         }
 
 
-def summarise(
+def summarize(
     folder: Path,
     parts: int,
     task: Task,
     ranking: Ranking,
-    crossed: tuple[set[int], set[int]] = (set(), set()),
+    heatmap_rows: tuple[set[int], set[int]] = (set(), set()),
 ) -> Summary:
     """Read all parts once, a few rows at a time.
 
     Args:
         folder: Of the parts.
-        parts: How many there are.
+        parts: PairingMode many there are.
         task: What was asked.
         ranking: Which rows are wanted.
-        crossed: Rows of the first and second table whose pairs are wanted, too.
+        heatmap_rows: Rows of the first and second table whose pairs are wanted, too.
     """
     found = Summary()
     total, count = 0.0, 0
@@ -175,8 +175,8 @@ def summarise(
         found.rows += batch.num_rows
         found.statuses.update(batch[STATUS].to_pylist())
         answered = pa_compute.equal(batch[STATUS], "ok")
-        if any(crossed):
-            found.crossed += _crossed(batch, crossed)
+        if any(heatmap_rows):
+            found.heatmap_rows += _crossed(batch, heatmap_rows)
         _count_reasons(found, batch.filter(pa_compute.invert(answered)))
         batch = batch.filter(answered)
         if isinstance(task.kind, Choice):
@@ -190,7 +190,7 @@ def summarise(
             found.high = high if found.high is None else max(found.high, high)
         sure = _numbers(batch, CONFIDENCE)
         found.confidences.add(sure[~np.isnan(sure)])
-        _climb(best, batch, _scores(task, batch, ranking), ranking.most)
+        _push_top_k(best, batch, _scores(task, batch, ranking), ranking.most)
     found.mean = total / count if count else None
     found.top = [row for *_, row in sorted(best, key=lambda entry: entry[:2], reverse=True)]
     return found
@@ -268,7 +268,7 @@ def _general(error: str | None) -> str:
     return _MOLECULE.sub("", _WHERE.sub("", error or ""))
 
 
-def _climb(
+def _push_top_k(
     best: list[tuple[float, int, dict[str, Any]]],
     batch: pa.RecordBatch,
     scores: NDArray[np.float64],
@@ -287,7 +287,7 @@ def _climb(
 
 
 def _scores(task: Task, batch: pa.RecordBatch, ranking: Ranking) -> NDArray[np.float64]:
-    """How good rows with answers are: larger is better; NaN if one is not wanted."""
+    """PairingMode good rows with answers are: larger is better; NaN if one is not wanted."""
     if isinstance(task.kind, Number):
         values = _numbers(batch, VALUE)
         sign = -1 if ranking.smallest else 1

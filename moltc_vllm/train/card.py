@@ -6,9 +6,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from moltc_vllm.data.sources import SOURCES
+from moltc_vllm.data.datasets import DATASETS
 from moltc_vllm.data.splits import TEST, read_parts
-from moltc_vllm.files import new_folder
 from moltc_vllm.models.checkpoint import (
     CheckpointError,
     load_model,
@@ -20,6 +19,7 @@ from moltc_vllm.tasks import get_task
 from moltc_vllm.train.batch import Collator
 from moltc_vllm.train.examples import Molecules, make_examples
 from moltc_vllm.train.validate import validate
+from moltc_vllm.utils.atomic_files import new_folder
 
 LICENCE = (
     "For research use only: several of the data sets are licensed for non-commercial use, or state "
@@ -52,7 +52,7 @@ def measure(
     rows = {name: part.rows[TEST][:most] for name, part in read_parts(names, data).items()}
     molecules.add(one for part in rows.values() for row in part for one in row.molecules)
     examples = {
-        name: make_examples(get_task(SOURCES[name].task), part, molecules, tokenizer)
+        name: make_examples(get_task(DATASETS[name].task), part, molecules, tokenizer)
         for name, part in rows.items()
     }
     found = validate(model, Collator(molecules, model.config, tokenizer), tokenizer, examples)
@@ -84,7 +84,7 @@ def ship(
     """
     before = read_card(checkpoint)
     stages = before["stages"]
-    trained_on = sorted({one for stage in stages for one in stage["parts"] if one in SOURCES})
+    trained_on = sorted({one for stage in stages for one in stage["parts"] if one in DATASETS})
     card = {
         "name": name,
         "prompt_style": before["prompt_style"],
@@ -93,10 +93,10 @@ def ship(
         "trained_on": trained_on,
         "data": {
             one: {
-                "file": SOURCES[one].file,
-                "task": SOURCES[one].task,
-                "origin": SOURCES[one].origin,
-                "licence": SOURCES[one].licence,
+                "file": DATASETS[one].file,
+                "task": DATASETS[one].task,
+                "origin": DATASETS[one].origin,
+                "licence": DATASETS[one].licence,
             }
             for one in trained_on
         },

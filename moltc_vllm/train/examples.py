@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moltc_vllm.chem import MoleculeError, PackedMolecule, featurize_library, packed_of
+from moltc_vllm.data.dataset import Row, written
 from moltc_vllm.data.instructions import value_text
-from moltc_vllm.data.rows import Row, written
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.prompt import limits_of
 from moltc_vllm.models.tokenizer import MoltcTokenizer

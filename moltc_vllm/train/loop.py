@@ -17,8 +17,6 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from moltc_vllm.files import new_folder
-from moltc_vllm.interruption import interruptible
 from moltc_vllm.models.checkpoint import (
     CARD_FILE,
     CONFIG_FILE,
@@ -28,22 +26,30 @@ from moltc_vllm.models.checkpoint import (
     load_tokenizer,
     read_card,
 )
+from moltc_vllm.models.conversion.split import split_projectors
 from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.presets import PRESETS, create_checkpoint
-from moltc_vllm.models.published.split import split_projectors
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Choice, Number
 from moltc_vllm.train.batch import Batch, Collator, Item
-from moltc_vllm.train.corpus import Corpus, read_corpus, tasks_of
+from moltc_vllm.train.dataset import TrainingData, read_training_data, tasks_of
+from moltc_vllm.train.export import export_checkpoint
 from moltc_vllm.train.log import Log, draw_curves
-from moltc_vllm.train.loss import AnswerLoss, Terms
-from moltc_vllm.train.order import Order, shares, step_rng
+from moltc_vllm.train.loss import AnswerLoss, LossComponents
 from moltc_vllm.train.recipe import Recipe
-from moltc_vllm.train.result import save_trained
+from moltc_vllm.train.run_state import (
+    RunIdentity,
+    check_run_identity,
+    new_state,
+    states,
+    write_run_identity,
+)
+from moltc_vllm.train.sampler import PairBlockSampler, shares, step_rng
 from moltc_vllm.train.sharing import parameter_groups, prepare_model
-from moltc_vllm.train.state import Begun, check_begun, new_state, remember_begun, states
 from moltc_vllm.train.validate import validate
 from moltc_vllm.train.vocabulary import training_phrases
+from moltc_vllm.utils.atomic_files import new_folder
+from moltc_vllm.utils.signals import stop_on_signal
 
 CHECKPOINT = "checkpoint"
 """Folder of the trained model in that of the run."""
@@ -51,8 +57,11 @@ CHECKPOINT = "checkpoint"
 LOG_EVERY = 20
 """Steps whose mean loss is one line of the log."""
 
+_PENDING_LOSSES_FILE = "pending_losses.json"
+_PENDING_LOSSES_FILE_0_1 = "untold.json"  # the name in states written by version 0.1
 
-class Watcher(Protocol):
+
+class TrainingProgress(Protocol):
     """Who looks at a run while it goes on."""
 
     def tell(self, line: str) -> None:
@@ -64,18 +73,18 @@ class Watcher(Protocol):
         ...
 
 
-class _Nobody:
-    """Watches the processes that are not the first one: what they do is told there."""
+class NullTrainingProgress:
+    """Progress of the processes other than the first, which reports for all of them."""
 
     def tell(self, line: str) -> None:
-        pass
+        """Ignore the message."""
 
     def at(self, step: int, steps: int, pairs_per_second: float, loss: float) -> None:
-        pass
+        """Ignore the step."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingResult:
     """What a run came to.
 
     Attributes:
@@ -93,10 +102,10 @@ def train(
     recipe: Recipe,
     data: Path,
     run: Path,
-    watcher: Watcher,
+    watcher: TrainingProgress,
     *,
     checkpoint: Path | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Run a stage, or go on with it where it was interrupted; a finished one is left as it is.
 
     Args:
@@ -115,24 +124,24 @@ def train(
     partial = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[partial])
     if not accelerator.is_main_process:
-        watcher = _Nobody()
-    begun = Begun(recipe, str(checkpoint or recipe.start), accelerator.num_processes)
-    check_begun(run, begun)
+        watcher = NullTrainingProgress()
+    begun = RunIdentity(recipe, str(checkpoint or recipe.start), accelerator.num_processes)
+    check_run_identity(run, begun)
     done = run / CHECKPOINT
     if (done / CARD_FILE).is_file():
         watcher.tell(f"{run} is finished")
-        return Outcome(done, recipe.steps, read_card(done)["metrics"]["valid"])
+        return TrainingResult(done, recipe.steps, read_card(done)["metrics"]["valid"])
     accelerator.wait_for_everyone()  # all have looked
     if accelerator.is_main_process:
         _begin(recipe, run, checkpoint)
-        remember_begun(run, begun)
+        write_run_identity(run, begun)
     accelerator.wait_for_everyone()
     start = run / "start"
     model, tokenizer = load_model(start), load_tokenizer(start)
     prepare_model(model, recipe)
     if recipe.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable()
-    corpus = read_corpus(recipe, data, model.config, tokenizer, watcher.tell)
+    corpus = read_training_data(recipe, data, model.config, tokenizer, watcher.tell)
     set_seed(recipe.seed)  # of dropout, whether or not the model is new
     trainer = _Trainer(recipe, run, accelerator, model, tokenizer, corpus, watcher)
     return trainer.run()
@@ -171,7 +180,7 @@ def _begin(recipe: Recipe, run: Path, checkpoint: Path | None) -> None:
         split_projectors(checkpoint, start, recipe.projectors, tasks=learned)
 
 
-class _Learner(nn.Module):
+class _LossModule(nn.Module):
     """The model behind its loss: what several processes share has to be one module's `forward`."""
 
     def __init__(self, model: MoltcModel, loss: AnswerLoss) -> None:
@@ -179,7 +188,7 @@ class _Learner(nn.Module):
         self.model = model
         self._loss = loss
 
-    def forward(self, batch: Batch) -> Terms:
+    def forward(self, batch: Batch) -> LossComponents:
         return self._loss(self.model, batch)
 
 
@@ -191,37 +200,37 @@ class _Trainer:
         accelerator: Accelerator,
         model: MoltcModel,
         tokenizer: MoltcTokenizer,
-        corpus: Corpus,
-        watcher: Watcher,
+        corpus: TrainingData,
+        watcher: TrainingProgress,
     ) -> None:
         self.recipe, self.folder, self.watcher = recipe, run, watcher
         self.accelerator, self.tokenizer, self.corpus = accelerator, tokenizer, corpus
         self.plain = model
         self.orders = {
-            name: Order(name, corpus.train[name].molecules, part.block, recipe.seed)
+            name: PairBlockSampler(name, corpus.train[name].molecules, part.block, recipe.seed)
             for name, part in recipe.parts.items()
         }
         groups = parameter_groups(model, recipe.weight_decay)
         optimiser = torch.optim.AdamW(
             groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True
         )
-        learner = _Learner(model, AnswerLoss(recipe.loss, tokenizer, recipe.intervals))
+        learner = _LossModule(model, AnswerLoss(recipe.loss, tokenizer, recipe.intervals))
         self.learner, self.optimiser = accelerator.prepare(learner, optimiser)
         self.collator = Collator(corpus.molecules, model.config, tokenizer, accelerator.device)
         self.average = _average_of(model, recipe.average)
-        self.untold: list[list[float]] = []  # losses since the last line of the log
+        self._pending_losses: list[list[float]] = []  # losses since the last line of the log
         self.step = self._resume()
         if accelerator.is_main_process:
             self.log = Log(run, self.step)
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingResult:
         recipe, began, done = self.recipe, time.monotonic(), 0
         valid: dict[str, dict[str, float]] = {}
         self.learner.train()
-        with interruptible() as interrupted:
+        with stop_on_signal() as interrupted:
             while self.step < recipe.steps:
                 terms = self._learn()
-                self.untold.append([float(term) for term in terms])
+                self._pending_losses.append([float(term) for term in terms])
                 self.step += 1
                 done += sum(part.pairs for part in recipe.parts.values())
                 rate = done / (time.monotonic() - began)
@@ -229,7 +238,7 @@ class _Trainer:
                 if self.step % LOG_EVERY == 0 or self.step == recipe.steps:
                     self._write_losses(rate)
                 if self._is_due(recipe.validate_every):
-                    valid = self._look()
+                    valid = self._validate()
                 if interrupted():
                     self.accelerator.set_trigger()
                 stop = self.accelerator.check_trigger()  # all processes or none
@@ -237,18 +246,18 @@ class _Trainer:
                     self._save()
                 if stop:
                     self.watcher.tell(f"interrupted after step {self.step}; run again to go on")
-                    return Outcome(None, self.step, valid)
-        valid = self._look()
-        return Outcome(self._finish(valid), self.step, valid)
+                    return TrainingResult(None, self.step, valid)
+        valid = self._validate()
+        return TrainingResult(self._finish(valid), self.step, valid)
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0 and self.step < self.recipe.steps
 
-    def _learn(self) -> Terms:
+    def _learn(self) -> LossComponents:
         rate = learning_rate(self.recipe, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        terms: Terms = self.learner(self._batch())
+        terms: LossComponents = self.learner(self._batch())
         if not torch.isfinite(terms.total):
             raise FloatingPointError(f"the loss is {terms.total.item()} in step {self.step + 1}")
         self.accelerator.backward(terms.total)
@@ -283,15 +292,15 @@ class _Trainer:
         return self.collator(items)
 
     def _write_losses(self, rate: float) -> None:
-        means = [sum(column) / len(column) for column in zip(*self.untold, strict=True)]
-        self.untold = []
+        means = [sum(column) / len(column) for column in zip(*self._pending_losses, strict=True)]
+        self._pending_losses = []
         named = dict(zip(("loss", "first", "rest", "expected"), means, strict=True))
         named = {name: round(value, 5) for name, value in named.items()}
         if self.accelerator.is_main_process:
             lr = learning_rate(self.recipe, self.step - 1)
             self.log.write(self.step, **named, learning_rate=lr, pairs_per_second=round(rate, 1))
 
-    def _look(self) -> dict[str, dict[str, float]]:
+    def _validate(self) -> dict[str, dict[str, float]]:
         valid = validate(self._best(), self.collator, self.tokenizer, self.corpus.valid)
         if self.accelerator.is_main_process:
             self.log.write(self.step, valid=valid)
@@ -318,7 +327,7 @@ class _Trainer:
         with new_state(self.folder, self.step, main=main, wait=wait) as folder:
             self.accelerator.save_state(str(folder))
             if main:
-                (folder / "untold.json").write_text(json.dumps(self.untold))
+                (folder / _PENDING_LOSSES_FILE).write_text(json.dumps(self._pending_losses))
                 if self.average is not None:
                     torch.save(self.average.state_dict(), folder / "average.pt")
 
@@ -336,7 +345,10 @@ class _Trainer:
 
     def _load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
-        self.untold = json.loads((folder / "untold.json").read_text())
+        losses_file = folder / _PENDING_LOSSES_FILE
+        if not losses_file.is_file():
+            losses_file = folder / _PENDING_LOSSES_FILE_0_1
+        self._pending_losses = json.loads(losses_file.read_text())
         if self.average is not None:
             average = torch.load(folder / "average.pt", weights_only=True, map_location="cpu")
             self.average.load_state_dict(average)
@@ -353,7 +365,7 @@ class _Trainer:
                 "tasks": [task.name for task in tasks_of(self.recipe)],
                 "metrics": {"valid": valid},
             }
-            save_trained(folder, self._best(), self.tokenizer, card)
+            export_checkpoint(folder, self._best(), self.tokenizer, card)
             shutil.rmtree(self.folder / "start")
             for _, path in states(self.folder):
                 shutil.rmtree(path)

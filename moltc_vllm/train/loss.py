@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moltc_vllm.models.interval_tokens import IntervalVocabulary, interval_vocabulary
 from moltc_vllm.models.moltc import MoltcModel
-from moltc_vllm.models.scale import IntervalScale, interval_scale
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Task
 from moltc_vllm.train.batch import IGNORED, Batch, Group
 from moltc_vllm.train.recipe import Loss
 
 
-class Terms(NamedTuple):
+class LossComponents(NamedTuple):
     """The parts of a batch's loss, per pair; ``total`` is minimised."""
 
     total: Tensor
@@ -39,9 +39,9 @@ class AnswerLoss:
         self._weights = weights
         self._tokenizer = tokenizer
         self._intervals = intervals
-        self._scales: dict[str, IntervalScale | None] = {}
+        self._scales: dict[str, IntervalVocabulary | None] = {}
 
-    def __call__(self, model: MoltcModel, batch: Batch) -> Terms:
+    def __call__(self, model: MoltcModel, batch: Batch) -> LossComponents:
         """The loss of a batch."""
         parts = [
             self._of_group(logits, group)
@@ -49,7 +49,7 @@ class AnswerLoss:
         ]
         first, rest, expected = (sum(column) / batch.pairs for column in zip(*parts, strict=True))
         total = first + self._weights.rest * rest + self._weights.expected * expected
-        return Terms(total, first.detach(), rest.detach(), expected.detach())
+        return LossComponents(total, first.detach(), rest.detach(), expected.detach())
 
     def _of_group(self, logits: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
         """Sums over the group's pairs; ``logits [G, A, V]``."""
@@ -64,13 +64,13 @@ class AnswerLoss:
             expected = expected + off
         return first.sum(), rest, expected
 
-    def _numbers(self, tasks: Sequence[Task]) -> list[tuple[Tensor, IntervalScale]]:
+    def _numbers(self, tasks: Sequence[Task]) -> list[tuple[Tensor, IntervalVocabulary]]:
         """The rows of each task whose answers begin with an interval's token."""
         rows: dict[str, list[int]] = {}
         for number, task in enumerate(tasks):
             rows.setdefault(task.name, []).append(number)
             if task.name not in self._scales:
-                scale = interval_scale(task, self._tokenizer) if self._intervals else None
+                scale = interval_vocabulary(task, self._tokenizer) if self._intervals else None
                 self._scales[task.name] = scale
         return [
             (torch.tensor(numbers), scale)
@@ -78,7 +78,9 @@ class AnswerLoss:
             if (scale := self._scales[name]) is not None
         ]
 
-    def _soft(self, scale: IntervalScale, logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _soft(
+        self, scale: IntervalVocabulary, logits: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Softened cross entropy of each pair, and the sum of how far off the mean is."""
         position = scale.positions(values)
         chances = logits.log_softmax(-1)[:, scale.tokens.to(logits.device)]  # among all tokens

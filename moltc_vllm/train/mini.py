@@ -14,18 +14,18 @@ from typing import Annotated
 
 import typer
 
+from moltc_vllm.checkpoints.shipped import NAME
 from moltc_vllm.data import DataError
-from moltc_vllm.data.sources import data_folder
+from moltc_vllm.data.datasets import data_folder
 from moltc_vllm.models.checkpoint import read_card
-from moltc_vllm.shipped import NAME
 from moltc_vllm.train.card import ship
 from moltc_vllm.train.log import read_log
-from moltc_vllm.train.loop import Outcome, Watcher, train
+from moltc_vllm.train.loop import TrainingProgress, TrainingResult, train
 from moltc_vllm.train.recipe import load_recipe
 
 STAGES = ("mini-pretrain", "mini-finetune")
-BY_HEART = "mini-smoke"
-BY_HEART_HITS = 0.95
+OVERFIT_PAIRS = "mini-smoke"
+OVERFIT_MIN_HITS = 0.95
 _STEPS, _LIMIT = 6, 40  # of each stage of the rehearsal
 
 
@@ -46,7 +46,7 @@ class Lines:
             self.tell(f"step {step} of {steps}, {pairs_per_second:.0f} pairs/s, loss {loss:.3f}")
 
 
-def train_mini(data: Path, out: Path, *, smoke: bool = False) -> Outcome:
+def train_mini(data: Path, out: Path, *, smoke: bool = False) -> TrainingResult:
     """Run both stages, or go on with them.
 
     Args:
@@ -58,9 +58,9 @@ def train_mini(data: Path, out: Path, *, smoke: bool = False) -> Outcome:
         DataError: If the data cannot be read.
         ValueError: If a stage was begun with another recipe.
     """
-    outcome: Outcome | None = None
+    outcome: TrainingResult | None = None
     for stage in STAGES:
-        watcher: Watcher = Lines(stage, 2 if smoke else 50)
+        watcher: TrainingProgress = Lines(stage, 2 if smoke else 50)
         recipe = load_recipe(stage)
         if smoke:
             changes = [f"parts.{name}.limit={_LIMIT}" for name in recipe.parts]
@@ -83,7 +83,7 @@ def ship_mini(data: Path, out: Path, checkpoint: Path, most: int | None = None) 
     return folder
 
 
-def learn_by_heart(data: Path, out: Path) -> dict[str, float] | None:
+def overfit_check(data: Path, out: Path) -> dict[str, float] | None:
     """Let a new model learn a few pairs by heart; how many of each data set it then knows.
 
     ``None`` if it was interrupted.
@@ -91,14 +91,14 @@ def learn_by_heart(data: Path, out: Path) -> dict[str, float] | None:
     Raises:
         AssertionError: If the loss has not fallen to a tenth, or it knows too few.
     """
-    outcome = train(load_recipe(BY_HEART), data, out / BY_HEART, Lines(BY_HEART, 20))
+    outcome = train(load_recipe(OVERFIT_PAIRS), data, out / OVERFIT_PAIRS, Lines(OVERFIT_PAIRS, 20))
     if outcome.checkpoint is None:
         return None
-    losses = [line["loss"] for line in read_log(out / BY_HEART) if "loss" in line]
+    losses = [line["loss"] for line in read_log(out / OVERFIT_PAIRS) if "loss" in line]
     hits = {name: metrics["hits"] for name, metrics in outcome.valid.items()}
     if not losses[-1] < losses[0] / 10:
         raise AssertionError(f"the loss went from {losses[0]} to {losses[-1]} only")
-    if min(hits.values()) < BY_HEART_HITS:
+    if min(hits.values()) < OVERFIT_MIN_HITS:
         raise AssertionError(f"of the pairs that it was shown it knows {hits}")
     return hits
 
@@ -117,7 +117,7 @@ def main(
         folder = data_folder(data)
         result: dict[str, object] = {}
         if smoke:
-            result["by_heart"] = learn_by_heart(folder, out)
+            result["by_heart"] = overfit_check(folder, out)
             if result["by_heart"] is None:
                 raise typer.Exit(130)
         outcome = train_mini(folder, out, smoke=smoke)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from moltc_vllm.data.sources import SOURCES
+from moltc_vllm.data.datasets import DATASETS
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -162,8 +162,8 @@ class Recipe(BaseModel):
         if not self.parts:
             raise ValueError("a recipe needs at least one data set in parts")
         for name in self.parts:
-            if name != PROPERTIES and name not in SOURCES:
-                raise ValueError(f"unknown data set {name!r}; there are {', '.join(SOURCES)}")
+            if name != PROPERTIES and name not in DATASETS:
+                raise ValueError(f"unknown data set {name!r}; there are {', '.join(DATASETS)}")
         if self.stage == "pretrain" and self.projectors != "shared":
             raise ValueError("in pretraining both molecules share one projector")
         return self

@@ -11,8 +11,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from moltc_vllm.models.interval_tokens import interval_vocabulary
 from moltc_vllm.models.moltc import MoltcModel
-from moltc_vllm.models.scale import interval_scale
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Choice
 from moltc_vllm.train.batch import Collator, Item
@@ -36,7 +36,7 @@ def validate(
     was_training = model.training
     model.eval()
     found = {
-        name: _Look(model, collator, tokenizer, one, batch).metrics()
+        name: _Validation(model, collator, tokenizer, one, batch).metrics()
         for name, one in examples.items()
         if len(one)
     }
@@ -44,7 +44,7 @@ def validate(
     return found
 
 
-class _Look:
+class _Validation:
     def __init__(
         self,
         model: MoltcModel,
@@ -60,7 +60,7 @@ class _Look:
         kind = self.examples.task.kind
         firsts = np.array([text[0] for text in self.examples.texts])[self.examples.answers]
         labels = self._label_tokens(kind)
-        scale = interval_scale(self.examples.task, self.tokenizer)
+        scale = interval_vocabulary(self.examples.task, self.tokenizer)
         if scale is not None and not scale.places.keys() >= set(firsts.tolist()):
             scale = None  # answers without intervals
         hits: list[npt.NDArray[np.bool_]] = []

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 
 from moltc_vllm.data.descriptors import DESCRIPTORS, Descriptor
-from moltc_vllm.models.phrases import Phrases, phrases_of
+from moltc_vllm.models.phrase_tokens import PhraseTokens, phrase_tokens_for
 from moltc_vllm.tasks import TASKS
 
 _LARGEST = 1000  # whole parts up to this are one token with what stands before them
 
 
-def training_phrases() -> Phrases:
-    """Phrases of all tasks and of the sentences that `moltc_vllm.data` writes about molecules."""
-    tasks = phrases_of(TASKS.values())
+def training_phrases() -> PhraseTokens:
+    """PhraseTokens of all tasks and of the sentences that `moltc_vllm.data` writes about molecules."""
+    tasks = phrase_tokens_for(TASKS.values())
     texts: dict[str, None] = dict.fromkeys(tasks.texts)
     patterns = []
     for place in (1, 2):
@@ -23,7 +23,7 @@ def training_phrases() -> Phrases:
     for one in DESCRIPTORS:
         texts |= dict.fromkeys(_sentences(one))
         patterns += _patterns(one)
-    return Phrases(tuple(texts), (*patterns, *tasks.patterns))
+    return PhraseTokens(tuple(texts), (*patterns, *tasks.patterns))
 
 
 def _start(one: Descriptor) -> str:

@@ -7,8 +7,8 @@ import accuracy
 import pytest
 from accuracy_table import markdown, read_results, write_plot
 
-from moltc_vllm.evaluate import evaluate
 from moltc_vllm.evaluate.predictions import write_predictions
+from moltc_vllm.evaluate.scoring import evaluate
 from tests.benchmarks.made_up import interactions, solubility
 
 

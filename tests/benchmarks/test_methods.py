@@ -13,8 +13,8 @@ from baselines.moltc import PredictionsError, UnseenError
 from baselines.problem import read_published
 
 from moltc_vllm.data import Row
-from moltc_vllm.evaluate import evaluate
 from moltc_vllm.evaluate.predictions import write_predictions
+from moltc_vllm.evaluate.scoring import evaluate
 from moltc_vllm.tasks import get_task
 from tests.benchmarks.made_up import DRUGS, SOLUTION, interactions, solubility, write
 from tests.evaluate.fakes import FakeEngine

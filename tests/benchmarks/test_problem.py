@@ -4,8 +4,8 @@ import pytest
 from baselines.problem import SCORED, Problem, read_published, read_unseen
 
 from moltc_vllm.data import Row
+from moltc_vllm.data.datasets import DATASETS
 from moltc_vllm.data.keys import unordered
-from moltc_vllm.data.sources import SOURCES
 from tests.benchmarks.made_up import SOLUTION, SOLVATION, solubility, write
 from tests.paths import data_dir
 
@@ -79,7 +79,7 @@ def test_unseen_molecules(tmp_path, monkeypatch):
     parts = ["valid" if place % 7 == 3 else "train" for place in range(len(every))]
     rows = [(*pair, 1, part) for pair, part in zip(every, parts, strict=True)]
     write(tmp_path, "solv_solubility_logs", SOLUTION, [*rows, ("N", "O", 2, "test")])
-    monkeypatch.setattr("moltc_vllm.data.unseen.SOURCES", {"solubility": SOURCES["solubility"]})
+    monkeypatch.setattr("moltc_vllm.data.unseen.DATASETS", {"solubility": DATASETS["solubility"]})
     read = read_unseen("solubility", tmp_path, fraction=0.3)
     known = {smiles for row in read.train for smiles in row.molecules}
     for part, unseen in (("one_unseen", 1), ("both_unseen", 2)):
@@ -95,4 +95,4 @@ def test_unseen_molecules(tmp_path, monkeypatch):
 
 def test_lists_of_side_effects_are_left_to_others():
     assert "twosides" not in {source.name for source in SCORED}
-    assert len(SCORED) == len(SOURCES) - 1
+    assert len(SCORED) == len(DATASETS) - 1

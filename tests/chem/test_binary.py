@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from moltc_vllm.chem import MolGraph, pack
-from moltc_vllm.chem.fast import binary
-from moltc_vllm.chem.fast.binary import read_graph, sizes_of
-from moltc_vllm.chem.fast.binary_csr import pack_many, pack_one
+from moltc_vllm.chem.fast import rdkit_pickle
 from moltc_vllm.chem.fast.compiled import CompiledReader
+from moltc_vllm.chem.fast.rdkit_pickle import read_graph, sizes_of
+from moltc_vllm.chem.fast.rdkit_pickle_csr import pack_many, pack_one
 from moltc_vllm.chem.fast.self_test import (
     FIELDS,
     MOLECULES,
     difference,
     same_graph,
 )
-from moltc_vllm.chem.featurize_loops import featurize_plainly
+from moltc_vllm.chem.featurize_loops import featurize_loops
 
 READER = CompiledReader()
 CANARY = 0xA5
@@ -78,7 +78,7 @@ def test_queries_molecules_without_atoms_and_without_rings_found_are_left_to_the
 def test_conformers_do_not_matter():
     mol = Chem.MolFromMolBlock(Chem.MolToMolBlock(Chem.MolFromSmiles("C[C@H](N)O")))
     assert mol.GetNumConformers() == 1
-    assert same_graph(READER.graph(mol), featurize_plainly(mol))
+    assert same_graph(READER.graph(mol), featurize_loops(mol))
 
 
 def test_fast_graph_is_read_only_and_pickled_as_any_other():
@@ -99,7 +99,7 @@ def test_many_molecules_in_one_call():
     mols = [Chem.MolFromSmiles(one) for one in smiles]
     sizes, flat = READER.packed_all([READER.to_binary(mol) for mol in mols])
     assert sizes.tolist() == [[3, 4], [0, 0], [1, 0], [4, 6], [0, 0], [6, 12]]
-    good = [pack(featurize_plainly(mols[i])) for i in (0, 2, 3, 5)]
+    good = [pack(featurize_loops(mols[i])) for i in (0, 2, 3, 5)]
     for name in flat._fields:
         expected = np.concatenate([getattr(one, name) for one in good])
         np.testing.assert_array_equal(getattr(flat, name), expected)
@@ -114,7 +114,7 @@ def test_no_molecules_in_one_call():
 @pytest.fixture(scope="module")
 def interpreted():
     """`binary` without compilation, where Python itself finds a read beyond the bytes."""
-    spec = importlib.util.spec_from_file_location("interpreted_binary", binary.__file__)
+    spec = importlib.util.spec_from_file_location("interpreted_binary", rdkit_pickle.__file__)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numba.config, "DISABLE_JIT", True)

@@ -17,7 +17,7 @@ from moltc_vllm.chem import (
     packed_of,
     parse_smiles,
 )
-from moltc_vllm.chem.fast import route
+from moltc_vllm.chem.fast import dispatch
 from moltc_vllm.chem.fast.self_test import same_packed
 from moltc_vllm.chem.featurize import featurize_packed
 
@@ -86,12 +86,12 @@ def test_rows_are_as_one_by_one_and_in_order(workers, block, canonical):
 
 def test_plain_loops_give_the_same_rows(monkeypatch):
     fast = list(featurize_library(SMILES, canonical=False, workers=0))
-    monkeypatch.setenv(route.VARIABLE, "loops")
-    route.forget()
+    monkeypatch.setenv(dispatch.VARIABLE, "loops")
+    dispatch.forget()
     try:
         loops = list(featurize_library(SMILES, canonical=False, workers=0))
     finally:
-        route.forget()
+        dispatch.forget()
     assert all(same_row(a, b) for a, b in zip(fast, loops, strict=True))
 
 

@@ -5,11 +5,11 @@ import pytest
 from moltc_vllm.chem import MoleculeError, canonical_key, graph_of, pack, packed_of, parse_smiles
 from moltc_vllm.chem.fast.self_test import same_packed
 from moltc_vllm.chem.featurize import featurize_packed
-from moltc_vllm.chem.featurize_loops import featurize_plainly
+from moltc_vllm.chem.featurize_loops import featurize_loops
 
 
 def plainly(smiles):
-    return pack(featurize_plainly(parse_smiles(smiles)))
+    return pack(featurize_loops(parse_smiles(smiles)))
 
 
 def test_bonds_are_sorted_by_target_forth_before_back():

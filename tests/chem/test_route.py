@@ -10,26 +10,26 @@ import pytest
 from rdkit import Chem
 
 from moltc_vllm.chem import MolGraph, featurize
-from moltc_vllm.chem.fast import binary, route
+from moltc_vllm.chem.fast import dispatch, rdkit_pickle
 from moltc_vllm.chem.fast.compiled import CompiledReader
 from moltc_vllm.chem.fast.self_test import first_difference, same_graph
-from moltc_vllm.chem.featurize_loops import featurize_plainly
+from moltc_vllm.chem.featurize_loops import featurize_loops
 
 
 @pytest.fixture(autouse=True)
 def chosen_anew():
     """Each test may spoil the choice of the reader."""
-    route.forget()
+    dispatch.forget()
     yield
-    route.forget()
+    dispatch.forget()
 
 
 def plainly_chosen(caplog):
     with caplog.at_level(logging.WARNING, "moltc_vllm.chem"):
-        assert route.compiled_reader() is None
-        assert route.compiled_reader() is None
+        assert dispatch.compiled_reader() is None
+        assert dispatch.compiled_reader() is None
     assert same_graph(
-        featurize(Chem.MolFromSmiles("CO")), featurize_plainly(Chem.MolFromSmiles("CO"))
+        featurize(Chem.MolFromSmiles("CO")), featurize_loops(Chem.MolFromSmiles("CO"))
     )
     return [record.getMessage() for record in caplog.records]
 
@@ -74,12 +74,12 @@ def test_no_numba_falls_back_with_one_warning():
 
 
 def test_the_environment_can_ask_for_the_loops(monkeypatch, caplog):
-    monkeypatch.setenv(route.VARIABLE, "loops")
+    monkeypatch.setenv(dispatch.VARIABLE, "loops")
     assert plainly_chosen(caplog) == []
-    route.forget()
-    monkeypatch.setenv(route.VARIABLE, "slow")
+    dispatch.forget()
+    monkeypatch.setenv(dispatch.VARIABLE, "slow")
     with pytest.raises(ValueError, match="expected 'fast' or 'loops'"):
-        route.compiled_reader()
+        dispatch.compiled_reader()
 
 
 def test_without_a_place_for_its_cache_numba_compiles_without(monkeypatch):
@@ -91,4 +91,4 @@ def test_without_a_place_for_its_cache_numba_compiles_without(monkeypatch):
         return original(*arguments, **options)
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert binary.jit(lambda x: x + 1)(2) == 3
+    assert rdkit_pickle.jit(lambda x: x + 1)(2) == 3

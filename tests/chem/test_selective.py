@@ -23,12 +23,12 @@ from moltc_vllm.chem import (
     packed_of,
     parse_smiles,
 )
-from moltc_vllm.chem.fast import route
+from moltc_vllm.chem.fast import dispatch
 from moltc_vllm.chem.fast.compiled import CompiledReader
-from moltc_vllm.chem.fast.selective import read_for_graph, read_for_writing
+from moltc_vllm.chem.fast.partial_sanitize import read_for_graph, read_for_writing
 from moltc_vllm.chem.fast.self_test import difference, same_graph, same_packed
-from moltc_vllm.chem.fast.shape import shape_of
-from moltc_vllm.chem.featurize_loops import featurize_plainly
+from moltc_vllm.chem.fast.smiles_scan import scan_smiles
+from moltc_vllm.chem.featurize_loops import featurize_loops
 from moltc_vllm.chem.parse import clean_smiles, parse_for_graph, parse_for_writing
 from tests.paths import data_dir
 from tests.test_boundaries import ROOT
@@ -126,7 +126,7 @@ def test_organic_texts_are_read_selectively(smiles):
 def test_bonds_to_metals_are_tidied_up_as_always(smiles):
     def outcome(mol):
         try:
-            return featurize_plainly(mol, smiles).bond_type.tolist()
+            return featurize_loops(mol, smiles).bond_type.tolist()
         except MoleculeError as error:
             return error.reason
 
@@ -220,23 +220,23 @@ def test_keys_and_graphs_are_those_of_the_loops(monkeypatch):
     texts = [*staged(25), "[CH3:1][C@H](Cl)[CH3:2]", "[2H]OC"]
 
     def all_of(setting):
-        monkeypatch.setenv(route.VARIABLE, setting)
+        monkeypatch.setenv(dispatch.VARIABLE, setting)
         for cached in (molecule._key, molecule._canonicalise, molecule._graph):
             cached.cache_clear()
-        route.forget()
-        assert (route.compiled_reader() is None) == (setting == "loops")
+        dispatch.forget()
+        assert (dispatch.compiled_reader() is None) == (setting == "loops")
         keys = [canonical_key(text) for text in texts]
         return keys, [packed_of(key) for key in keys], [graph_of(key) for key in keys]
 
     try:
         fast, loops = all_of("fast"), all_of("loops")
     finally:
-        route.forget()
+        dispatch.forget()
     assert fast[0] == loops[0]
     assert all(map(same_packed, fast[1], loops[1]))
     assert all(map(same_graph, fast[2], loops[2]))
 
 
 def test_shape():
-    assert shape_of("C[C@@H](N)C#[13C]") == b"S[S@@0..S.S0[00S."
-    assert shape_of("\u2013\xe9*") == b"!!!"
+    assert scan_smiles("C[C@@H](N)C#[13C]") == b"S[S@@0..S.S0[00S."
+    assert scan_smiles("\u2013\xe9*") == b"!!!"

@@ -58,7 +58,7 @@ def test_published_files_become_a_folder(made, tmp_path):
 
 
 def test_every_option_reaches_the_converter(made, tmp_path, monkeypatch):
-    from moltc_vllm.models.published import convert as module
+    from moltc_vllm.models.conversion import convert as module
 
     seen = {}
 

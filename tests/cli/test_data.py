@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moltc_vllm.cli import app
-from moltc_vllm.data.sources import SOURCES
+from moltc_vllm.data.datasets import DATASETS
 from tests.data.small import change, small_data
 
 runner = CliRunner()
@@ -38,7 +38,7 @@ def last_line(result):
 def test_list(monkeypatch, small):
     result = run("list")
     assert result.exit_code == 0
-    for name, one in SOURCES.items():
+    for name, one in DATASETS.items():
         assert f" {name} " in result.stdout
         assert one.file in result.stdout
     assert all(one["here"] for one in last_line(run("list", "--json"))["sources"].values())
@@ -58,7 +58,7 @@ def test_stats(tmp_path):
         "freesolv.png",
     ]
     found = last_line(run("stats", "--json"))["sources"]
-    assert [one["name"] for one in found] == list(SOURCES)
+    assert [one["name"] for one in found] == list(DATASETS)
     assert {"table", "rule", "rule_on_valid"} == set(found[-1]["intervals"])
 
 
@@ -90,7 +90,7 @@ def test_a_leak_is_named_and_the_exit_status_is_1(tmp_path, small):
     assert run("build", out, "--pairs", 0).exit_code == 0
     # Since then the data set holds back everything.
     shutil.copytree(small, other)
-    change(other / SOURCES["freesolv"].file, lambda row: row.update(split="test"))
+    change(other / DATASETS["freesolv"].file, lambda row: row.update(split="test"))
     checked = run("check", out, "--data", other)
     assert checked.exit_code == 1
     assert "FAIL no pair tells what another one holds back" in checked.stdout

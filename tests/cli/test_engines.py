@@ -14,15 +14,15 @@ from tests.evaluate.fakes import FakeEngine, said
 @pytest.fixture
 def opened(monkeypatch):
     """Stand-ins for all engines; the calls of their constructors."""
-    import moltc_vllm.models.engine
-    import moltc_vllm.plugin.engine
-    import moltc_vllm.screening
+    import moltc_vllm.engines.http
+    import moltc_vllm.models.torch_engine
+    import moltc_vllm.plugin.engine.vllm_engine
 
     calls = []
     for module, name in (
-        (moltc_vllm.models.engine, "TorchEngine"),
-        (moltc_vllm.plugin.engine, "VllmEngine"),
-        (moltc_vllm.screening, "HttpEngine"),
+        (moltc_vllm.models.torch_engine, "TorchEngine"),
+        (moltc_vllm.plugin.engine.vllm_engine, "VllmEngine"),
+        (moltc_vllm.engines.http, "HttpEngine"),
     ):
         monkeypatch.setattr(
             module, name, lambda *args, _name=name, **options: calls.append((_name, args, options))

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from moltc_vllm.cli import app
 from moltc_vllm.cli import evaluate as command
 from moltc_vllm.cli.progress import Bars
-from moltc_vllm.screening import ServerError
+from moltc_vllm.engines.http import ServerError
 from moltc_vllm.tasks import get_task
 from tests.evaluate.fakes import FakeEngine, said
 

@@ -110,7 +110,7 @@ def test_no_files(engine, files):
 
 
 def test_an_engine_that_is_gone(files, monkeypatch):
-    from moltc_vllm.screening import ServerError
+    from moltc_vllm.engines.http import ServerError
 
     class Gone(HashEngine):
         def submit(self, task, pairs, question=None):

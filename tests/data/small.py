@@ -4,8 +4,8 @@ import csv
 import gzip
 from pathlib import Path
 
+from moltc_vllm.data.datasets import DATASETS
 from moltc_vllm.data.libraries import LIBRARIES
-from moltc_vllm.data.sources import SOURCES
 from tests.paths import data_dir
 
 ROWS = 40  # of each file and split
@@ -20,7 +20,7 @@ def small_data(folder: Path) -> Path:
     # FreeSolv's values are in CombiSolv, and ESOL's are answers about water.
     others = {"solv_combisolv_exp.csv.gz": hydrated, "solv_solubility_logs.csv.gz": measured}
     dissolved = set()
-    for file in sorted({source.file for source in SOURCES.values()}):
+    for file in sorted({source.file for source in DATASETS.values()}):
         rows = read(file)
         if file in others:
             known = [row for row in rows if row["solute_smiles"] in others[file]]

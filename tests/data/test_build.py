@@ -14,7 +14,7 @@ import pytest
 from moltc_vllm.data import DataError
 from moltc_vllm.data import build as builder
 from moltc_vllm.data.build import Options, build
-from moltc_vllm.data.built import check_built
+from moltc_vllm.data.check_build import check_build
 from moltc_vllm.data.files import sha256
 from moltc_vllm.data.instructions import SCHEMA, value_text
 from moltc_vllm.data.keys import flat_key
@@ -210,7 +210,7 @@ def test_a_limit_goes_before_what_is_unseen(small, tmp_path):
         ("combisolv_exp",), pairs=0, split_by="molecule", fraction=0.3, limit=25, intervals="rule"
     )
     manifest = build(small, tmp_path / "out", options)
-    assert not [one for one in check_built(tmp_path / "out", small) if one.failed]
+    assert not [one for one in check_build(tmp_path / "out", small) if one.failed]
     found = Counter(one["split"] for one in records(tmp_path / "out"))
     assert manifest["sources"]["combisolv_exp"]["rows"] == found
     assert found.total() == 25

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moltc_vllm.data.dataset import read_split_rows
+from moltc_vllm.data.datasets import DATASETS
 from moltc_vllm.data.intervals import LONGEST_TAIL, SPREAD_PER_WIDTH, choose_intervals
-from moltc_vllm.data.rows import read_split_rows
-from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.tasks import Number, get_task
 from tests.paths import data_dir
 
@@ -90,7 +90,7 @@ def test_no_spread_is_an_error(values):
 )
 def test_the_staged_data(source, width, scale):
     """The train part and the valid part have the same intervals."""
-    one = SOURCES[source]
+    one = DATASETS[source]
     task = get_task(one.task)
     assert isinstance(task.kind, Number)
     parts = {"train": [], "valid": [], "test": []}

@@ -6,9 +6,9 @@ import pytest
 
 from moltc_vllm.chem import MoleculeError
 from moltc_vllm.data.descriptors import DESCRIPTORS
-from moltc_vllm.data.held_back import HeldBack, Place
+from moltc_vllm.data.holdout import Holdout, Place
 from moltc_vllm.data.keys import flat_key
-from moltc_vllm.data.measured import MEASURED, read_measured, shortened
+from moltc_vllm.data.molecule_properties import MOLECULE_PROPERTIES, read_measured, shortened
 from moltc_vllm.data.properties import PROPERTY_NAMES, PropertyBook, statement
 
 FILES = {
@@ -37,7 +37,7 @@ def told(book, smiles, **options):
 
 
 def test_each_property_stands_alone(folder):
-    book = PropertyBook(folder, HeldBack())
+    book = PropertyBook(folder, Holdout())
     ethanol = told(book, "C(O)C")
     assert list(ethanol) == [name for name in PROPERTY_NAMES if name in ethanol]
     assert ethanol["caption"][1].endswith("it is said.")
@@ -55,7 +55,7 @@ def test_each_property_stands_alone(folder):
 
 
 def test_what_is_vague_is_left_out(folder):
-    book = PropertyBook(folder, HeldBack())
+    book = PropertyBook(folder, Holdout())
     assert "log_s" not in told(book, "CCC")  # two measurements that contradict one another
     assert "log_s" not in told(book, "CC")  # not plausible
     assert "bbb_permeable" not in told(book, "CC")
@@ -72,7 +72,7 @@ def test_what_is_vague_is_left_out(folder):
 
 
 def test_a_solubility_that_is_held_back_is_not_told(folder):
-    held = HeldBack()
+    held = Holdout()
     held.add("solubility", ("O", "OCC"), Place("solubility", 7, "valid"))
     held.add("solubility", ("O", "C"), Place("solubility", 8, "train"))
     held.add("solvation", ("O", "C"), Place("freesolv", 9, "test"))
@@ -86,7 +86,7 @@ def test_a_solubility_that_is_held_back_is_not_told(folder):
 
 def test_an_isomer_does_not_tell_what_is_held_back(folder):
     """As the builder holds back: ESOL has no stereochemistry, the data set of solubilities has."""
-    held = HeldBack(flat_key)
+    held = Holdout(flat_key)
     held.add("solubility", ("C[C@H](N)O", "O"), Place("solubility", 7, "test"))
     path = folder / "prop_esol.csv.gz"
     path.write_bytes(gzip.compress(b"smiles,log_s_mol_per_l\nCC(N)O,0.3\nCC(N)N,0.4\n"))
@@ -110,20 +110,20 @@ def test_cells_of_a_molecule(folder, cells, value, unreadable, vague):
     rows = "".join(f"CCO,{cell}\n" for cell in cells)
     path = folder / "prop_esol.csv.gz"
     path.write_bytes(gzip.compress(f"smiles,log_s_mol_per_l\n{rows}".encode()))
-    known = read_measured(MEASURED[0], folder)
+    known = read_measured(MOLECULE_PROPERTIES[0], folder)
     assert known.values == ({} if value is None else {"CCO": value})
     assert (known.unreadable, known.vague) == (unreadable, vague)
 
 
 def test_what_is_not_plausible_is_not_told(folder):
-    long = told(PropertyBook(folder, HeldBack()), "C" * 300)
+    long = told(PropertyBook(folder, Holdout()), "C" * 300)
     assert "weight" not in long  # over 3,000 g/mol
     assert long["donors"][0] == 0
 
 
 def test_a_molecule_that_cannot_be_read(folder):
     with pytest.raises(MoleculeError):
-        PropertyBook(folder, HeldBack()).properties("C1CC")
+        PropertyBook(folder, Holdout()).properties("C1CC")
 
 
 def test_captions_end_with_a_sentence():
@@ -136,7 +136,7 @@ def test_captions_end_with_a_sentence():
 
 
 def test_the_statement_speaks_of_those_that_are_known(folder):
-    book = PropertyBook(folder, HeldBack())
+    book = PropertyBook(folder, Holdout())
     known = [book.properties("CCO")[-1:], [], book.properties("CO")[-2:]]
     assert statement(("solute", "solvent", "drug 3"), known) == (
         "Solute: The formal charge is 0. "
@@ -145,6 +145,6 @@ def test_the_statement_speaks_of_those_that_are_known(folder):
 
 
 def test_every_value_of_a_table_has_a_text():
-    for one in MEASURED:
+    for one in MOLECULE_PROPERTIES:
         for value in one.bounds:
             assert one.text(value).endswith(".")

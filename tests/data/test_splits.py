@@ -3,8 +3,8 @@
 import pytest
 
 from moltc_vllm.data import COLUMNS
+from moltc_vllm.data.datasets import DATASETS
 from moltc_vllm.data.keys import flat_key
-from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.splits import read_parts
 from tests.data.small import write
 
@@ -28,7 +28,7 @@ def folder(tmp_path):
         "combisolv_qm": [("O", S_BUTANOL, "train"), ("O", R_BUTANOL, "valid"), ("C", "O", "train")],
     }
     for name, own in rows.items():
-        source = SOURCES[name]
+        source = DATASETS[name]
         columns = COLUMNS[source.task]
         lines = [
             {

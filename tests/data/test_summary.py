@@ -7,13 +7,13 @@ from statistics import fmean, pstdev
 
 import pytest
 
+from moltc_vllm.data.datasets import DATASETS
 from moltc_vllm.data.histograms import write_histogram
-from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.splits import read_parts
-from moltc_vllm.data.summary import summarise
+from moltc_vllm.data.summary import summarize
 from tests.data.small import read
 
-ALL = tuple(SOURCES)
+ALL = tuple(DATASETS)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def parts(small):
 
 @pytest.mark.parametrize("name", ALL)
 def test_rows_add_up_and_all_is_json(small, parts, name):
-    found = summarise(parts[name], small)
+    found = summarize(parts[name], small)
     json.dumps(found, allow_nan=False)
     for split, rows in found["rows"].items():
         assert rows["all"] == rows["missing"] + rows["held_back"] + rows["kept"]
@@ -31,7 +31,7 @@ def test_rows_add_up_and_all_is_json(small, parts, name):
 
 
 def test_numbers(small, parts):
-    found = summarise(parts["freesolv"], small)
+    found = summarize(parts["freesolv"], small)
     values = [row.target for row in parts["freesolv"].rows["train"]]
     assert found["target"]["mean"] == pytest.approx(fmean(values))
     assert found["target"]["std"] == pytest.approx(pstdev(values))
@@ -47,7 +47,7 @@ def test_numbers(small, parts):
 
 
 def test_labels(small, parts):
-    found = summarise(parts["chchminer"], small)["target"]
+    found = summarize(parts["chchminer"], small)["target"]
     count = Counter(row.target for row in parts["chchminer"].rows["train"])
     assert found["labels"] == {"interaction": count[1], "no_interaction": count[0]}
     share = count[1] / count.total()
@@ -55,17 +55,17 @@ def test_labels(small, parts):
     assert found["balance"] == pytest.approx(
         -share * math.log2(share) - (1 - share) * math.log2(1 - share)
     )
-    assert len(summarise(parts["drugbank86"], small)["target"]["labels"]) == 86
+    assert len(summarize(parts["drugbank86"], small)["target"]["labels"]) == 86
 
 
 def test_missing_values_of_the_whole_file(small, parts):
     """Of the chromophores that are in the small file."""
-    found = summarise(parts["deep4chem_lifetime"], small)
+    found = summarize(parts["deep4chem_lifetime"], small)
     assert sum(rows["missing"] for rows in found["rows"].values()) > 20
 
 
 def test_terms(small, parts):
-    found = summarise(parts["twosides"], small)["target"]
+    found = summarize(parts["twosides"], small)["target"]
     sizes = [len(row.target) for row in parts["twosides"].rows["train"]]
     assert found["terms_per_row"]["max"] == max(sizes)
     assert max(sizes) <= found["terms"] <= len(read("ddi_twosides_side_effects.csv.gz"))

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moltc_vllm.data.dataset import Row, read_split_rows
+from moltc_vllm.data.datasets import DATASETS
 from moltc_vllm.data.keys import flat_key
-from moltc_vllm.data.rows import Row, read_split_rows
-from moltc_vllm.data.sources import SOURCES
 from moltc_vllm.data.unseen import (
     BOTH_UNSEEN,
     KNOWN,
@@ -30,7 +30,7 @@ def made_up(seed, count=200, molecules=CHAINS):
 
 
 def train_rows(name, limit=4000):
-    source = SOURCES[name]
+    source = DATASETS[name]
     rows = read_split_rows(data_dir() / source.file, get_task(source.task))
     return [row for split, row in rows if split == "train" and row.target is not None][:limit]
 

@@ -5,7 +5,12 @@ import json
 
 import pytest
 
-from moltc_vllm.deploy.asgi import RETRY, Bounded, ClientGone, Retryable
+from moltc_vllm.deploy.asgi import (
+    RETRY,
+    BodyLimitMiddleware,
+    ClientDisconnectMiddleware,
+    RetryableErrorMiddleware,
+)
 
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/x", "headers": []}
 MORE = {  # what FastAPI looks at
@@ -65,7 +70,9 @@ async def read(receive):
 async def left_by_its_client(app):
     """As Serve does it: the task is cancelled."""
     client = Client()
-    task = asyncio.ensure_future(ClientGone(app)(SCOPE, client.receive, client.send))
+    task = asyncio.ensure_future(
+        ClientDisconnectMiddleware(app)(SCOPE, client.receive, client.send)
+    )
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -105,7 +112,7 @@ def test_nothing_changes_for_one_that_stays():
         await answer(send, body=await read(receive))
 
     client = Client(b"ab", b"c")
-    asyncio.run(ClientGone(app)(SCOPE, client.receive, client.send))
+    asyncio.run(ClientDisconnectMiddleware(app)(SCOPE, client.receive, client.send))
     assert (client.status, client.got[1]["body"]) == (200, b"abc")
 
 
@@ -114,7 +121,7 @@ def test_errors_come_through():
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        asyncio.run(ClientGone(app)(SCOPE, Client().receive, Client().send))
+        asyncio.run(ClientDisconnectMiddleware(app)(SCOPE, Client().receive, Client().send))
 
 
 @pytest.mark.parametrize(("status", "broken"), [(500, False), (400, True), (200, True)])
@@ -123,7 +130,7 @@ def test_other_answers_stay(status, broken):
         await answer(send, status)
 
     client = Client()
-    asyncio.run(Retryable(app, lambda: broken)(SCOPE, client.receive, client.send))
+    asyncio.run(RetryableErrorMiddleware(app, lambda: broken)(SCOPE, client.receive, client.send))
     assert client.status == status
     assert len(client.got) == 2
 
@@ -133,7 +140,7 @@ def test_a_dead_engine_means_try_again():
         await answer(send, 500, b"EngineDeadError")
 
     client = Client()
-    asyncio.run(Retryable(app, lambda: True)(SCOPE, client.receive, client.send))
+    asyncio.run(RetryableErrorMiddleware(app, lambda: True)(SCOPE, client.receive, client.send))
     assert client.status == 503
     assert RETRY.items() <= client.headers.items()
     assert client.error["message"] == "the engine died; another one is started"
@@ -152,7 +159,7 @@ def test_what_is_too_long_is_refused(told):
         client = Client(*chunks)
         length = str(sum(map(len, chunks))).encode()
         scope = {**SCOPE, "headers": [(b"content-length", length)] if told else []}
-        asyncio.run(Bounded(app, 10)(scope, client.receive, client.send))
+        asyncio.run(BodyLimitMiddleware(app, 10)(scope, client.receive, client.send))
         return client.status
 
     assert status(b"12345", b"12345") == 200
@@ -170,10 +177,10 @@ def test_a_body_that_is_too_long_is_413_from_fastapi_too():
         return body
 
     client = Client(b'{"a": "', b'12345678"}')
-    asyncio.run(Bounded(app, 10)({**SCOPE, **MORE}, client.receive, client.send))
+    asyncio.run(BodyLimitMiddleware(app, 10)({**SCOPE, **MORE}, client.receive, client.send))
     assert client.status == 413
     client = Client(b'{"a"', b": 1}")
-    asyncio.run(Bounded(app, 10)({**SCOPE, **MORE}, client.receive, client.send))
+    asyncio.run(BodyLimitMiddleware(app, 10)({**SCOPE, **MORE}, client.receive, client.send))
     assert client.status == 200
 
 
@@ -183,12 +190,17 @@ def test_a_length_that_is_none_is_refused():
 
     client = Client()
     scope = {**SCOPE, "headers": [(b"content-length", b"-1")]}
-    asyncio.run(Bounded(app, 10)(scope, client.receive, client.send))
+    asyncio.run(BodyLimitMiddleware(app, 10)(scope, client.receive, client.send))
     assert client.status == 413
 
 
 @pytest.mark.parametrize(
-    "wrap", [ClientGone, lambda app: Retryable(app, bool), lambda app: Bounded(app, 1)]
+    "wrap",
+    [
+        ClientDisconnectMiddleware,
+        lambda app: RetryableErrorMiddleware(app, bool),
+        lambda app: BodyLimitMiddleware(app, 1),
+    ],
 )
 def test_what_is_no_request_passes(wrap):
     seen = []

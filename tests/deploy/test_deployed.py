@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from moltc_vllm.plugin.server_process import free_port
+from moltc_vllm.plugin.server.server_process import free_port
 from tests.server import MODEL
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from moltc_vllm.affinity import HEADER, affinity_key
 from moltc_vllm.deploy.asgi import RETRY, respond
-from moltc_vllm.deploy.front import SecondTry, first_molecule, middlewares
+from moltc_vllm.deploy.proxy_middleware import RetryAffinityMiddleware, first_molecule, middlewares
+from moltc_vllm.engines.affinity import HEADER, affinity_key
 from tests.deploy.test_asgi import SCOPE, Client, answer, read
 
 BACKSLASH = "F/C=C\\F"
@@ -60,7 +60,7 @@ def test_nobody_keeps_the_proxy_busy(unit):
 
 
 def test_bodies_have_a_limit(monkeypatch):
-    monkeypatch.setattr("moltc_vllm.deploy.front.MOST_BYTES", 10)
+    monkeypatch.setattr("moltc_vllm.deploy.proxy_middleware.MOST_BYTES", 10)
     reached = []
 
     async def app(scope, receive, send):
@@ -81,20 +81,20 @@ def test_a_client_that_leaves_is_not_asked_for_again():
 
     client = Client(b"{}")
     client.messages.append({"type": "http.disconnect"})
-    asyncio.run(SecondTry(app)(SCOPE, client.receive, client.send))
+    asyncio.run(RetryAffinityMiddleware(app)(SCOPE, client.receive, client.send))
     assert len(tries) == 1
     assert client.got == []
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
-    monkeypatch.setattr("moltc_vllm.deploy.front.PAUSE_S", 0)
+    monkeypatch.setattr("moltc_vllm.deploy.proxy_middleware.PAUSE_S", 0)
 
 
 def ask(app, *chunks, headers=()):
     client = Client(*chunks)
     scope = {**SCOPE, "headers": list(headers)}
-    asyncio.run(SecondTry(app)(scope, client.receive, client.send))
+    asyncio.run(RetryAffinityMiddleware(app)(scope, client.receive, client.send))
     return client
 
 
@@ -185,4 +185,4 @@ def test_serve_takes_it():
     from ray.serve._private.http_util import validate_http_proxy_callback_return
 
     (one,) = validate_http_proxy_callback_return(middlewares())
-    assert one.cls is SecondTry
+    assert one.cls is RetryAffinityMiddleware

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from moltc_vllm.deploy import offline
-from moltc_vllm.deploy.offline import PartMaker
-from moltc_vllm.screening.prepare import Wish, prepare
-from moltc_vllm.screening.run import Unwatched, run
+from moltc_vllm.deploy import ray_data as offline
+from moltc_vllm.deploy.ray_data import PartActor
+from moltc_vllm.screening.prepare import ScreenConfig, prepare
+from moltc_vllm.screening.run import NullProgress, run
 from moltc_vllm.tasks.engine import EngineError
 from tests.screening.engines import HashEngine
 
 
 @dataclass
-class Opening:
+class EngineSpec:
     engine: object
 
     def open(self):
@@ -36,7 +36,7 @@ def files(tmp_path):
 
 def prepared(files, out, **options):
     left, right = files
-    wish = Wish("solvation", out, left=left, right=right, part_rows=10, block=4, **options)
+    wish = ScreenConfig("solvation", out, left=left, right=right, part_rows=10, block=4, **options)
     return prepare(wish, {"name": "hash"}).screen
 
 
@@ -51,10 +51,10 @@ def made(maker, numbers):
 
 def test_an_actor_makes_the_parts_it_is_given(files, tmp_path):
     here, there = (prepared(files, tmp_path / name) for name in ("here", "there"))
-    assert run(here, HashEngine(), Unwatched())
+    assert run(here, HashEngine(), NullProgress())
     # As an actor gets it.
     screen = pickle.loads(pickle.dumps(there))
-    maker = PartMaker(screen, Opening(HashEngine()), tmp_path / "stop")
+    maker = PartActor(screen, EngineSpec(HashEngine()), tmp_path / "stop")
     first = made(maker, [3, 4, 10])
     assert first["part"] == [3, 4, 10]
     assert first["made"] == [True] * 3
@@ -75,15 +75,15 @@ def test_what_is_there_is_not_asked_again(files, tmp_path):
             return iter(())
 
     screen = prepared(files, tmp_path / "out")
-    made(PartMaker(screen, Opening(HashEngine()), tmp_path / "stop"), [0])
-    maker = PartMaker(screen, Opening(Idle()), tmp_path / "stop")
+    made(PartActor(screen, EngineSpec(HashEngine()), tmp_path / "stop"), [0])
+    maker = PartActor(screen, EngineSpec(Idle()), tmp_path / "stop")
     assert made(maker, [0]) == {"part": [0], "made": [True], "failed": [0]}
 
 
 def test_when_it_is_told_to_stop_nothing_new_is_begun(files, tmp_path):
     screen = prepared(files, tmp_path / "out")
     (tmp_path / "stop").touch()
-    maker = PartMaker(screen, Opening(HashEngine()), tmp_path / "stop")
+    maker = PartActor(screen, EngineSpec(HashEngine()), tmp_path / "stop")
     assert made(maker, [0, 1])["made"] == [False, False]
     assert len(screen.missing()) == screen.parts
 
@@ -102,7 +102,7 @@ def test_an_actor_whose_engine_died_ends(files, tmp_path, monkeypatch):
         raise SystemExit(status)
 
     monkeypatch.setattr(offline.os, "_exit", leave)
-    maker = PartMaker(prepared(files, tmp_path / "out"), Opening(Dead()), tmp_path / "stop")
+    maker = PartActor(prepared(files, tmp_path / "out"), EngineSpec(Dead()), tmp_path / "stop")
     with pytest.raises(SystemExit):
         made(maker, [0])
     assert ended == [70]
@@ -131,19 +131,19 @@ def test_an_actor_that_is_killed_costs_no_row(tiny, files, tmp_path):
         if __name__ == "__main__":
             with LocalCluster(cpus=4) as cluster:
                 import moltc_vllm
-                from moltc_vllm.deploy.offline import Cluster, Opening
-                from moltc_vllm.engines import EngineName
+                from moltc_vllm.deploy.ray_data import EngineSpec, RayDataExecutor
+                from moltc_vllm.engines.factory import EngineName
 
                 folder, model = Path(sys.argv[1]), Path(sys.argv[2])
                 threading.Thread(target=kill, daemon=True).start()
-                opening = Opening(model, engine=EngineName.torch)
+                opening = EngineSpec(model, engine=EngineName.torch)
                 found = moltc_vllm.screen(
                     "solvation",
                     left=folder / "left.smi",
                     right=folder / "right.smi",
                     out=folder / "out",
                     model=model,
-                    engine=Cluster(opening, cluster.address, (2, 2)),
+                    engine=RayDataExecutor(opening, cluster.address, (2, 2)),
                     part_rows=2,
                 )
                 numbers = sorted(row["row"] for row in found)

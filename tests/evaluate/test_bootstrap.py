@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moltc_vllm.evaluate.bootstrap import bootstrap
-from moltc_vllm.evaluate.resampled import aupr, auroc, f1_of_classes, r2, ratio, root
+from moltc_vllm.evaluate.bootstrap_metrics import aupr, auroc, f1_of_classes, r2, ratio, root
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40)
 

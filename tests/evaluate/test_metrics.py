@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltc_vllm.evaluate import ask, evaluate
-from moltc_vllm.evaluate.scoring import statistics
-from moltc_vllm.evaluate.statistic import Answered
+from moltc_vllm.evaluate.metric import Answered
+from moltc_vllm.evaluate.predict import ask
+from moltc_vllm.evaluate.scoring import compute_metrics, evaluate
 from moltc_vllm.tasks import Answer, get_task
 from moltc_vllm.tasks.engine import EngineError
 from tests.evaluate.fakes import FakeEngine, dataset, said, shuffled
@@ -165,7 +165,7 @@ def test_a_resample_has_the_value_of_its_rows(name, seed, size):
     rows = [row() for _ in range(size)]
     drawn = [generator.randrange(size) for _ in range(size)]
     weights = np.bincount(drawn, minlength=size).astype(float)[None, :]
-    every = statistics(get_task(name), paired(name, rows))
+    every = compute_metrics(get_task(name), paired(name, rows))
     resampled = {one.name: one.resampled(weights)[0] for one in every}
     repeated = scored(name, [rows[place] for place in drawn], resamples=0).metrics
     assert resampled.keys() == repeated.keys()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moltc_vllm.evaluate import BothOrders
+from moltc_vllm.engines.symmetric import SymmetrizedEngine
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
 from tests.evaluate.fakes import FakeEngine, said, shuffled
@@ -25,7 +25,7 @@ def answer(task, pair):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_chances_are_averaged(seed):
-    engine = BothOrders(FakeEngine(answer, order=shuffled(seed)))
+    engine = SymmetrizedEngine(FakeEngine(answer, order=shuffled(seed)))
     pairs = [Pair(7, ("A", "B")), Pair(3, ("C", "D")), Pair(9, ("bad", "A"))]
     found = dict(engine.submit("ddi", pairs))
     assert set(found) == set(pairs)  # as they were given
@@ -38,7 +38,9 @@ def test_chances_are_averaged(seed):
 
 def test_the_less_sure_order_can_be_overruled():
     chances = {("A", "B"): (YES, 0.55), ("B", "A"): (NO, 0.95)}
-    engine = BothOrders(FakeEngine(lambda task, pair: said(task.name, *chances[pair.molecules])))
+    engine = SymmetrizedEngine(
+        FakeEngine(lambda task, pair: said(task.name, *chances[pair.molecules]))
+    )
     ((_, one),) = engine.submit("ddi", [Pair(0, ("A", "B"))])
     assert (one.label_id, one.confidence) == (NO, pytest.approx(0.7))
     assert one.text == get_task("ddi").write(NO)
@@ -46,5 +48,5 @@ def test_the_less_sure_order_can_be_overruled():
 
 def test_other_tasks_are_asked_once():
     inner = FakeEngine(lambda task, pair: said(task.name, -4.0, 0.5))
-    list(BothOrders(inner).submit("solvation", [Pair(0, ("CCO", "O"))]))
+    list(SymmetrizedEngine(inner).submit("solvation", [Pair(0, ("CCO", "O"))]))
     assert inner.drawn == 1

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from moltc_vllm.evaluate import evaluate
 from moltc_vllm.evaluate.plots import PlotError, write_plot
 from moltc_vllm.evaluate.predictions import write_predictions
+from moltc_vllm.evaluate.scoring import evaluate
 from moltc_vllm.tasks import get_task
 from tests.evaluate.fakes import dataset, said
 

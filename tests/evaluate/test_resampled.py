@@ -6,7 +6,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from moltc_vllm.evaluate.resampled import aupr, auroc, calibration_error, f1_of_classes, r2, ratio
+from moltc_vllm.evaluate.bootstrap_metrics import (
+    aupr,
+    auroc,
+    calibration_error,
+    f1_of_classes,
+    r2,
+    ratio,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from moltc_vllm.data import read_dataset
-from moltc_vllm.evaluate import ask, evaluate
+from moltc_vllm.evaluate.predict import ask
+from moltc_vllm.evaluate.scoring import evaluate
 from moltc_vllm.tasks import Choice, Number, get_task
 from tests.evaluate.fakes import FakeEngine, said
 from tests.paths import data_dir

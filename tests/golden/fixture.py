@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from moltc_vllm.models import Prompt
-from moltc_vllm.models.published.convert import convert_published
+from moltc_vllm.models.conversion.convert import convert_published
 from moltc_vllm.tasks import Limits, PromptStyle, Task, get_style, get_task
 from moltc_vllm.tasks.engine import Pair
 from moltc_vllm.tasks.published import CURRENT, PublishedStyle

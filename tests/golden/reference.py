@@ -26,8 +26,8 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 import torch
 
 from moltc_vllm.models import BatchMolGraph, MoltcModel, prepare
-from moltc_vllm.models.engine import TorchEngine
 from moltc_vllm.models.prompt import expand_placeholders
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks import Answer
 from tests.golden.fixture import Fixture, Record, prompt_of
 
@@ -237,7 +237,7 @@ class Vllm:
     """The converted checkpoint in vLLM's engine."""
 
     def __init__(self, folder: Path) -> None:
-        from moltc_vllm.plugin.engine import VllmEngine
+        from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 
         self.engine = VllmEngine(folder, max_logprobs=TOP, max_in_flight=64)
 
@@ -248,8 +248,8 @@ class Vllm:
         step = FirstStep()
         params = SamplingParams(temperature=0, max_tokens=1, logprobs=TOP, ignore_eos=True)
         for number, record in enumerate(records):
-            self.engine.interviewer.style = record.style
-            prompt = self.engine.interviewer.prompt(
+            self.engine.request_builder.style = record.style
+            prompt = self.engine.request_builder.prompt(
                 record.task, record.pair.molecules, record.question
             )
             (inputs,) = self.engine.engine.renderer.render_cmpl([prompt])
@@ -263,8 +263,8 @@ class Vllm:
     def texts(self, records: Iterable[Record], result: str) -> Comparison:
         """Greedy or beam texts of all pairs together, as the engine batches them."""
         comparison = Comparison()
-        interviewer = self.engine.interviewer
-        settings = interviewer.settings
+        request_builder = self.engine.request_builder
+        settings = request_builder.settings
 
         def kind(record: Record) -> Any:
             return record.task.name, record.question or "", record.style, record.limits(result)
@@ -273,8 +273,8 @@ class Vllm:
             sorted(records, key=repr_of(kind)), kind
         ):
             same = list(group)
-            interviewer.style = style
-            interviewer.settings = type(settings)(
+            request_builder.style = style
+            request_builder.settings = type(settings)(
                 beams=BEAMS if result == "beam5" else 1, limits=limits
             )
             pairs = [record.pair._replace(row=row) for row, record in enumerate(same)]
@@ -284,9 +284,9 @@ class Vllm:
                     comparison.add(False, f"{same[pair.row].id}: {answer.error}")
                     continue
                 ids = list(answer.token_ids)
-                text = interviewer.text(ids)
+                text = request_builder.text(ids)
                 _compare_text(comparison, same[pair.row], result, text, ids)
-        interviewer.settings = settings
+        request_builder.settings = settings
         return comparison
 
     def finished(self) -> list[Any]:

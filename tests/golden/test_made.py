@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.models.torch_engine import TorchEngine
 from tests.golden import plain, reference
 from tests.golden.fixture import Fixture
 from tests.golden.made import Sizes, make_fixture

@@ -9,7 +9,7 @@ import json
 import pytest
 import torch
 
-from moltc_vllm.chem import MoleculeError, canonical_key, written_key
+from moltc_vllm.chem import MoleculeError, as_written_key, canonical_key
 from moltc_vllm.models import (
     GraphEncoderConfig,
     Prompt,
@@ -19,8 +19,8 @@ from moltc_vllm.models import (
     prepare,
 )
 from moltc_vllm.models.checkpoint import read_weights
-from moltc_vllm.models.engine import TorchEngine
-from moltc_vllm.models.published.convert import split_projectors
+from moltc_vllm.models.conversion.convert import split_projectors
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks import TASKS, get_style, get_task
 from moltc_vllm.tasks.engine import Pair
 from tests.golden.fixture import Fixture, prompt_of
@@ -123,7 +123,7 @@ def test_bug_8_every_answer_has_room(tiny):
     assert PUBLISHED.limits(get_task("ddi_type")).max_new_tokens == 29  # cut, as published
 
 
-@pytest.mark.parametrize("key", [canonical_key, written_key])
+@pytest.mark.parametrize("key", [canonical_key, as_written_key])
 def test_bug_9_chirality_without_a_row_is_refused_by_name(key):
     with pytest.raises(MoleculeError, match="SQUAREPLANAR"):
         key("[Pt@SP1](F)(Cl)(Br)I")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.models.torch_engine import TorchEngine
 from tests.golden import reference
 from tests.golden.fixture import Fixture
 from tests.paths import reference_dir
@@ -74,9 +74,9 @@ def test_the_placeholders_logit_is_the_published_one_where_its_row_is_known(vllm
     from vllm import SamplingParams
 
     record = fixture.records[0]
-    placeholder = vllm.engine.interviewer.config.molecule_token_id
-    vllm.engine.interviewer.style = record.style
-    prompt = vllm.engine.interviewer.prompt(record.task, record.pair.molecules, record.question)
+    placeholder = vllm.engine.request_builder.config.molecule_token_id
+    vllm.engine.request_builder.style = record.style
+    prompt = vllm.engine.request_builder.prompt(record.task, record.pair.molecules, record.question)
     (inputs,) = vllm.engine.engine.renderer.render_cmpl([prompt])
     params = SamplingParams(max_tokens=1, logprobs=1, logprob_token_ids=[placeholder])
     vllm.engine.engine.add_request("placeholder", inputs, params)

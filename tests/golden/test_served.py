@@ -2,8 +2,8 @@
 
 import pytest
 
-from moltc_vllm.plugin.server_process import ServerProcess
-from moltc_vllm.screening import HttpEngine
+from moltc_vllm.engines.http import HttpEngine
+from moltc_vllm.plugin.server.server_process import ServerProcess
 from moltc_vllm.tasks.engine import Pair
 from tests.golden.fixture import Fixture
 from tests.paths import reference_dir

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from moltc_vllm.plugin.server_process import ServerProcess
+from moltc_vllm.plugin.server.server_process import ServerProcess
 from tests.server import MODEL, Server
 
 

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from moltc_vllm.models import create_checkpoint
-from moltc_vllm.models.engine import TorchEngine
-from moltc_vllm.plugin.server_process import ServerProcess
+from moltc_vllm.models.torch_engine import TorchEngine
+from moltc_vllm.plugin.server.server_process import ServerProcess
 from moltc_vllm.tasks.engine import Pair
 from tests.adapters import write_adapter
 from tests.molecules import DRUGS

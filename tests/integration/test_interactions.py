@@ -110,7 +110,7 @@ def test_a_large_request_is_answered_whole(server):
 
 
 def test_the_http_engine(server):
-    from moltc_vllm.screening import HttpEngine, ServerError
+    from moltc_vllm.engines.http import HttpEngine, ServerError
     from moltc_vllm.tasks.engine import Pair
 
     pairs = [Pair(i, (A, smiles)) for i, smiles in enumerate(["O", "C1CC", "CCO", "", B])]

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from moltc_vllm.screening import HttpEngine
+from moltc_vllm.engines.http import HttpEngine
 from moltc_vllm.tasks import TASKS, get_task
 from tests.molecules import DRUGS
 from tests.server import MODEL

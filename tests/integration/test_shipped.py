@@ -5,14 +5,14 @@ import re
 
 import pytest
 
+from moltc_vllm.checkpoints.shipped import NAME, shipped_checkpoint
 from moltc_vllm.data import COLUMNS, read_dataset
-from moltc_vllm.data.sources import SOURCES
-from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.data.datasets import DATASETS
+from moltc_vllm.engines.http import HttpEngine
+from moltc_vllm.models.interval_tokens import interval_vocabulary
 from moltc_vllm.models.prompt import Prompt
-from moltc_vllm.models.scale import interval_scale
-from moltc_vllm.plugin.server_process import ServerProcess
-from moltc_vllm.screening import HttpEngine
-from moltc_vllm.shipped import NAME, shipped_checkpoint
+from moltc_vllm.models.torch_engine import TorchEngine
+from moltc_vllm.plugin.server.server_process import ServerProcess
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
 from tests.paths import data_dir
@@ -39,7 +39,7 @@ def training_code():
 
 
 def real_pairs(name):
-    source = SOURCES[name]
+    source = DATASETS[name]
     rows = read_dataset(
         data_dir() / source.file, get_task(source.task), split="test", limit=PAIRS_OF_EACH, seed=5
     )
@@ -95,7 +95,7 @@ def test_all_ways_in_come_to_the_same(server):
 def test_a_number_is_the_mean_of_what_is_possible(server):
     pairs = [Pair(0, ("CCO", "O")), Pair(1, ("c1ccccc1", "CCCCCC"))]
     task, engine = get_task("solvation"), TorchEngine(shipped_checkpoint())
-    scale = interval_scale(task, engine.tokenizer)
+    scale = interval_vocabulary(task, engine.tokenizer)
     for pair, answer in HttpEngine(server.url).submit("solvation", pairs):
         low, high = answer.interval
         assert low <= answer.stated < high
@@ -107,7 +107,7 @@ def test_a_number_is_the_mean_of_what_is_possible(server):
 
 def test_the_card_says_what_it_is():
     card = json.loads((shipped_checkpoint() / "card.json").read_text())
-    assert set(card["trained_on"]) <= set(SOURCES)
+    assert set(card["trained_on"]) <= set(DATASETS)
     assert "research" in card["licence"]
     assert card["metrics"]
     size = sum(path.stat().st_size for path in shipped_checkpoint().iterdir())

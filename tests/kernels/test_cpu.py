@@ -13,7 +13,7 @@ from moltc_kernels.cross_attention import cpu as attention_cpu
 from moltc_kernels.cross_attention import naive as attention_naive
 from moltc_kernels.gin_stack import cpu as stack_cpu
 from moltc_kernels.gin_stack import naive as stack_naive
-from moltc_kernels.gin_stack.sharing import shared_layers
+from moltc_kernels.gin_stack.wl_dedup import unique_states_per_layer
 from moltc_kernels.readout import cpu as readout_cpu
 from moltc_kernels.readout import naive as readout_naive
 from tests.kernels.cases import Molecules, double, gin_weights, molecules, offsets_of, rms_ratio
@@ -126,8 +126,8 @@ def test_gin_stack_with_and_without_sharing(dtype, sizes, dim, seed):
 def test_copies_of_a_molecule_cost_nothing():
     one = molecules([30], seed=3)
     many = copies(one, 50)
-    alone = shared_layers(codes_of(one), one.bonds, 5)
-    together = shared_layers(codes_of(many), many.bonds, 5)
+    alone = unique_states_per_layer(codes_of(one), one.bonds, 5)
+    together = unique_states_per_layer(codes_of(many), many.bonds, 5)
     assert [len(x.example) for x in together] == [len(x.example) for x in alone]
     weights = gin_weights(60, 120, 5, torch.float32)
     states = stack_cpu.gin_stack(many.atoms, many.bonds, many.offsets, weights).view(50, 30, 60)
@@ -144,7 +144,7 @@ def test_atoms_share_a_state_exactly_if_their_surroundings_read_the_same(sizes, 
         for begin, end in zip(batch.bonds.offsets, batch.bonds.offsets[1:], strict=False)
     ]
     source, code = batch.bonds.source.tolist(), batch.bonds.code.tolist()
-    for layer in shared_layers(codes_of(batch), batch.bonds, 4):
+    for layer in unique_states_per_layer(codes_of(batch), batch.bonds, 4):
         assert len(set(words)) == len(layer.example)
         assert len(set(zip(words, layer.state.tolist(), strict=True))) == len(layer.example)
         assert [words[i] for i in layer.example[layer.state].tolist()] == words
@@ -156,11 +156,11 @@ def test_atoms_share_a_state_exactly_if_their_surroundings_read_the_same(sizes, 
 
 def test_a_collision_of_hashes_joins_no_atoms(monkeypatch):
     batch = molecules([40] * 5)
-    honest = shared_layers(codes_of(batch), batch.bonds, 3)
+    honest = unique_states_per_layer(codes_of(batch), batch.bonds, 3)
     monkeypatch.setattr(
-        "moltc_kernels.gin_stack.sharing._mix", lambda x, constant: torch.zeros_like(x)
+        "moltc_kernels.gin_stack.wl_dedup._mix", lambda x, constant: torch.zeros_like(x)
     )
-    collided = shared_layers(codes_of(batch), batch.bonds, 3)
+    collided = unique_states_per_layer(codes_of(batch), batch.bonds, 3)
     assert len(honest[3].example) > 1
     assert all(len(layer.example) == len(batch.atoms) for layer in collided[1:])
     weights = gin_weights(16, 32, 3, torch.float32)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from moltc_kernels.alignment import aligned_width, empty_rows, rows_of
 from moltc_kernels.cross_attention import triton as attention
 from moltc_kernels.readout import triton as readout
-from moltc_kernels.rows import aligned_width, empty_rows, rows_of
 from tests.kernels.cases import key_value, molecules, poisoned
 
 HALF = torch.float16

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moltc_vllm.models import Prompt, create_checkpoint, load_model
+from moltc_vllm.models.adapter_switcher import AdapterSwitcher
 from moltc_vllm.models.adapters import AdapterError, load_adapters
-from moltc_vllm.models.engine import TorchEngine
-from moltc_vllm.models.lora import SwitchedAdapters
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks import Limits, get_task
 from moltc_vllm.tasks.engine import Pair
 from tests.adapters import write_adapter
@@ -206,7 +206,7 @@ def test_an_adapter_is_what_it_would_be_merged(tmp_path, preset, settings):
         name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
         change = tensors[key.replace("lora_A", "lora_B")] @ tensors[key]
         merged.get_parameter(f"{name}.weight").data += scale * change
-    adapters = SwitchedAdapters(model, load_adapters(tmp_path / "c"))
+    adapters = AdapterSwitcher(model, load_adapters(tmp_path / "c"))
     ids = torch.arange(5, 45)[None]
     with torch.inference_mode():
         base = model(ids).logits
@@ -222,7 +222,7 @@ def test_an_adapter_is_what_it_would_be_merged(tmp_path, preset, settings):
 
 def test_weights_are_as_they_were_after_an_error(adapted):
     model = load_model(adapted).language_model
-    adapters = SwitchedAdapters(model, load_adapters(adapted))
+    adapters = AdapterSwitcher(model, load_adapters(adapted))
     ids = torch.arange(5, 25)[None]
     with torch.inference_mode():
         base = model(ids).logits

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from moltc_vllm.models import BatchMolGraph, MoleculeEncoder, MoltcConfig, QFormerConfig
-from moltc_vllm.models.engine import TorchEngine
-from moltc_vllm.models.molecule_encoder import initialise_molecule_weights
+from moltc_vllm.models.molecule_encoder import initialize_molecule_weights
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks.engine import Pair
 from tests.kernels.cases import rms_ratio
 from tests.kernels.interpreter import import_kernels
@@ -22,7 +22,7 @@ def encoder_of(**qformer) -> MoleculeEncoder:
     """The published GIN, random weights, batch-norm statistics that do something."""
     torch.manual_seed(0)
     encoder = MoleculeEncoder(MoltcConfig(qformer_config=QFormerConfig(**qformer))).eval()
-    initialise_molecule_weights(encoder, std=0.06)
+    initialize_molecule_weights(encoder, std=0.06)
     for layer in encoder.graph_encoder.layers:
         layer.norm.running_mean.normal_()
         layer.norm.running_var.uniform_(0.5, 2.0)
@@ -57,7 +57,7 @@ def test_naive_cpu_and_triton_give_the_same_tokens(molecules, sizes, monkeypatch
 
 def test_the_published_way_gives_the_same_tokens(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from published import PublishedBatch, PublishedEncoder
+    from pyg_reference import PublishedBatch, PublishedEncoder
 
     encoder = encoder_of(**SMALL)
     batch = BatchMolGraph.from_graphs(real_graphs(60))

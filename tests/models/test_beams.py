@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltc_vllm.models.beams import BeamSearch, Candidate
+from moltc_vllm.models.beam_search import BeamSearch, Candidate
 from moltc_vllm.tasks import Limits
 
 STOP = 0

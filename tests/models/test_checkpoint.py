@@ -7,7 +7,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from moltc_vllm.files import new_folder
 from moltc_vllm.models import (
     CheckpointError,
     create_checkpoint,
@@ -29,6 +28,7 @@ from moltc_vllm.models.language_model import (
     language_model_weights,
     load_language_config,
 )
+from moltc_vllm.utils.atomic_files import new_folder
 from tests.paths import reference_dir
 
 

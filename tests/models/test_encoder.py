@@ -18,7 +18,7 @@ from moltc_vllm.models import (
     projector_index,
 )
 from moltc_vllm.models.graph_encoder import GraphEncoder
-from moltc_vllm.models.molecule_encoder import initialise_molecule_weights
+from moltc_vllm.models.molecule_encoder import initialize_molecule_weights
 from moltc_vllm.models.projector import projector_names
 
 SMILES = ["CC(=O)Oc1ccccc1C(=O)O", "O", "[Na+].[Cl-]", "C[C@H](N)C(=O)O", "F/C=C/F", "[H][H]"]
@@ -42,7 +42,7 @@ def encoder_with(**sizes):
         ),
     )
     encoder = MoleculeEncoder(config).eval()
-    initialise_molecule_weights(encoder, std=0.15)
+    initialize_molecule_weights(encoder, std=0.15)
     for module in encoder.modules():  # statistics that do something
         if isinstance(module, torch.nn.BatchNorm1d):
             module.running_mean.normal_()

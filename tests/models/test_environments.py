@@ -5,11 +5,11 @@ import torch
 from rdkit import Chem
 
 from moltc_vllm.chem import packed_of
+from moltc_vllm.models.atom_environments import environment_hashes
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import GraphEncoderConfig, MoltcConfig, QFormerConfig
-from moltc_vllm.models.environments import environment_hashes
 from moltc_vllm.models.graph_encoder import GraphEncoder
-from moltc_vllm.models.molecule_encoder import MoleculeEncoder, initialise_molecule_weights
+from moltc_vllm.models.molecule_encoder import MoleculeEncoder, initialize_molecule_weights
 from tests.molecules import DRUGS
 
 MOLECULES = list(DRUGS.values())
@@ -76,7 +76,7 @@ def encoder():
     )
     torch.manual_seed(0)
     model = MoleculeEncoder(config)
-    initialise_molecule_weights(model, 0.2)
+    initialize_molecule_weights(model, 0.2)
     return model.eval()
 
 
@@ -107,7 +107,7 @@ def test_counts_tell_a_molecule_from_twice_the_same():
     plain = GraphEncoder(GraphEncoderConfig(hidden_size=32, num_layers=2))
     counting = GraphEncoder(GraphEncoderConfig(hidden_size=32, num_layers=2, count_features=8))
     for model in (plain, counting):
-        initialise_molecule_weights(model, 0.2)
+        initialize_molecule_weights(model, 0.2)
         model.eval()
     one, two = (BatchMolGraph.from_molecules([packed_of(text)]) for text in ("CCO", "CCO.CCO"))
     torch.testing.assert_close(plain(one)[0][0], plain(two)[0][0], rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ from moltc_kernels.gin_stack import fold_batch_norm
 from moltc_vllm.chem import canonical_key, graph_of
 from moltc_vllm.models import BatchMolGraph, GraphEncoderConfig
 from moltc_vllm.models.graph_encoder import GraphEncoder
-from moltc_vllm.models.molecule_encoder import initialise_molecule_weights
+from moltc_vllm.models.molecule_encoder import initialize_molecule_weights
 from tests.molecules import DRUGS
 
 
@@ -17,7 +17,7 @@ from tests.molecules import DRUGS
 def encoder():
     torch.manual_seed(0)
     encoder = GraphEncoder(GraphEncoderConfig(hidden_size=60, num_layers=3)).eval()
-    initialise_molecule_weights(encoder, std=0.2)
+    initialize_molecule_weights(encoder, std=0.2)
     for layer in encoder.layers:
         layer.norm.running_mean.normal_()
         layer.norm.running_var.uniform_(0.1, 2.0)

@@ -4,32 +4,32 @@ import random
 
 import pytest
 
+from moltc_vllm.checkpoints.shipped import shipped_checkpoint
+from moltc_vllm.models.answer_trie import TrieNode, answer_trie
 from moltc_vllm.models.checkpoint import load_tokenizer
-from moltc_vllm.models.forks import Fork, answer_tree
-from moltc_vllm.models.scale import interval_scale
-from moltc_vllm.shipped import shipped_checkpoint
+from moltc_vllm.models.interval_tokens import interval_vocabulary
 from moltc_vllm.tasks import get_task
 
 
 def answers(fork, before=()):
-    if not fork.ways:
+    if not fork.children:
         yield list(before)
-    for token, place in fork.ways.items():
+    for token, place in fork.children.items():
         yield from answers(place, (*before, token))
 
 
 def test_only_forks_are_decided():
-    tree = Fork()
+    tree = TrieNode()
     for one in ([1, 2, 3, 9], [1, 2, 4, 5, 9], [1, 2, 4, 6, 7, 9]):
         tree.add(one)
-    tokens, place = tree.forced()
+    tokens, place = tree.forced_prefix()
     assert tokens == [1, 2]
-    assert set(place.ways) == {3, 4}
-    assert place.ways[3].forced()[0] == [9]
-    tokens, place = place.ways[4].forced()
-    assert (tokens, set(place.ways)) == ([], {5, 6})
-    tokens, end = place.ways[6].forced()
-    assert (tokens, end.ways) == ([7, 9], {})
+    assert set(place.children) == {3, 4}
+    assert place.children[3].forced_prefix()[0] == [9]
+    tokens, place = place.children[4].forced_prefix()
+    assert (tokens, set(place.children)) == ([], {5, 6})
+    tokens, end = place.children[6].forced_prefix()
+    assert (tokens, end.children) == ([7, 9], {})
 
 
 @pytest.fixture(scope="module", params=["words", "phrases"])
@@ -41,7 +41,7 @@ def tokenizer(request, tiny):
 @pytest.mark.parametrize("name", ["ddi", "ddi_type"])
 def test_every_label_is_an_answer(tokenizer, name):
     task = get_task(name)
-    found = list(answers(answer_tree(task, tokenizer)))
+    found = list(answers(answer_trie(task, tokenizer)))
     assert len(found) == len(task.kind.labels)
     assert all(tokens[-1] == tokenizer.eos_token_id for tokens in found)
     texts = {tokenizer.decode(tokens[:-1]) for tokens in found}
@@ -50,7 +50,7 @@ def test_every_label_is_an_answer(tokenizer, name):
 
 def test_numbers_are_their_intervals_where_these_are_tokens(tokenizer):
     task = get_task("solvation")
-    tree, scale = answer_tree(task, tokenizer), interval_scale(task, tokenizer)
+    tree, scale = answer_trie(task, tokenizer), interval_vocabulary(task, tokenizer)
     if scale is not None:
         assert list(answers(tree)) == [[token] for token in scale.tokens.tolist()]
 
@@ -63,13 +63,13 @@ def test_elsewhere_only_their_digits_are_decided(tiny, name):
     for value in [rng.uniform(*kind.bounds) for _ in range(30)]:
         text = kind.write(value)
         wanted = tokenizer.encode(text, add_special_tokens=False)
-        tree = answer_tree(get_task(name), tokenizer)
-        found, place = tree.forced()
+        tree = answer_trie(get_task(name), tokenizer)
+        found, place = tree.forced_prefix()
         decided = ""
-        while place.ways:
+        while place.children:
             token = wanted[len(found)]
             decided += tokenizer.decode([token])
-            more, place = place.ways[token].forced()
+            more, place = place.children[token].forced_prefix()
             found += [token, *more]
         assert found == wanted
         assert set(decided) <= set("-.0123456789 ")
@@ -77,7 +77,7 @@ def test_elsewhere_only_their_digits_are_decided(tiny, name):
 
 
 def test_numbers_of_too_many_values_have_no_tree(tiny):
-    assert answer_tree(get_task("lifetime"), load_tokenizer(tiny)) is None
+    assert answer_trie(get_task("lifetime"), load_tokenizer(tiny)) is None
 
 
 def test_the_texts_of_an_interval_are_its_values():
@@ -93,5 +93,5 @@ def test_the_texts_of_an_interval_are_its_values():
 
 
 def test_other_tasks_have_no_tree(tokenizer):
-    assert answer_tree(get_task("ask"), tokenizer) is None
-    assert answer_tree(get_task("ddi_side_effects"), tokenizer) is None
+    assert answer_trie(get_task("ask"), tokenizer) is None
+    assert answer_trie(get_task("ddi_side_effects"), tokenizer) is None

@@ -1,12 +1,12 @@
-"""Phrases: an answer is a few tokens, every text comes back, and grammars allow the tokens."""
+"""PhraseTokens: an answer is a few tokens, every text comes back, and grammars allow the tokens."""
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from moltc_vllm.models.phrases import phrases_of
-from moltc_vllm.models.scale import Likely, interval_scale
+from moltc_vllm.models.interval_tokens import TokenCandidate, interval_vocabulary
+from moltc_vllm.models.phrase_tokens import phrase_tokens_for
 from moltc_vllm.models.tokenizer import (
     SPECIAL_TOKENS,
     SPLIT_MARKER,
@@ -22,7 +22,7 @@ NUMBERS = [name for name, task in TASKS.items() if isinstance(task.kind, Number)
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     corpus = [text for task in TASKS.values() for text in task.examples()]
-    made = train_tokenizer(corpus, 1200, phrases_of(TASKS.values()))
+    made = train_tokenizer(corpus, 1200, phrase_tokens_for(TASKS.values()))
     folder = tmp_path_factory.mktemp("tokenizer")
     made.save_pretrained(folder)
     return MoltcTokenizer.from_pretrained(folder)
@@ -96,7 +96,7 @@ def test_the_grammar_allows_the_tokens(tokenizer, name):
 
 
 def test_a_scale_knows_its_intervals(tokenizer):
-    scale = interval_scale(get_task("solvation"), tokenizer)
+    scale = interval_vocabulary(get_task("solvation"), tokenizer)
     assert len(scale.tokens) == len(scale.kind.intervals()) == len(set(scale.tokens.tolist()))
     logits = torch.full((2, len(tokenizer)), -30.0)
     for row, values in enumerate([(-4.2, -4.9), (3.1, 3.1)]):
@@ -108,26 +108,30 @@ def test_a_scale_knows_its_intervals(tokenizer):
 
 
 def test_the_mean_of_the_likeliest_tokens(tokenizer):
-    scale = interval_scale(get_task("solvation"), tokenizer)
+    scale = interval_vocabulary(get_task("solvation"), tokenizer)
 
     def token(value):
         return tokenizer.encode(get_task("solvation").write(value))[0]
 
-    likely = [Likely(token(-4.2), -0.5), Likely(token(-4.9), -0.5), Likely(7, -0.1)]
+    likely = [
+        TokenCandidate(token(-4.2), -0.5),
+        TokenCandidate(token(-4.9), -0.5),
+        TokenCandidate(7, -0.1),
+    ]
     assert scale.mean(likely) == -4.5  # what is no interval does not count
-    assert scale.mean([Likely(7, 0.0)]) is None
+    assert scale.mean([TokenCandidate(7, 0.0)]) is None
     assert scale.mean([]) is None
 
 
 def test_growing_intervals_are_averaged_by_position(tokenizer):
     """As far between 1 and 2 ns as between 1000 and 2000 is in the decade of 50 ns, not at 750."""
-    scale = interval_scale(get_task("lifetime"), tokenizer)
+    scale = interval_vocabulary(get_task("lifetime"), tokenizer)
     low, high = (tokenizer.encode(get_task("lifetime").write(one))[0] for one in (1.5, 1500.0))
-    mean = scale.mean([Likely(low, -0.7), Likely(high, -0.7)])
+    mean = scale.mean([TokenCandidate(low, -0.7), TokenCandidate(high, -0.7)])
     assert 30 < mean < 70
 
 
 def test_other_tokenizers_have_no_scale():
     corpus = [text for task in TASKS.values() for text in task.examples()]
-    assert interval_scale(get_task("solvation"), train_tokenizer(corpus, 1200)) is None
-    assert interval_scale(get_task("ddi"), train_tokenizer(corpus, 600)) is None
+    assert interval_vocabulary(get_task("solvation"), train_tokenizer(corpus, 1200)) is None
+    assert interval_vocabulary(get_task("ddi"), train_tokenizer(corpus, 600)) is None

@@ -10,7 +10,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from moltc_vllm.models import Prompt, create_checkpoint
 from moltc_vllm.models.adapters import AdapterError
-from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.plugin.launcher import on_cpu
 from moltc_vllm.tasks import Limits, get_task
 from moltc_vllm.tasks.engine import Pair
@@ -62,7 +62,7 @@ def in_torch(folder, task, adapters=True):
 
 @pytest.mark.parametrize("name", ["opt", "llama"])
 def test_every_task_is_answered_with_its_adapter_as_in_plain_torch(name, request):
-    from moltc_vllm.plugin.engine import VllmEngine
+    from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 
     folder = request.getfixturevalue(name)
     engine = VllmEngine(folder, constrained=False, limits=LIMITS, max_in_flight=4)
@@ -130,7 +130,7 @@ class _CapturedError(Exception):
 @pytest.fixture
 def engine_arguments(monkeypatch):
     """The arguments an engine would be started with."""
-    from moltc_vllm.plugin import engine
+    from moltc_vllm.plugin.engine import vllm_engine as engine
 
     def capture(arguments: EngineArgs, **_: bool):
         raise _CapturedError(arguments)
@@ -158,7 +158,7 @@ def test_an_engine_gets_the_folders_adapters(engine_arguments, opt, tiny):
 def test_a_bad_adapter_is_named_before_the_engine_starts(engine_arguments, tmp_path):
     folder = adapted(tmp_path / "broken", "tiny")
     (folder / "adapters" / "ddi" / "adapter_model.safetensors").write_bytes(b"")
-    from moltc_vllm.plugin.engine import VllmEngine
+    from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 
     with pytest.raises(AdapterError, match=r"adapter 'ddi': adapter_model\.safetensors cannot"):
         VllmEngine(folder)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltc_vllm.plugin.encoder_cache import EncodedMolecules
+from moltc_vllm.plugin.modality.encoder_cache import EncoderCache
 
 
 def tokens_of(molecule) -> torch.Tensor:
@@ -29,8 +29,8 @@ class Encoder:
         assert torch.equal(got, torch.stack([tokens_of(m) for m in molecules]))
 
 
-def cache_for(molecules: int) -> EncodedMolecules:
-    return EncodedMolecules(molecules * tokens_of((0, 0)).nbytes)
+def cache_for(molecules: int) -> EncoderCache:
+    return EncoderCache(molecules * tokens_of((0, 0)).nbytes)
 
 
 def test_each_molecule_is_encoded_once():
@@ -72,7 +72,7 @@ def test_answers_are_right_whatever_fits(capacity, batches):
 
 @pytest.mark.parametrize("capacity_bytes", [0, 1])
 def test_a_cache_too_small_for_one_molecule_keeps_one(capacity_bytes):
-    cache, encoder = EncodedMolecules(capacity_bytes), Encoder()
+    cache, encoder = EncoderCache(capacity_bytes), Encoder()
     encoder.fetch(cache, [1, 2])
     encoder.fetch(cache, [2])
     assert encoder.calls == [[1, 2]]

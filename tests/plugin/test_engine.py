@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks import TASKS
 from moltc_vllm.tasks.engine import COUNTERS, EngineError, Pair
 from tests.molecules import DRUGS
@@ -16,7 +16,7 @@ MOLECULES = list(DRUGS.values())
 
 @pytest.fixture(scope="module")
 def engine(tiny):
-    from moltc_vllm.plugin.engine import VllmEngine
+    from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 
     return VllmEngine(tiny, max_in_flight=5)
 
@@ -100,7 +100,7 @@ def test_a_free_question_over_three_molecules(engine):
 
 
 def test_an_engine_that_was_interrupted_in_a_step_is_not_used_again(tiny, monkeypatch):
-    from moltc_vllm.plugin.engine import VllmEngine
+    from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 
     broken = VllmEngine(tiny, max_in_flight=2)
 
@@ -119,7 +119,7 @@ def test_an_engine_that_was_interrupted_in_a_step_is_not_used_again(tiny, monkey
 SCRIPT = """
 import os, random, sys
 import torch
-from moltc_vllm.plugin.engine import VllmEngine
+from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 from moltc_vllm.tasks.engine import Pair
 
 os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)

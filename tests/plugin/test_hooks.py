@@ -36,7 +36,7 @@ def test_registering_twice_is_registering_once():
 def test_model_interfaces():
     from vllm.model_executor.models.interfaces import supports_lora, supports_multimodal
 
-    from moltc_vllm.plugin.model import MoltcForConditionalGeneration as Model
+    from moltc_vllm.plugin.modality.model import MoltcForConditionalGeneration as Model
 
     assert supports_multimodal(Model)
     assert supports_lora(Model)
@@ -174,7 +174,7 @@ def test_vllm_can_look_through_llvmlite_for_kernels():
     from llvmlite.binding import ffi
     from vllm.triton_utils.dispatcher import _rebind_kernels
 
-    from moltc_vllm.chem.fast.route import compiled_reader
+    from moltc_vllm.chem.fast.dispatch import compiled_reader
     from moltc_vllm.plugin import register
 
     assert compiled_reader() is not None

@@ -8,7 +8,7 @@ def test_the_folder_comes_first_and_the_users_flags_last():
     assert arguments[0] == "folder"
     assert arguments[-3:] == ["--port", "1", "--max-num-seqs=4"]
     assert arguments[arguments.index("--tokenizer-mode") + 1] == "moltc"
-    assert "moltc_vllm.plugin.middleware.MoleculeMiddleware" in arguments
+    assert "moltc_vllm.plugin.server.middleware.MoleculeMiddleware" in arguments
 
 
 def test_what_the_user_says_replaces_our_default():

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from vllm.exceptions import VLLMValidationError
 
-from moltc_vllm.plugin.adapters import TaskAdapters, asked_task
-from moltc_vllm.plugin.middleware import MoleculeMiddleware, prepare_body
+from moltc_vllm.plugin.server.middleware import MoleculeMiddleware, prepare_body
+from moltc_vllm.plugin.server.task_adapters import TaskAdapters, current_request_task
 
 PART = {"type": "molecule", "molecule": {"smiles": "C"}}
 
@@ -70,7 +70,7 @@ def run(scope, chunks):
     seen = {}
 
     async def in_another_task():
-        return asked_task()
+        return current_request_task()
 
     async def app(scope, receive, send):
         seen["headers"] = dict(scope["headers"])
@@ -216,7 +216,7 @@ def test_the_task_is_known_while_the_request_runs_and_not_after():
         seen = run(scope_of(body, path, app=app), [body])
         assert json.loads(seen["message"]["body"])["model"] == "m:ddi"
         assert seen["task"] == "ddi"
-        assert asked_task() is None
+        assert current_request_task() is None
     # Other routes look after themselves, and servers without our endpoint have no tasks.
     for scope in (scope_of(body, "/v1/interactions", app=app), scope_of(body)):
         seen = run(scope, [body])

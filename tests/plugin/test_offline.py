@@ -10,7 +10,7 @@ from vllm.exceptions import VLLMValidationError
 
 from moltc_vllm.chem import canonical_key, packed_of
 from moltc_vllm.models.checkpoint import read_weights
-from moltc_vllm.plugin.wire import send
+from moltc_vllm.plugin.modality.serialization import pack_molecule
 from moltc_vllm.tasks import get_task
 from tests.molecules import DRUGS
 
@@ -117,9 +117,11 @@ def test_the_encoder_runs_once_for_a_step_of_many_requests(llm):
 
 
 def test_molecules_of_a_step_that_are_known_in_part(llm, monkeypatch):
-    monkeypatch.setattr("moltc_vllm.plugin.model._ATOMS", 20)  # so in several runs of the encoder
+    monkeypatch.setattr(
+        "moltc_vllm.plugin.modality.model._ATOMS", 20
+    )  # so in several runs of the encoder
     keys = [canonical_key(DRUGS[name]) for name in ("aspirin", "warfarin", "morphine", "nicotine")]
-    rows = [send(key, number % 2, packed_of(key)) for number, key in enumerate(keys)]
+    rows = [pack_molecule(key, number % 2, packed_of(key)) for number, key in enumerate(keys)]
 
     def embedded(model):
         alone = []

@@ -9,20 +9,20 @@ from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs,
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from moltc_vllm.chem import canonical_key, packed_of
-from moltc_vllm.plugin.known_molecules import KnownMolecules, Processed
-from moltc_vllm.plugin.molecules import MODALITY, EncoderInput
-from moltc_vllm.plugin.wire import receive, send
+from moltc_vllm.plugin.modality.molecules import MODALITY, EncoderInput
+from moltc_vllm.plugin.modality.processor_cache import Processed, ProcessorCache
+from moltc_vllm.plugin.modality.serialization import pack_molecule, unpack_molecule
 from tests.molecules import DRUGS
 
 
 @pytest.mark.parametrize("smiles", ["O", "CCO", "[Na+].[Cl-]", "F/C=C/F", DRUGS["warfarin"]])
 def test_a_molecule_arrives_as_it_was_sent(smiles):
     key = canonical_key(smiles)
-    row = send(key, 3, packed_of(key))
+    row = pack_molecule(key, 3, packed_of(key))
     (arrived,) = MsgpackDecoder(list[torch.Tensor]).decode(MsgpackEncoder().encode([row]))
     # Also from a batch in which it begins at an odd address.
     for one in (arrived, torch.cat([torch.zeros(1, dtype=torch.uint8), row])[1:]):
-        molecule = receive(one)
+        molecule = unpack_molecule(one)
         assert molecule.projector == 3
         for got, expected in zip(molecule.graph(), packed_of(key), strict=True):
             assert got.dtype == expected.dtype
@@ -31,8 +31,8 @@ def test_a_molecule_arrives_as_it_was_sent(smiles):
 
 def test_names_in_the_worker_are_the_molecules():
     keys = [canonical_key(one) for one in ("CCO", "O", "c1ccccc1", "CCO")]
-    rows = [send(key, number, packed_of(key)) for number, key in enumerate(keys)]
-    names = [receive(row).identity for row in rows]
+    rows = [pack_molecule(key, number, packed_of(key)) for number, key in enumerate(keys)]
+    names = [unpack_molecule(row).identity for row in rows]
     assert names[0] == names[3]
     assert len(set(names)) == 3
 
@@ -99,7 +99,7 @@ def processed(size):
 
 
 def test_what_was_used_longest_ago_is_forgotten():
-    known = KnownMolecules(capacity_bytes=20_000)  # four of these
+    known = ProcessorCache(capacity_bytes=20_000)  # four of these
     a, *others = (EncoderInput(letter, 0) for letter in "ABCDEFG")
     for other in others:  # one drug, a library
         assert known.find([a, other]) is None

@@ -3,7 +3,7 @@
 import pytest
 from vllm.exceptions import VLLMValidationError
 
-from moltc_vllm.plugin.renderer import _join, take_molecules
+from moltc_vllm.plugin.server.renderer import _join, take_molecules
 
 A = "[START_I_SMILES]{}[END_I_SMILES]"
 

@@ -6,15 +6,15 @@ import math
 import pytest
 import torch
 
+from moltc_vllm.checkpoints.shipped import shipped_checkpoint
 from moltc_vllm.data import read_dataset
-from moltc_vllm.data.sources import SOURCES
-from moltc_vllm.models.engine import TorchEngine
-from moltc_vllm.models.forks import answer_tree
+from moltc_vllm.data.datasets import DATASETS
+from moltc_vllm.models.answer_trie import answer_trie
+from moltc_vllm.models.interval_tokens import interval_vocabulary
 from moltc_vllm.models.prompt import Prompt, prepare
-from moltc_vllm.models.scale import interval_scale
-from moltc_vllm.plugin.answering import Settings
-from moltc_vllm.plugin.engine import VllmEngine
-from moltc_vllm.shipped import shipped_checkpoint
+from moltc_vllm.models.torch_engine import TorchEngine
+from moltc_vllm.plugin.engine.request_builder import Settings
+from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
 from tests.paths import data_dir
@@ -28,7 +28,7 @@ TASKS = {
 
 
 def pairs_of(task):
-    source = SOURCES[TASKS[task]]
+    source = DATASETS[TASKS[task]]
     rows = read_dataset(data_dir() / source.file, get_task(task), split="test", limit=20).rows
     return [Pair(row.number, row.molecules) for row in rows]
 
@@ -49,8 +49,8 @@ class Held:
         for row, tokens in enumerate(chosen.tolist()):
             place = self.tree
             for token in tokens:
-                place = place.ways.get(token, place)
-            ways = list(place.ways) or [0]
+                place = place.children.get(token, place)
+            ways = list(place.children) or [0]
             held[row, ways] = logits[row, ways]
         return held
 
@@ -61,7 +61,7 @@ def asked(request, tiny):
     folder = tiny if request.param == "words" else shipped_checkpoint()
     engine = VllmEngine(folder)
     whole = {task: answers(engine, task) for task in TASKS}
-    engine.interviewer.settings = Settings(score=True)
+    engine.request_builder.settings = Settings(score=True)
     return folder, whole, {task: answers(engine, task) for task in TASKS}
 
 
@@ -69,9 +69,9 @@ def asked(request, tiny):
 def test_answers_are_the_likeliest_ways_through_the_tree(asked, name):
     folder, _, scored = asked
     reference, task = TorchEngine(folder), get_task(name)
-    if interval_scale(task, reference.tokenizer) is not None:
+    if interval_vocabulary(task, reference.tokenizer) is not None:
         return  # an interval, and no text
-    held = Held(answer_tree(task, reference.tokenizer))
+    held = Held(answer_trie(task, reference.tokenizer))
     for pair in pairs_of(name):
         text, order = reference.style.compose(task, pair.molecules)
         prompt = Prompt(text, [pair.molecules[place] for place in order], name)
@@ -89,7 +89,7 @@ def test_answers_are_the_likeliest_ways_through_the_tree(asked, name):
 @pytest.mark.parametrize("name", list(TASKS))
 def test_the_same_as_whole_answers(asked, name):
     folder, whole, scored = asked
-    tree = answer_tree(get_task(name), TorchEngine(folder).tokenizer)
+    tree = answer_trie(get_task(name), TorchEngine(folder).tokenizer)
     assert scored[name].keys() == whole[name].keys()
     assert scored[name][0] == whole[name][0]
     assert whole[name][0].status == "bad_molecule"
@@ -112,7 +112,7 @@ def test_what_is_not_held_to_a_grammar_is_generated(tiny):
     engine = VllmEngine(tiny, constrained=False, score=True)
     (pair,) = pairs_of("solvation")[:1]
     (_, scored), *_ = engine.submit("solvation", [pair])
-    engine.interviewer.settings = Settings(constrained=False)
+    engine.request_builder.settings = Settings(constrained=False)
     (_, generated), *_ = engine.submit("solvation", [pair])
     assert scored == generated
 
@@ -124,14 +124,16 @@ def test_scores_need_an_engine_that_tells_them(tiny):
 
 def test_probabilities_that_are_no_numbers_are_an_error_of_their_pair():
     from moltc_vllm.models.checkpoint import load_config, load_tokenizer
-    from moltc_vllm.plugin.answering import Interviewer
-    from moltc_vllm.plugin.inquiries import Found
+    from moltc_vllm.plugin.engine.decoding_strategies import GenerationResult
+    from moltc_vllm.plugin.engine.request_builder import PairRequestBuilder
 
     folder, task = shipped_checkpoint(), get_task("solvation")
     tokenizer = load_tokenizer(folder)
-    interviewer = Interviewer(load_config(folder), tokenizer, Settings(score=True))
-    (token, *_) = interval_scale(task, tokenizer).tokens.tolist()
+    request_builder = PairRequestBuilder(load_config(folder), tokenizer, Settings(score=True))
+    (token, *_) = interval_vocabulary(task, tokenizer).tokens.tolist()
     likely = [(token, math.nan)]
-    answer = interviewer.answer(task, Found([token], [math.nan], False, likely, scored=True))
+    answer = request_builder.answer(
+        task, GenerationResult([token], [math.nan], False, likely, scored=True)
+    )
     assert answer.status == "error"
     assert answer.error == "the model's probabilities are not numbers"

@@ -8,14 +8,14 @@ import time
 import pytest
 import torch
 
-from moltc_vllm.plugin.shared_cache import SharedMolecules
+from moltc_vllm.plugin.modality.shared_encoder_cache import SharedEncoderCache
 
 WEIGHTS = {"w": torch.arange(4.0)}
 CPU = torch.device("cpu")
 
 
 def opened(folder, weights=WEIGHTS, capacity_mb=10, **options):
-    cache = SharedMolecules(folder, capacity_mb, **options)
+    cache = SharedEncoderCache(folder, capacity_mb, **options)
     cache.use(weights)
     return cache
 
@@ -67,8 +67,8 @@ def test_what_is_being_encoded_is_waited_for(tmp_path):
 def test_who_dies_is_not_waited_for_long(tmp_path):
     code = (
         "import os, sys, torch\n"
-        "from moltc_vllm.plugin.shared_cache import SharedMolecules\n"
-        "cache = SharedMolecules(sys.argv[1], 10)\n"
+        "from moltc_vllm.plugin.modality.shared_encoder_cache import SharedEncoderCache\n"
+        "cache = SharedEncoderCache(sys.argv[1], 10)\n"
         "cache.use({'w': torch.arange(4.0)})\n"
         "cache.fetch([(1, -1)], lambda places: os.kill(os.getpid(), 9), torch.device('cpu'))\n"
     )
@@ -133,4 +133,4 @@ def test_a_file_that_cannot_be_written_is_no_cache_but_no_error(tmp_path):
 def test_a_folder_that_is_none_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
-        SharedMolecules(tmp_path / "file", 1)
+        SharedEncoderCache(tmp_path / "file", 1)

@@ -65,7 +65,7 @@ if __name__ == "__main__":  # a screen to be killed: OUT LEFT RIGHT
     import sys
     from pathlib import Path
 
-    from moltc_vllm.screening.prepare import Wish, prepare
+    from moltc_vllm.screening.prepare import ScreenConfig, prepare
     from moltc_vllm.screening.run import run
 
     class Nobody:
@@ -73,5 +73,5 @@ if __name__ == "__main__":  # a screen to be killed: OUT LEFT RIGHT
             print(progress.done, flush=True)
 
     out, left, right = map(Path, sys.argv[1:])
-    wish = Wish("solvation", out, left=left, right=right, part_rows=20, block=16)
-    run(prepare(wish, {"name": "hash"}).screen, HashEngine(pause_s=0.02), Nobody())
+    config = ScreenConfig("solvation", out, left=left, right=right, part_rows=20, block=16)
+    run(prepare(config, {"name": "hash"}).screen, HashEngine(pause_s=0.02), Nobody())

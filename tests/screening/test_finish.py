@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from moltc_vllm.screening.finish import finish
-from moltc_vllm.screening.prepare import Wish, prepare
+from moltc_vllm.screening.finalize import finalize
+from moltc_vllm.screening.prepare import ScreenConfig, prepare
 from moltc_vllm.screening.run import run
 from moltc_vllm.screening.summary import Ranking
 from tests.screening.engines import HashEngine
@@ -21,10 +21,10 @@ def finished(folder, task, ranking, **how):
     (folder / "right.csv").write_text("\n".join(RIGHT))
     (folder / "pairs.csv").write_text("a_smiles,b_smiles\nC,O\nCC,O\nC(,O")
     files = {name: folder / f"{path}.csv" for name, path in how.pop("files").items()}
-    wish = Wish(task, folder / "out", **files, **how, part_rows=1000)
-    screen = prepare(wish, {"name": "hash"}).screen
+    config = ScreenConfig(task, folder / "out", **files, **how, part_rows=1000)
+    screen = prepare(config, {"name": "hash"}).screen
     run(screen, HashEngine(), Quiet())
-    found = finish(screen, ranking, {"rows_per_s": 12.5})
+    found = finalize(screen, ranking, {"rows_per_s": 12.5})
     return found, (folder / "out" / "report.html").read_text()
 
 

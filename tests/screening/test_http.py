@@ -9,8 +9,8 @@ from itertools import count
 import httpx
 import pytest
 
-from moltc_vllm.engines import describe_model
-from moltc_vllm.screening import HttpEngine, ServerError
+from moltc_vllm.engines.factory import describe_model
+from moltc_vllm.engines.http import HttpEngine, ServerError
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
 from tests.screening.engines import answer_of
@@ -99,10 +99,10 @@ def test_a_server_that_is_away_for_a_moment(server):
         list(engine.submit("ddi", PAIRS))
 
 
-@pytest.mark.parametrize(("wish", "least_s"), [("1", 1.0), ("soon", 0.0), (None, 0.0)])
-def test_a_server_says_when_to_come_again(server, wish, least_s):
+@pytest.mark.parametrize(("config", "least_s"), [("1", 1.0), ("soon", 0.0), (None, 0.0)])
+def test_a_server_says_when_to_come_again(server, config, least_s):
     calls = count()
-    server.headers = {} if wish is None else {"retry-after": wish}
+    server.headers = {} if config is None else {"retry-after": config}
     server.respond = lambda body: (429, {}) if next(calls) < 1 else None
     engine = HttpEngine(server.url, in_flight=1, waits_s=(0,))
     begin = time.monotonic()

@@ -7,7 +7,7 @@ import pyarrow.parquet as pa_parquet
 import pytest
 from rdkit import Chem
 
-from moltc_vllm.screening.reading import (
+from moltc_vllm.tables.table_readers import (
     EMPTY,
     LONGEST_LINE,
     Record,

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from moltc_vllm.screening import charts
-from moltc_vllm.screening.grid import Cell, Grid
+from moltc_vllm.screening.heatmap import Cell, Heatmap
 from moltc_vllm.screening.report import Failure, Hit, Page, write_report
 from moltc_vllm.tasks import get_task
 
@@ -82,8 +82,8 @@ def test_charts_and_a_heat_map(tmp_path):
         charts.bars("labels", {f"label {n}": n for n in range(1, 40)}),
     ]
     cells = {(0, 0): Cell(1.0, "1 kcal/mol", "1"), (1, 1): Cell(None, "error: gone", "error")}
-    grid = Grid(["a", "b"], ["c", "<d>"], cells, "kcal/mol")
-    text = written(tmp_path, Page("t", {}, {}, charts=drawn, grid=grid))
+    heatmap = Heatmap(["a", "b"], ["c", "<d>"], cells, "kcal/mol")
+    text = written(tmp_path, Page("t", {}, {}, charts=drawn, heatmap=heatmap))
     found = Reader(text)
     assert found.tags["svg"] == 3
     assert len(found.ids) == len(set(found.ids))  # one chart's clip is not another's
@@ -99,21 +99,21 @@ def test_alike_rows_and_columns_are_neighbours():
         (row, column): Cell(None if np.isnan(one) else one, "", f"{row}{column}")
         for (row, column), one in np.ndenumerate(numbers)
     }
-    grid = Grid(list("abcd"), list("efgh"), cells).clustered()
-    assert {frozenset(grid.first[:2]), frozenset(grid.first[2:])} == {
+    heatmap = Heatmap(list("abcd"), list("efgh"), cells).clustered()
+    assert {frozenset(heatmap.first[:2]), frozenset(heatmap.first[2:])} == {
         frozenset("ac"),
         frozenset("bd"),
     }
-    assert {frozenset(grid.second[:2]), frozenset(grid.second[2:])} == {
+    assert {frozenset(heatmap.second[:2]), frozenset(heatmap.second[2:])} == {
         frozenset("eg"),
         frozenset("fh"),
     }
-    for name, row in grid.rows():  # each cell went with its row and column
+    for name, row in heatmap.rows():  # each cell went with its row and column
         place = "abcd".index(name)
         assert [cell.short for cell in row] == [
-            f"{place}{'efgh'.index(other)}" for other in grid.second
+            f"{place}{'efgh'.index(other)}" for other in heatmap.second
         ]
-    colours = {grid.colour(0.0), grid.colour(9.0), grid.colour(4.5)}
+    colours = {heatmap.colour(0.0), heatmap.colour(9.0), heatmap.colour(4.5)}
     assert len(colours) == 3
-    assert Grid([], [], {}).clustered().first == []
-    assert Grid(["a"], ["b"], {(0, 0): Cell(2.0, "", "")}).colour(2.0).startswith("hsl(")
+    assert Heatmap([], [], {}).clustered().first == []
+    assert Heatmap(["a"], ["b"], {(0, 0): Cell(2.0, "", "")}).colour(2.0).startswith("hsl(")

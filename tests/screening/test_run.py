@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from moltc_vllm.screening.finish import finish
+from moltc_vllm.screening.finalize import finalize
 from moltc_vllm.screening.inputs import find_column
 from moltc_vllm.screening.manifest import ManifestError, locked
-from moltc_vllm.screening.parts import mark_again, part_path
-from moltc_vllm.screening.prepare import Wish, prepare
-from moltc_vllm.screening.reading import TableError
+from moltc_vllm.screening.parts import mark_for_retry, part_path
+from moltc_vllm.screening.prepare import ScreenConfig, prepare
 from moltc_vllm.screening.run import run
 from moltc_vllm.screening.summary import Ranking
+from moltc_vllm.tables.table_readers import TableError
 from moltc_vllm.tasks import PromptError, UnknownTaskError, get_task
 from moltc_vllm.tasks.engine import EngineError
 from tests.screening.engines import FailingEngine, HashEngine, answer_of
@@ -56,8 +56,8 @@ def right(tmp_path):
     return path
 
 
-def screened(wish, engine=None, model=MODEL, stop=lambda: False):
-    prepared = prepare(wish, model)
+def screened(config, engine=None, model=MODEL, stop=lambda: False):
+    prepared = prepare(config, model)
     watcher = Quiet()
     whole = run(prepared.screen, engine or HashEngine(), watcher, stop)
     return prepared, whole, watcher
@@ -72,20 +72,22 @@ def rows(prepared):
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("task", ["solvation", "ddi"])
 def test_errors_are_asked_again_and_nothing_else(tmp_path, left, right, task, interrupted):
-    wish = Wish(task, tmp_path / "straight", left=left, right=right, part_rows=10, block=4)
-    expected = rows(screened(wish)[0])
-    wish = replace(wish, out=tmp_path / "failing")
-    prepared, whole, _ = screened(wish, FailingEngine())
+    config = ScreenConfig(
+        task, tmp_path / "straight", left=left, right=right, part_rows=10, block=4
+    )
+    expected = rows(screened(config)[0])
+    config = replace(config, out=tmp_path / "failing")
+    prepared, whole, _ = screened(config, FailingEngine())
     before = rows(prepared)
     failed = {row["row"] for row in before if row["error"] == "too busy"}
     assert whole
     assert failed
     again = FailingEngine(failing=False)
     if interrupted:  # nothing was made; plainly gone on with
-        prepare(replace(wish, retry_errors=True), MODEL)
-        prepared, whole, watcher = screened(wish, again)
+        prepare(replace(config, retry_errors=True), MODEL)
+        prepared, whole, watcher = screened(config, again)
     else:
-        prepared, whole, watcher = screened(replace(wish, retry_errors=True), again)
+        prepared, whole, watcher = screened(replace(config, retry_errors=True), again)
     found = rows(prepared)
     assert whole
     assert found == expected
@@ -93,27 +95,31 @@ def test_errors_are_asked_again_and_nothing_else(tmp_path, left, right, task, in
     assert {found[place]["row"] for place in again.places} == failed
     assert watcher.seen[-1][:2] == (len(expected), len(expected))
     last = FailingEngine()
-    screened(replace(wish, retry_errors=True), last)
+    screened(replace(config, retry_errors=True), last)
     assert last.places == []
-    mark_again(prepared.screen.folder, 0)  # as if it was killed before it took the mark away
-    prepared, whole, _ = screened(wish, last)
+    mark_for_retry(prepared.screen.folder, 0)  # as if it was killed before it took the mark away
+    prepared, whole, _ = screened(config, last)
     assert whole
     assert last.places == []
     assert rows(prepared) == expected
 
 
 def test_until_errors_are_asked_again_all_rows_are_there(tmp_path, left, right):
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right, part_rows=10, block=4)
-    before = rows(screened(wish, FailingEngine())[0])
+    config = ScreenConfig(
+        "solvation", tmp_path / "out", left=left, right=right, part_rows=10, block=4
+    )
+    before = rows(screened(config, FailingEngine())[0])
     with pytest.raises(ConnectionError):
-        screened(replace(wish, retry_errors=True), HashEngine(fails_after=0))
-    assert rows(prepare(wish, MODEL)) == before
+        screened(replace(config, retry_errors=True), HashEngine(fails_after=0))
+    assert rows(prepare(config, MODEL)) == before
 
 
 def test_a_product(tmp_path, left, right):
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right, part_rows=10, block=4)
+    config = ScreenConfig(
+        "solvation", tmp_path / "out", left=left, right=right, part_rows=10, block=4
+    )
     engine = HashEngine()
-    prepared, whole, watcher = screened(wish, engine)
+    prepared, whole, watcher = screened(config, engine)
     found = rows(prepared)
     total = (len(LEFT) + 1) * len(RIGHT)
     assert whole
@@ -146,8 +152,8 @@ def test_a_product(tmp_path, left, right):
 def test_rows_of_pairs(tmp_path):
     lines = ["a_smiles,b_smiles,row,note", "CCO,O,7,first", "C1CC,O,8,bad", "CO,C", 'C,O,9,"last"']
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
-    wish = Wish("ddi", tmp_path / "out", pairs=tmp_path / "pairs.csv", text=True)
-    prepared, *_ = screened(wish)
+    config = ScreenConfig("ddi", tmp_path / "out", pairs=tmp_path / "pairs.csv", text=True)
+    prepared, *_ = screened(config)
     found = rows(prepared)
     assert [row["row"] for row in found] == [1, 2, 3, 4]
     assert [row["input_row"] for row in found] == ["7", "8", None, "9"]
@@ -159,12 +165,12 @@ def test_rows_of_pairs(tmp_path):
 
 
 def test_every_two_and_row_by_row(tmp_path, left):
-    triangle = Wish("ddi", tmp_path / "out", left=left, how="triangle", block=5)
+    triangle = ScreenConfig("ddi", tmp_path / "out", left=left, how="triangle", block=5)
     prepared, *_ = screened(triangle)
     pairs = [(row["left_row"], row["right_row"]) for row in rows(prepared)]
     size = len(LEFT) + 1
     assert sorted(pairs) == [(a, b) for a in range(1, size + 1) for b in range(a + 1, size + 1)]
-    zipped = Wish("ddi", tmp_path / "zip", left=left, right=left, how="zip")
+    zipped = ScreenConfig("ddi", tmp_path / "zip", left=left, right=left, how="zip")
     prepared, *_ = screened(zipped)
     assert [(row["left_row"], row["right_row"]) for row in rows(prepared)] == [
         (n, n) for n in range(1, size + 1)
@@ -172,39 +178,43 @@ def test_every_two_and_row_by_row(tmp_path, left):
 
 
 def test_a_screen_goes_on_where_it_was_ended(tmp_path, left, right):
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right, part_rows=10, block=4)
+    config = ScreenConfig(
+        "solvation", tmp_path / "out", left=left, right=right, part_rows=10, block=4
+    )
     with pytest.raises(ConnectionError):
-        screened(wish, HashEngine(fails_after=45))
+        screened(config, HashEngine(fails_after=45))
     done = len(list((tmp_path / "out").glob("part-*.parquet")))
     assert 2 < done < 9
     # One part was cut short on its way to the disk.
     broken = part_path(tmp_path / "out", 1)
     broken.write_bytes(broken.read_bytes()[:-20])
     engine = HashEngine()
-    prepared, whole, watcher = screened(wish, engine)
-    assert prepared.goes_on
+    prepared, whole, watcher = screened(config, engine)
+    assert prepared.resumed
     assert whole
     assert len(engine.asked) < 91 - 10 * (done - 1)
     assert watcher.seen[0][0] == 10 * (done - 1) + 1
-    other = Wish("solvation", tmp_path / "other", left=left, right=right, part_rows=10, block=4)
+    other = ScreenConfig(
+        "solvation", tmp_path / "other", left=left, right=right, part_rows=10, block=4
+    )
     assert rows(prepared) == rows(screened(other)[0])
 
 
 def test_when_asked_to_stop_parts_in_flight_are_finished(tmp_path, left, right):
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right, part_rows=10)
+    config = ScreenConfig("solvation", tmp_path / "out", left=left, right=right, part_rows=10)
     engine = HashEngine()
-    _, whole, _ = screened(wish, engine, stop=lambda: len(engine.asked) >= 25)
+    _, whole, _ = screened(config, engine, stop=lambda: len(engine.asked) >= 25)
     assert not whole
     parts = sorted((tmp_path / "out").glob("part-*.parquet"))
     assert len(parts) == 4
-    _, whole, _ = screened(wish)
+    _, whole, _ = screened(config)
     assert whole
 
 
 def test_the_last_part_may_be_whole_before_anything_is_answered(tmp_path):
     (tmp_path / "pairs.csv").write_text("a_smiles,b_smiles\nC\nC\nC\n")
-    wish = Wish("ddi", tmp_path / "out", pairs=tmp_path / "pairs.csv", part_rows=2)
-    prepared, whole, _ = screened(wish)
+    config = ScreenConfig("ddi", tmp_path / "out", pairs=tmp_path / "pairs.csv", part_rows=2)
+    prepared, whole, _ = screened(config)
     assert whole
     assert [row["status"] for row in rows(prepared)] == ["error"] * 3
 
@@ -217,9 +227,9 @@ def test_an_engine_that_answers_what_it_was_not_asked(tmp_path, left, right, wro
                 yield pair, answer
                 yield (pair if wrong == "twice" else pair._replace(row=9999)), answer
 
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right)
+    config = ScreenConfig("solvation", tmp_path / "out", left=left, right=right)
     with pytest.raises(EngineError, match="twice, or was never asked"):
-        screened(wish, Wrong())
+        screened(config, Wrong())
 
 
 def test_what_an_engine_forgets_is_said(tmp_path, left, right):
@@ -229,8 +239,8 @@ def test_what_an_engine_forgets_is_said(tmp_path, left, right):
                 if number % 5:
                     yield found
 
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right, part_rows=10)
-    prepared, whole, _ = screened(wish, Forgetful())
+    config = ScreenConfig("solvation", tmp_path / "out", left=left, right=right, part_rows=10)
+    prepared, whole, _ = screened(config, Forgetful())
     assert whole
     found = rows(prepared)
     assert len(found) == 91
@@ -248,25 +258,25 @@ def test_what_an_engine_forgets_is_said(tmp_path, left, right):
 )
 def test_another_screen_is_refused(tmp_path, left, right, change, model, said):
     settings = {"task": "solvation", "left": left, "right": right, "part_rows": 10}
-    screened(Wish(out=tmp_path / "out", **settings))
+    screened(ScreenConfig(out=tmp_path / "out", **settings))
     with pytest.raises(ManifestError) as error:
-        prepare(Wish(out=tmp_path / "out", **{**settings, **change}), model)
+        prepare(ScreenConfig(out=tmp_path / "out", **{**settings, **change}), model)
     assert str(error.value).startswith(f"{tmp_path / 'out'} holds another screen: ")
     assert said in str(error.value)
 
 
 def test_a_changed_file_is_refused(tmp_path, left, right):
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right)
-    screened(wish)
+    config = ScreenConfig("solvation", tmp_path / "out", left=left, right=right)
+    screened(config)
     right.write_text(right.read_text() + "\n9,N,y")
     with pytest.raises(ManifestError, match=r"files\.right\.sha256 was "):
-        prepare(wish, MODEL)
+        prepare(config, MODEL)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path, left, right):
     (tmp_path / "thesis.tex").write_text("...")
     with pytest.raises(ManifestError, match=r"is not empty and has no manifest\.json"):
-        prepare(Wish("solvation", tmp_path, left=left, right=right), MODEL)
+        prepare(ScreenConfig("solvation", tmp_path, left=left, right=right), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -284,15 +294,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path, left, right):
 def test_wishes_that_cannot_be(tmp_path, left, right, change, error, said):
     settings = {"task": "solvation", "left": left, "right": right}
     with pytest.raises(error) as caught:
-        prepare(Wish(out=tmp_path / "out", **{**settings, **change}), MODEL)
+        prepare(ScreenConfig(out=tmp_path / "out", **{**settings, **change}), MODEL)
     assert said in str(caught.value)
 
 
 def test_which_columns_is_asked(tmp_path):
     (tmp_path / "pairs.csv").write_text("a,b,c\nC,O,x\n")
-    wish = Wish("ddi", tmp_path / "out", pairs=tmp_path / "pairs.csv")
+    config = ScreenConfig("ddi", tmp_path / "out", pairs=tmp_path / "pairs.csv")
     with pytest.raises(TableError, match="which two columns have the molecules is not clear"):
-        prepare(wish, MODEL)
+        prepare(config, MODEL)
 
 
 def test_an_sdfs_own_structures_are_meant_beside_a_field_of_that_name():
@@ -336,10 +346,10 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
     library.write_text("\n".join("C" * (1 + n % 40) + f" m{n}" for n in range(3000)))
     peaks = []
     for limit in (4_000, 20_000):
-        wish = Wish(
+        config = ScreenConfig(
             "ddi", tmp_path / f"{limit}", left=library, right=library, limit=limit, part_rows=500
         )
-        prepared = prepare(wish, MODEL)
+        prepared = prepare(config, MODEL)
         tracemalloc.start()
         run(prepared.screen, Cheap(), Quiet0())
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -363,33 +373,33 @@ class Quiet0:
 
 def test_a_folder_that_was_emptied_is_a_new_one(tmp_path, left, right):
     """What starts with a dot stays after ``rm OUT/*``: the copies of the old files."""
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right)
-    screened(wish)
+    config = ScreenConfig("solvation", tmp_path / "out", left=left, right=right)
+    screened(config)
     for path in (tmp_path / "out").iterdir():
         if path.name[0] != ".":
             path.unlink()
     left.write_text("smiles,name\nN,ammonia\n")
-    prepared, whole, _ = screened(wish)
+    prepared, whole, _ = screened(config)
     assert whole
     assert {row["left_name"] for row in rows(prepared)} == {"ammonia"}
 
 
 def test_what_cannot_be_prepared_is_not_begun(tmp_path, left, right):
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right, how="zip")
+    config = ScreenConfig("solvation", tmp_path / "out", left=left, right=right, how="zip")
     with pytest.raises(ValueError, match="row by row"):
-        prepare(wish, MODEL)
+        prepare(config, MODEL)
     right.write_text(left.read_text())
-    assert screened(wish)[1]
+    assert screened(config)[1]
 
 
 def test_a_folder_is_written_by_one_process(tmp_path, left, right):
-    wish = Wish("solvation", tmp_path / "out", left=left, right=right)
-    screen = prepare(wish, MODEL).screen
+    config = ScreenConfig("solvation", tmp_path / "out", left=left, right=right)
+    screen = prepare(config, MODEL).screen
     with locked(tmp_path / "out"):
         with pytest.raises(ManifestError, match="written by another process"):
             run(screen, HashEngine(), Quiet())
         with pytest.raises(ManifestError, match="written by another process"):
-            prepare(wish, MODEL)
+            prepare(config, MODEL)
     assert run(screen, HashEngine(), Quiet())
 
 
@@ -398,12 +408,12 @@ def test_columns_called_like_ours_or_another_tasks(tmp_path):
     header = ",".join(["a_smiles", "b_smiles", *names])
     (tmp_path / "pairs.csv").write_text(f"{header}\nC,O,1,2,3,4,5,6\nCC,O,1,2,3,4,5,6\n")
     for task in ("solvation", "ddi"):
-        wish = Wish(task, tmp_path / task, pairs=tmp_path / "pairs.csv")
-        prepared, _, _ = screened(wish)
+        config = ScreenConfig(task, tmp_path / task, pairs=tmp_path / "pairs.csv")
+        prepared, _, _ = screened(config)
         found = rows(prepared)
         assert [row["row"] for row in found] == [1, 2]
         for row in found:
             own = ("input_row", "input_input_row", "input_label", "input_low", "input_items")
             assert [row[name] for name in (*own, "input_value")] == list("123456")
         assert len(set(prepared.screen.layout.schema.names)) == len(found[0])
-        assert finish(prepared.screen, Ranking()).rows == 2
+        assert finalize(prepared.screen, Ranking()).rows == 2

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from moltc_vllm.screening.reading import Record, TableError, open_table
-from moltc_vllm.screening.shelf import Shelf, fill_shelf
+from moltc_vllm.screening.row_store import RowStore, build_row_store
+from moltc_vllm.tables.table_readers import Record, TableError, open_table
 
 
 @pytest.fixture
@@ -21,28 +21,28 @@ def table(tmp_path):
 
 def test_rows_come_back_from_any_place(table, tmp_path):
     told = []
-    fill_shelf(table, tmp_path / "shelf", told.append)
+    build_row_store(table, tmp_path / "store", told.append)
     assert told == [4096, 8192, 10_000]
-    shelf = Shelf(tmp_path / "shelf")
-    assert shelf.columns == ("smiles", "error", "smiles of 2")
-    assert len(shelf) == 10_000
+    store = RowStore(tmp_path / "store")
+    assert store.columns == ("smiles", "error", "smiles of 2")
+    assert len(store) == 10_000
     whole = list(table.records())
     assert whole[3] == Record((), "the row has 1 columns, the header 3")
-    assert [shelf[place] for place in range(10_000)] == whole
+    assert [store[place] for place in range(10_000)] == whole
     for place in (9_999, 0, 4_095, 4_096, 8_192, 5_000, 0):
-        assert shelf[place] == whole[place]
+        assert store[place] == whole[place]
     for place in (-1, 10_000):
         with pytest.raises(IndexError, match=f"no row {place} among 10000"):
-            shelf[place]
-    shelf.close()
+            store[place]
+    store.close()
 
 
 def test_an_empty_table(tmp_path):
     (tmp_path / "table.csv").write_text("smiles\n")
-    fill_shelf(open_table(tmp_path / "table.csv"), tmp_path / "shelf")
-    shelf = Shelf(tmp_path / "shelf")
-    assert len(shelf) == 0
-    assert shelf.columns == ("smiles",)
+    build_row_store(open_table(tmp_path / "table.csv"), tmp_path / "store")
+    store = RowStore(tmp_path / "store")
+    assert len(store) == 0
+    assert store.columns == ("smiles",)
 
 
 def test_a_table_that_breaks_leaves_no_shelf(table, tmp_path):
@@ -53,17 +53,17 @@ def test_a_table_that_breaks_leaves_no_shelf(table, tmp_path):
     (tmp_path / "cut.csv.gz").write_bytes(packed[: len(packed) // 2])
     cut = open_table(tmp_path / "cut.csv.gz")
     with pytest.raises(TableError, match=r"^cut\.csv\.gz cannot be read"):
-        fill_shelf(cut, tmp_path / "shelf")
-    assert not (tmp_path / "shelf").exists()
+        build_row_store(cut, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
 
 
 def test_rows_in_any_order(tmp_path):
     lines = [f"C{n},name {n}" for n in range(10_000)]
     (tmp_path / "a.csv").write_text("\n".join(["smiles,name", *lines, "only one cell"]))
-    fill_shelf(open_table(tmp_path / "a.csv"), tmp_path / "a.arrow")
-    shelf = Shelf(tmp_path / "a.arrow")
-    assert shelf.unread == 1
+    build_row_store(open_table(tmp_path / "a.csv"), tmp_path / "a.arrow")
+    store = RowStore(tmp_path / "a.arrow")
+    assert store.unread == 1
     rng = random.Random(0)
     for place in [rng.randrange(10_000) for _ in range(300)] + list(range(4000, 4200)):
-        assert shelf[place].cells == (f"C{place}", f"name {place}")
-    assert shelf[10_000].error == "the row has 1 columns, the header 2"
+        assert store[place].cells == (f"C{place}", f"name {place}")
+    assert store[10_000].error == "the row has 1 columns, the header 2"

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from moltc_vllm.screening.prepare import Wish, prepare
+from moltc_vllm.screening.prepare import ScreenConfig, prepare
 from moltc_vllm.screening.run import run
-from moltc_vllm.screening.summary import Ranking, summarise, write_summary
+from moltc_vllm.screening.summary import Ranking, summarize, write_summary
 from moltc_vllm.tasks import get_task
 from tests.screening.engines import HashEngine, answer_of
 
@@ -26,7 +26,7 @@ def screened(tmp_path):
         path = tmp_path / "pairs.csv"
         lines = ["a_smiles,b_smiles", *(f"{a},{b}" for a, b in PAIRS), "C"]
         path.write_text("\n".join(lines))
-        prepared = prepare(Wish(task, tmp_path / task, pairs=path, part_rows=8), {})
+        prepared = prepare(ScreenConfig(task, tmp_path / task, pairs=path, part_rows=8), {})
         run(prepared.screen, HashEngine(), Quiet())
         return prepared.screen
 
@@ -35,7 +35,7 @@ def screened(tmp_path):
 
 def test_counts_and_reasons(screened):
     screen = screened("solvation")
-    found = summarise(screen.folder, screen.parts, screen.task, Ranking())
+    found = summarize(screen.folder, screen.parts, screen.task, Ranking())
     assert found.rows == 34
     assert found.statuses == {"ok": 30, "bad_molecule": 3, "error": 1}
     assert found.failed == 4
@@ -54,10 +54,10 @@ def test_numbers_at_the_top(screened, smallest):
     values = {n: answer_of(screen.task, pair).value for n, pair in enumerate(PAIRS[:30], 1)}
     sign = 1 if smallest else -1
     order = sorted(values, key=lambda row: (sign * values[row], row))
-    found = summarise(screen.folder, screen.parts, screen.task, Ranking(7, smallest))
+    found = summarize(screen.folder, screen.parts, screen.task, Ranking(7, smallest))
     assert [row["row"] for row in found.top] == order[:7]
     some = Ranking(100, smallest, threshold=-8.0)
-    found = summarise(screen.folder, screen.parts, screen.task, some)
+    found = summarize(screen.folder, screen.parts, screen.task, some)
     good = [row for row in order if (values[row] <= -8 if smallest else values[row] >= -8)]
     assert 0 < len(good) < 30
     assert [row["row"] for row in found.top] == good
@@ -66,7 +66,7 @@ def test_numbers_at_the_top(screened, smallest):
 def test_labels_at_the_top(screened):
     screen = screened("ddi")
     answers = {n: answer_of(screen.task, pair) for n, pair in enumerate(PAIRS[:30], 1)}
-    found = summarise(screen.folder, screen.parts, screen.task, Ranking(100))
+    found = summarize(screen.folder, screen.parts, screen.task, Ranking(100))
     assert found.labels["interaction"] == sum(a.label_id for a in answers.values())
     yes = [row for row in answers if answers[row].label_id == 1]
     assert [row["row"] for row in found.top] == sorted(
@@ -74,14 +74,14 @@ def test_labels_at_the_top(screened):
     )
     no = screen.task.kind.labels[0].name
     other = Ranking(2, label=no, threshold=0.2)
-    top = summarise(screen.folder, screen.parts, screen.task, other).top
+    top = summarize(screen.folder, screen.parts, screen.task, other).top
     assert {row["label"] for row in top} == {no}
     assert top[0]["confidence"] >= top[1]["confidence"] >= 0.2
 
 
 def test_files(screened, tmp_path):
     screen = screened("solvation")
-    found = summarise(screen.folder, screen.parts, screen.task, Ranking(3))
+    found = summarize(screen.folder, screen.parts, screen.task, Ranking(3))
     write_summary(screen.folder, found, screen.layout.schema.names, {"task": "solvation"})
     written = json.loads((screen.folder / "summary.json").read_text())
     assert written["rows"] == 34
@@ -91,7 +91,7 @@ def test_files(screened, tmp_path):
         lines = list(csv.DictReader(file))
     assert [int(line["row"]) for line in lines] == [row["row"] for row in found.top]
     assert [float(line["value"]) for line in lines] == [row["value"] for row in found.top]
-    none = summarise(screen.folder, screen.parts, screen.task, Ranking(0))
+    none = summarize(screen.folder, screen.parts, screen.task, Ranking(0))
     write_summary(screen.folder, none, screen.layout.schema.names, {})
     (header,) = (screen.folder / "top.csv").read_text().splitlines()
     assert header.split(",") == screen.layout.schema.names

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from moltc_vllm.data import COLUMNS
-from moltc_vllm.data.sources import SOURCES
+from moltc_vllm.data.datasets import DATASETS
 
 SOLUTES = ["CCO", "CCN", "CC(C)O", "c1ccccc1O", "CC(=O)O", "CCCl", "CCBr", "CCCCO", "CC#N", "CCOC"]
 SOLVENTS = ["O", "CO", "CCCCCC", "ClC(Cl)Cl", "Cc1ccccc1", "CS(C)=O", "CC(C)=O", "C1CCOC1"]
@@ -38,10 +38,10 @@ def made_data(tmp_path_factory):
     """Files of all pair data sets; the labels of some are noise."""
     folder = tmp_path_factory.mktemp("data")
     pairs = [(solute, solvent) for solute in SOLUTES for solvent in SOLVENTS]
-    for file in dict.fromkeys(source.file for source in SOURCES.values()):
+    for file in dict.fromkeys(source.file for source in DATASETS.values()):
         rows = {}
         mixed = random.Random(file).sample(pairs, len(pairs))
-        for source in SOURCES.values():
+        for source in DATASETS.values():
             if source.file == file:
                 for row in _rows(source, mixed):
                     key = tuple(row[name] for name in COLUMNS[source.task].molecules)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from moltc_vllm.data.rows import Row
+from moltc_vllm.data.dataset import Row
 from moltc_vllm.data.unseen import KNOWN, read_unseen
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.tokenizer import train_tokenizer
-from moltc_vllm.train.corpus import read_corpus, tasks_of, without_contradicted
+from moltc_vllm.train.dataset import read_training_data, tasks_of, without_contradicted
 from moltc_vllm.train.recipe import load_recipe
 from tests.data.small import small_data
 from tests.train.test_loop import small
@@ -50,19 +50,19 @@ def test_unseen_molecules_are_in_nothing_that_is_trained_on(tmp_path):
     config = MoltcConfig()
     tokenizer = train_tokenizer(["a question"], 400)
     unseen, _ = read_unseen(folder, 4, 0.3)
-    corpus = read_corpus(recipe, folder, config, tokenizer)
+    corpus = read_training_data(recipe, folder, config, tokenizer)
     assert unseen.aside
     assert not any(map(unseen.is_aside, corpus.molecules.smiles))
     for name in parts:
         assert len(corpus.train[name]) == len(unseen.rows[name][KNOWN]) > 0
-    whole = read_corpus(small(parts=parts), folder, config, tokenizer)
+    whole = read_training_data(small(parts=parts), folder, config, tokenizer)
     assert set(corpus.molecules.smiles) < set(whole.molecules.smiles)
 
 
 def test_what_is_ablated(made_data):
     recipe = small(ablate=["lower", "graph"])
     tokenizer = train_tokenizer(["is above and below, so the accurate value is"], 400)
-    corpus = read_corpus(recipe, made_data, MoltcConfig(), tokenizer)
+    corpus = read_training_data(recipe, made_data, MoltcConfig(), tokenizer)
     said = [tokenizer.decode(one) for one in corpus.train["combisolv_exp"].texts]
     assert said
     assert all("free energy of these two molecules is -" in text for text in said)

@@ -12,7 +12,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from moltc_vllm.models.checkpoint import CheckpointError, load_config, load_model
-from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks.engine import Pair
 from moltc_vllm.train.log import read_log
 from moltc_vllm.train.loop import learning_rate, train

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from moltc_vllm.models import create_checkpoint
 from moltc_vllm.models.checkpoint import load_model, load_tokenizer
+from moltc_vllm.models.interval_tokens import interval_vocabulary
 from moltc_vllm.models.prompt import Prompt, prepare
-from moltc_vllm.models.scale import interval_scale
 from moltc_vllm.tasks import get_task
 from moltc_vllm.train.batch import Collator, Item
 from moltc_vllm.train.examples import Molecules
@@ -71,7 +71,7 @@ def test_the_loss_is_that_of_the_pairs_one_by_one(mini, whole):
     for item in pairs:
         logits = plain_logits(model, tokenizer, item.task.name, item.answer)
         entropy = F.cross_entropy(logits, torch.tensor(item.answer), reduction="none")
-        scale = interval_scale(item.task, tokenizer)
+        scale = interval_vocabulary(item.task, tokenizer)
         if scale is None:
             first += float(entropy[0])
         else:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltc_vllm.train.order import Order, shares, step_rng
+from moltc_vllm.train.sampler import PairBlockSampler, shares, step_rng
 
 DRUGS = 60
 PAIRS = np.array(
@@ -17,24 +17,30 @@ PAIRS = np.array(
 @settings(max_examples=20, deadline=None)
 @given(start=st.integers(0, 3000), count=st.integers(0, 1500))
 def test_any_piece_can_be_taken_at_any_time(block, start, count):
-    whole = Order("drugs", PAIRS, block, seed=3).take(0, start + count)
-    piece = Order("drugs", PAIRS, block, seed=3).take(start, count)
+    whole = PairBlockSampler("drugs", PAIRS, block, seed=3).take(0, start + count)
+    piece = PairBlockSampler("drugs", PAIRS, block, seed=3).take(start, count)
     assert piece.tolist() == whole[start:].tolist()
 
 
 @pytest.mark.parametrize("block", [None, (8, 8), (8, 0)])
 def test_an_epoch_has_every_pair_once_and_the_next_one_another_order(block):
-    order = Order("drugs", PAIRS, block, seed=0)
+    order = PairBlockSampler("drugs", PAIRS, block, seed=0)
     first, second = order.take(0, len(PAIRS)), order.take(len(PAIRS), len(PAIRS))
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(len(PAIRS)))
     assert first.tolist() != second.tolist()
-    assert first.tolist() != Order("drugs", PAIRS, block, seed=1).take(0, len(PAIRS)).tolist()
-    assert first.tolist() != Order("others", PAIRS, block, seed=0).take(0, len(PAIRS)).tolist()
+    assert (
+        first.tolist()
+        != PairBlockSampler("drugs", PAIRS, block, seed=1).take(0, len(PAIRS)).tolist()
+    )
+    assert (
+        first.tolist()
+        != PairBlockSampler("others", PAIRS, block, seed=0).take(0, len(PAIRS)).tolist()
+    )
 
 
 def test_blocks_have_few_molecules():
     def molecules_in_pieces(block):
-        taken = PAIRS[Order("drugs", PAIRS, block, seed=0).take(0, 600)]
+        taken = PAIRS[PairBlockSampler("drugs", PAIRS, block, seed=0).take(0, 600)]
         return np.mean([len(np.unique(taken[at : at + 20])) for at in range(0, 600, 20)])
 
     assert molecules_in_pieces((8, 8)) < 0.8 * molecules_in_pieces(None)

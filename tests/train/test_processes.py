@@ -16,7 +16,7 @@ import torch.distributed as dist
 from moltc_vllm.train import loop
 from moltc_vllm.train.recipe import load_recipe
 
-class Watcher:
+class TrainingProgress:
     def tell(self, line): pass
     def at(self, step, steps, rate, loss): pass
 
@@ -40,7 +40,7 @@ def checked(self, valid):
 loop._Trainer._finish = checked
 if __name__ == "__main__":
     recipe, data, run = sys.argv[1:]
-    loop.train(load_recipe(recipe), Path(data), Path(run), Watcher())
+    loop.train(load_recipe(recipe), Path(data), Path(run), TrainingProgress())
 """
 
 

@@ -12,7 +12,7 @@ from moltc_vllm.models.checkpoint import (
     read_card,
     read_weights,
 )
-from moltc_vllm.models.engine import TorchEngine
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
 from moltc_vllm.train.batch import Collator, Item

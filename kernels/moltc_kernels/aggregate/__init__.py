@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from moltc_kernels.contracts import BondCsr
 from moltc_kernels.dispatch import form
+from moltc_kernels.types import BondCsr
 
 __all__ = ["aggregate"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from moltc_kernels.aggregate.naive import check_shapes
-from moltc_kernels.contracts import SELF_LOOP_CODE, BondCsr
+from moltc_kernels.types import SELF_LOOP_CODE, BondCsr
 
 
 def aggregate(h: Tensor, csr: BondCsr, bond_table: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from moltc_kernels.contracts import SELF_LOOP_CODE, BondCsr, ShapeError
+from moltc_kernels.types import SELF_LOOP_CODE, BondCsr, ShapeError
 
 
 def aggregate(h: Tensor, csr: BondCsr, bond_table: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from moltc_kernels.aggregate.naive import check_shapes
-from moltc_kernels.contracts import SELF_LOOP_CODE, BondCsr
 from moltc_kernels.launch import Launch, Target, target_of
+from moltc_kernels.types import SELF_LOOP_CODE, BondCsr
 
 _NVIDIA = Launch({"BLOCK_ATOMS": 32, "BLOCK_DIM": 64}, num_warps=4)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from moltc_kernels.aggregate import triton as aggregate
+from moltc_kernels.alignment import VECTOR_BYTES, aligned_width, round_up
 from moltc_kernels.cross_attention import triton as attention
 from moltc_kernels.gin_stack import fused
 from moltc_kernels.gin_stack.molecule_kernel import gin_molecule_kernel
 from moltc_kernels.launch import TARGETS, Launch, Target
 from moltc_kernels.readout import triton as readout
-from moltc_kernels.rows import VECTOR_BYTES, aligned_width, round_up
 
 DType = Literal["fp32", "bf16", "fp16"]
 

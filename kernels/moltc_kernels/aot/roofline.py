@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from moltc_kernels.alignment import round_up
 from moltc_kernels.aot.configurations import DIM, HEADS, INNER, LAYERS, QUERIES
 from moltc_kernels.gin_stack.fused import CODES, INNER_MULTIPLE, TILE_ATOMS
 from moltc_kernels.launch import split_width
-from moltc_kernels.rows import round_up
 
 # NVIDIA H100 SXM5 data sheet, dense (without sparsity).
 HBM_BYTES_S = 3.35e12

@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from moltc_kernels.alignment import empty_rows, rows_of
 from moltc_kernels.cross_attention.naive import KeyValue, check_shapes
 from moltc_kernels.launch import Launch, Target, split_width, target_of
-from moltc_kernels.rows import empty_rows, rows_of
 from moltc_kernels.triton_runtime import dot_precision
 
 Precision = Literal["half", "tf32", "ieee"]

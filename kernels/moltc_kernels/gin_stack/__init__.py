@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from moltc_kernels.contracts import BondCsr
 from moltc_kernels.dispatch import form
 from moltc_kernels.gin_stack.weights import GinWeights, fold_batch_norm
+from moltc_kernels.types import BondCsr
 
 __all__ = ["GinWeights", "fold_batch_norm", "gin_stack"]
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from moltc_kernels.aggregate.cpu import bond_histogram, neighbour_sum
-from moltc_kernels.contracts import BondCsr
 from moltc_kernels.gin_stack.naive import atom_codes, check_shapes
-from moltc_kernels.gin_stack.sharing import shared_layers
 from moltc_kernels.gin_stack.weights import GinLayerWeights, GinWeights
+from moltc_kernels.gin_stack.wl_dedup import unique_states_per_layer
+from moltc_kernels.types import BondCsr
 
 # Rows of one pass: states, hidden states and one layer's weights stay in a 2 MB cache.
 _ROWS = 512
@@ -23,7 +23,7 @@ def gin_stack(
 ) -> Tensor:
     """As `moltc_kernels.gin_stack.naive.gin_stack`; not differentiable.
 
-    Atoms with the same surroundings are computed once (`moltc_kernels.gin_stack.sharing`).
+    Atoms with the same surroundings are computed once (`moltc_kernels.gin_stack.wl_dedup`).
     """
     check_shapes(atoms, bonds)
     codes = atom_codes(atoms)
@@ -52,7 +52,7 @@ def _sum_of_neighbourhood(h: Tensor, bonds: BondCsr) -> Tensor:
 def _different_atoms(
     codes: Tensor, bonds: BondCsr, histogram: Tensor, weights: GinWeights
 ) -> Tensor:
-    found = shared_layers(codes, bonds, weights.num_layers)
+    found = unique_states_per_layer(codes, bonds, weights.num_layers)
     reads = _with_self_loops(bonds)
     h = weights.atom_table[codes[found[0].example]]  # u x d
     for layer, before, after in zip(weights.layers, found, found[1:], strict=False):

@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from moltc_kernels.contracts import CHIRALITIES, SELF_LOOP_CODE, BondCsr
+from moltc_kernels.alignment import empty_rows, round_up
 from moltc_kernels.gin_stack.molecule_kernel import gin_molecule_kernel
 from moltc_kernels.gin_stack.padding import padded
 from moltc_kernels.gin_stack.weights import GinWeights
 from moltc_kernels.launch import Launch, Target, split_width, target_of
-from moltc_kernels.rows import empty_rows, round_up
 from moltc_kernels.triton_runtime import dot_precision
+from moltc_kernels.types import CHIRALITIES, SELF_LOOP_CODE, BondCsr
 
 Tiles = Literal[1, 2]
 """Tiles of `TILE_ATOMS` rows that a molecule may have."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from moltc_kernels.aggregate.naive import aggregate
-from moltc_kernels.contracts import CHIRALITIES, BondCsr, ShapeError
 from moltc_kernels.gin_stack.weights import GinWeights
+from moltc_kernels.types import CHIRALITIES, BondCsr, ShapeError
 
 
 def gin_stack(

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from moltc_kernels.aggregate.triton import aggregate
-from moltc_kernels.contracts import BondCsr
+from moltc_kernels.alignment import aligned_width
 from moltc_kernels.gin_stack import fused
 from moltc_kernels.gin_stack.naive import atom_codes, check_shapes
 from moltc_kernels.gin_stack.padding import padded
 from moltc_kernels.gin_stack.weights import GinWeights
-from moltc_kernels.rows import aligned_width
+from moltc_kernels.types import BondCsr
 
 
 def gin_stack(

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moltc_kernels.contracts import ShapeError
+from moltc_kernels.types import ShapeError
 
 
 def readout(

@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from moltc_kernels.alignment import empty_rows, rows_of
 from moltc_kernels.launch import Launch, Target, target_of
 from moltc_kernels.readout.naive import check_shapes
-from moltc_kernels.rows import empty_rows, rows_of
 
 _NVIDIA = Launch({"BLOCK_ATOMS": 8}, num_warps=4)
 

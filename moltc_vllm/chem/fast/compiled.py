@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from rdkit import Chem
 
-from moltc_vllm.chem.fast import binary, binary_csr
-from moltc_vllm.chem.graph import MolGraph, unchecked_graph
+from moltc_vllm.chem.fast import rdkit_pickle, rdkit_pickle_csr
+from moltc_vllm.chem.graph import MolGraph, graph_from_trusted_arrays
 from moltc_vllm.chem.packed import PackedMolecule, empty_packed, frozen
 
 _STRUCTURE_ONLY: Final = int(
@@ -29,9 +29,9 @@ class CompiledReader:
         return mol.ToBinary(_STRUCTURE_ONLY)
 
     def graph(self, mol: Chem.Mol) -> MolGraph | None:
-        """Make what `featurize_plainly` makes; None if the loops must look at it."""
+        """Make what `featurize_loops` makes; None if the loops must look at it."""
         data = self.to_binary(mol)
-        atoms, bonds = binary.sizes_of(data, 0, len(data))
+        atoms, bonds = rdkit_pickle.sizes_of(data, 0, len(data))
         if atoms < 0:
             return None
         arrays = (
@@ -41,18 +41,18 @@ class CompiledReader:
             np.empty(bonds, np.uint8),
             np.empty(bonds, np.uint8),
         )
-        if binary.read_graph(data, 0, len(data), *arrays):
-            return unchecked_graph(*arrays)
+        if rdkit_pickle.read_graph(data, 0, len(data), *arrays):
+            return graph_from_trusted_arrays(*arrays)
         return None
 
     def packed(self, mol: Chem.Mol) -> PackedMolecule | None:
         """Make what `pack` makes of the graph; None if the loops must look at it."""
         data = self.to_binary(mol)
-        atoms, bonds = binary.sizes_of(data, 0, len(data))
+        atoms, bonds = rdkit_pickle.sizes_of(data, 0, len(data))
         if atoms < 0:
             return None
         packed = empty_packed(atoms, 2 * bonds)
-        return frozen(packed) if binary_csr.pack_one(data, 0, len(data), *packed) else None
+        return frozen(packed) if rdkit_pickle_csr.pack_one(data, 0, len(data), *packed) else None
 
     def packed_all(
         self, molecules: Sequence[bytes]
@@ -70,8 +70,8 @@ class CompiledReader:
         np.cumsum([len(data) for data in molecules], out=offsets[1:])
         data = b"".join(molecules)
         sizes = np.empty((len(molecules), 2), np.int64)
-        packed = empty_packed(*binary_csr.room_for(data, offsets))
-        atoms, bonds = binary_csr.pack_many(data, offsets, sizes, *packed)
+        packed = empty_packed(*rdkit_pickle_csr.room_for(data, offsets))
+        atoms, bonds = rdkit_pickle_csr.pack_many(data, offsets, sizes, *packed)
         return sizes, PackedMolecule(
             packed.atoms[:atoms],
             packed.degree[:atoms],

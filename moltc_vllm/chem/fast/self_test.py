@@ -9,8 +9,8 @@ import numpy.typing as npt
 from rdkit import Chem
 
 from moltc_vllm.chem.errors import MoleculeError
-from moltc_vllm.chem.fast.selective import read_for_graph, read_for_writing
-from moltc_vllm.chem.featurize_loops import featurize_plainly
+from moltc_vllm.chem.fast.partial_sanitize import read_for_graph, read_for_writing
+from moltc_vllm.chem.featurize_loops import featurize_loops
 from moltc_vllm.chem.graph import MolGraph
 from moltc_vllm.chem.packed import PackedMolecule, pack
 from moltc_vllm.chem.rdkit_log import QuietLog
@@ -78,7 +78,7 @@ def difference(reader: Reader, smiles: str, understood: bool = False) -> str | N
     with QuietLog():
         plain = Chem.MolFromSmiles(smiles)
         try:
-            expected = featurize_plainly(plain, smiles)
+            expected = featurize_loops(plain, smiles)
         except MoleculeError:
             expected = None
         for name, mol in _readings(smiles, plain):

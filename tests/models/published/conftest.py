@@ -32,7 +32,7 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="session")
 def converted(small, tmp_path_factory):
     """The small checkpoint, converted as it is."""
-    from moltc_vllm.models.published.convert import convert_published
+    from moltc_vllm.models.conversion.convert import convert_published
 
     folder = tmp_path_factory.mktemp("converted") / "plain"
     convert_published(small.lightning, small.language_model, folder)

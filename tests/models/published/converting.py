@@ -3,7 +3,7 @@
 import pytest
 from safetensors.torch import load_file
 
-from moltc_vllm.models.published.convert import convert_published
+from moltc_vllm.models.conversion.convert import convert_published
 from moltc_vllm.models.weights import WeightsError
 from tests.models.published import files
 

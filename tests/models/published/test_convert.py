@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from moltc_vllm.models import CheckpointError, load_config, load_model, load_tokenizer
-from moltc_vllm.models.published import convert as convert_module
-from moltc_vllm.models.published.convert import convert_published, split_projectors
+from moltc_vllm.models.conversion import convert as convert_module
+from moltc_vllm.models.conversion.convert import convert_published, split_projectors
 from moltc_vllm.models.weights import WeightsError
 from moltc_vllm.tasks import TASKS, get_style
 from tests.models.published import files

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moltc_vllm.models import load_config, load_model
-from moltc_vllm.models.published.convert import convert_published
+from moltc_vllm.models.conversion.convert import convert_published
 from moltc_vllm.models.weights import WeightsError
 from tests.models.published import files
 from tests.models.published.converting import (

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moltc_vllm.models import load_model
-from moltc_vllm.models.published.convert import convert_published
-from moltc_vllm.models.published.lora import read_lora
+from moltc_vllm.models.conversion.convert import convert_published
+from moltc_vllm.models.conversion.lora import read_lora
 from moltc_vllm.models.weights import WeightsError
 from tests.models.published import files
 from tests.paths import reference_dir
@@ -160,8 +160,8 @@ def test_an_adapter_without_a_task_has_a_name_and_its_dtype(tmp_path, small):
 @pytest.mark.parametrize("use", ["merge", "adapter"])
 def test_what_is_kept_is_what_is_merged(tmp_path, small, use):
     """The served adapter on the plain weights computes what the merged weights do."""
+    from moltc_vllm.models.adapter_switcher import AdapterSwitcher
     from moltc_vllm.models.adapters import load_adapters
-    from moltc_vllm.models.lora import SwitchedAdapters
 
     merged, kept = tmp_path / "merged", tmp_path / "kept"
     for folder, how in ((merged, "merge"), (kept, "adapter")):
@@ -170,7 +170,7 @@ def test_what_is_kept_is_what_is_merged(tmp_path, small, use):
         )
     ids = torch.arange(3, 20)[None]
     model = load_model(kept)
-    switched = SwitchedAdapters(model.language_model, load_adapters(kept))
+    switched = AdapterSwitcher(model.language_model, load_adapters(kept))
     with torch.no_grad(), switched.using("ddi" if use == "merge" else "solvation"):
         got = model(ids).logits
     with torch.no_grad():

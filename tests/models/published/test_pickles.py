@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import moltc_vllm
-from moltc_vllm.models.published.pickles import PickleError, read_pickle, read_tensors
+from moltc_vllm.models.conversion.pickles import PickleError, read_pickle, read_tensors
 
 
 class Touch:

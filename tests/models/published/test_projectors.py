@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from moltc_vllm.models import CheckpointError, load_config, load_model
-from moltc_vllm.models.published.convert import convert_published, split_projectors
+from moltc_vllm.models.conversion.convert import convert_published, split_projectors
 from moltc_vllm.models.weights import WeightsError
 from tests.models.published.converting import (
     weights_of,

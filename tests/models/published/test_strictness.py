@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from moltc_vllm.models.published.convert import convert_published
+from moltc_vllm.models.conversion.convert import convert_published
 from moltc_vllm.models.weights import WeightsError
 from tests.models.published import files
 from tests.models.published.converting import (

@@ -1,0 +1,1 @@
+"""Engines that answer pairs: the factory, the HTTP client and wrappers around other engines."""

@@ -1,0 +1,1 @@
+"""vLLM in this process: request builder, decoding strategies and engine."""

@@ -1,0 +1,1 @@
+"""The molecule modality inside vLLM: processor, model and caches."""

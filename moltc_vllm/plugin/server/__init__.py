@@ -1,0 +1,1 @@
+"""The HTTP side of vLLM: renderer, endpoint, middleware and server process."""

@@ -1,0 +1,1 @@
+"""Helpers without chemistry: atomic files and signal handling."""
