@@ -1,12 +1,8 @@
-"""The checkpoint that comes with the package, and is taken where none is named."""
+"""Deprecated: use `moltc_vllm.checkpoints.shipped`."""
 
-from __future__ import annotations
+from moltc_vllm.checkpoints.shipped import NAME, shipped_checkpoint
+from moltc_vllm.utils.deprecation import warn_renamed
 
-from pathlib import Path
+__all__ = ["NAME", "shipped_checkpoint"]
 
-NAME = "moltc-mini"
-
-
-def shipped_checkpoint() -> Path:
-    """Folder of the shipped model; see its ``card.json``."""
-    return Path(__file__).parent / "checkpoints" / NAME
+warn_renamed("module moltc_vllm.shipped", "moltc_vllm.checkpoints.shipped")
