@@ -13,7 +13,7 @@ import typer
 
 from moltc_vllm.cli.data_tables import print_stats, print_table
 from moltc_vllm.cli.messages import fail
-from moltc_vllm.cli.progress import Bars
+from moltc_vllm.cli.progress import ProgressBars
 from moltc_vllm.utils.signals import sigint_watcher
 
 if TYPE_CHECKING:
@@ -178,8 +178,8 @@ def build_command(
                 seed=seed,
             )
             try:
-                with Bars("rows") as bars:
-                    manifest = build(data_folder(data), out, options, bars.at)
+                with ProgressBars("rows") as bars:
+                    manifest = build(data_folder(data), out, options, bars.update)
             except (DataError, ValueError) as error:
                 fail(str(error))
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ import typer
 
 from moltc_vllm.cli.engines import EngineName, open_engine
 from moltc_vllm.cli.messages import fail
-from moltc_vllm.cli.progress import Bars
+from moltc_vllm.cli.progress import ProgressBars
 
 if TYPE_CHECKING:
     from moltc_vllm.data import Dataset
@@ -160,13 +160,13 @@ def _ask(engine: Engine, task: Task, data: Dataset) -> _Asked:
     failed = 0
     try:
         with (
-            Bars("rows") as bars,
+            ProgressBars("rows") as bars,
             contextlib.closing(ask(engine, task, data.rows)) as answered,
         ):
             for row, answer in answered:
                 answers[row.number] = answer
                 failed += answer.status != "ok"
-                bars.at("", len(answers), len(data.rows), f"{failed} failed")
+                bars.update("", len(answers), len(data.rows), f"{failed} failed")
     except KeyboardInterrupt:
         return _Asked(answers, "interrupted", INTERRUPTED)
     except Exception as error:

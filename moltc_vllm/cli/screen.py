@@ -20,7 +20,7 @@ import typer
 from moltc_vllm.cli import engines
 from moltc_vllm.cli.engines import open_engine
 from moltc_vllm.cli.messages import fail
-from moltc_vllm.cli.progress import Bars
+from moltc_vllm.cli.progress import ProgressBars
 
 if TYPE_CHECKING:
     from moltc_vllm.screening.estimate import Estimate
@@ -162,7 +162,7 @@ def screen(
             answering = opened()
             yield LocalExecutor(answering), answering
 
-    with tempfile.TemporaryDirectory(prefix="moltc-screen-") as name, Bars("rows") as bars:
+    with tempfile.TemporaryDirectory(prefix="moltc-screen-") as name, ProgressBars("rows") as bars:
         spare = Path(name)
         files = _seekable({"pairs": pairs, "left": left, "right": right}, spare)
         config = ScreenConfig(
@@ -243,7 +243,7 @@ def _prepare(
     model: Path | None,
     endpoint: str | None,
     both_orders: bool,
-    bars: Bars,
+    bars: ProgressBars,
 ) -> PreparedScreen:
     from moltc_vllm.engines.factory import describe_model
     from moltc_vllm.screening.prepare import prepare
@@ -251,7 +251,7 @@ def _prepare(
 
     ranking.check(get_task(config.task))
     asked = {**describe_model(config.task, model, endpoint), "both_orders": both_orders}
-    return prepare(config, asked, lambda name, rows: bars.tell(f"{name}: {rows:,} rows read"))
+    return prepare(config, asked, lambda name, rows: bars.print_line(f"{name}: {rows:,} rows read"))
 
 
 def _estimate(prepared: PreparedScreen, open_it: Callable[[], Engine], spare: Path) -> Estimate:
@@ -293,7 +293,7 @@ def _run(
     prepared: PreparedScreen,
     made: Callable[[], contextlib.AbstractContextManager[tuple[PartExecutor, Engine | None]]],
     endpoint: str | None,
-    bars: Bars,
+    bars: ProgressBars,
 ) -> dict[str, Any]:
     """Answer what is missing; the command ends here if not all of it could be.
 
@@ -307,14 +307,14 @@ def _run(
     missing = screen.missing()
     total = len(screen.plan)
     if not missing:
-        bars.tell(f"all {total:,} rows are there")
+        bars.print_line(f"all {total:,} rows are there")
         return {}
     before = total - sum(screen.open_rows(missing).values())
     if prepared.resumed:
-        bars.tell(f"going on: {before:,} of {total:,} rows are there")
+        bars.print_line(f"going on: {before:,} of {total:,} rows are there")
     again = "run the same command again to go on"
     with made() as (maker, engine):
-        bars.begin("", before)
+        bars.start_task("", before)
         watcher = _ScreenProgressDisplay(bars, engine)
         begin = time.monotonic()
         try:
@@ -373,7 +373,7 @@ class _ScreenProgressDisplay:
 
     every_s = 0.1
 
-    def __init__(self, bars: Bars, engine: Engine | None) -> None:
+    def __init__(self, bars: ProgressBars, engine: Engine | None) -> None:
         self._bars, self._engine = bars, engine
         self._last: Progress | None = None
         self._said = 0.0
@@ -395,7 +395,7 @@ class _ScreenProgressDisplay:
             if spent > 0
         ]
         more = ", ".join([f"{progress.failed:,} failed", *shares, *self._cached()])
-        self._bars.at("", progress.done, progress.total, more)
+        self._bars.update("", progress.done, progress.total, more)
 
     def _counters(self) -> dict[str, int]:
         from moltc_vllm.tasks.engine import Counting

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from moltc_vllm.cli.messages import fail
-from moltc_vllm.cli.progress import Bars
+from moltc_vllm.cli.progress import ProgressBars
 
 
 def train(
@@ -43,7 +43,7 @@ def train(
 
     try:
         wanted = load_recipe(recipe, change or ())
-        with Bars("steps") as bars:
+        with ProgressBars("steps") as bars:
             watcher = _TrainingDisplay(wanted.name, bars)
             outcome = run(wanted, data_folder(data), out, watcher, checkpoint=model)
     except (RecipeError, DataError, CheckpointError, ValueError) as error:
@@ -66,16 +66,16 @@ def train(
 class _TrainingDisplay:
     """What a run tells, above a bar of its steps."""
 
-    def __init__(self, stage: str, bars: Bars) -> None:
+    def __init__(self, stage: str, bars: ProgressBars) -> None:
         self._stage, self._bars = stage, bars
         self._begun = False
 
     def tell(self, line: str) -> None:
-        self._bars.tell(line)
+        self._bars.print_line(line)
 
     def at(self, step: int, steps: int, pairs_per_second: float, loss: float) -> None:
         if not self._begun:
-            self._bars.begin(self._stage, step)
+            self._bars.start_task(self._stage, step)
             self._begun = True
         more = f"loss {loss:.3f}, {pairs_per_second:.0f} pairs/s"
-        self._bars.at(self._stage, step, steps, more)
+        self._bars.update(self._stage, step, steps, more)

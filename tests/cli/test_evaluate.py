@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from moltc_vllm.cli import app
 from moltc_vllm.cli import evaluate as command
-from moltc_vllm.cli.progress import Bars
+from moltc_vllm.cli.progress import ProgressBars
 from moltc_vllm.engines.http import ServerError
 from moltc_vllm.tasks import get_task
 from tests.evaluate.fakes import FakeEngine, said
@@ -303,7 +303,7 @@ def test_without_matplotlib_the_numbers_are_still_written(engine, data, tmp_path
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(engine, data, monkeypatch):
     engine(FakeEngine(off_by_one))
-    monkeypatch.setattr(Bars, "every_s", 0.0)
+    monkeypatch.setattr(ProgressBars, "every_s", 0.0)
     result = run("--model", "m", "--task", "solvation", "--data", data, "--json")
     lines = result.stderr.splitlines()
     assert [line.split(",")[0] for line in lines] == [f"{done} of 4 rows" for done in (1, 2, 3, 4)]
