@@ -1,6 +1,6 @@
-"""Every shipped configuration of `moltc serve` is one that vLLM's own parser takes.
+"""vLLM's own parser accepts every shipped configuration of `moltc serve`.
 
-Those of Ray Serve: tests/deploy/test_configuration.py.
+The configurations of Ray Serve are tested in tests/deploy/test_configuration.py.
 """
 
 from pathlib import Path
@@ -10,18 +10,18 @@ import pytest
 FILES = sorted((Path(__file__).parents[1] / "serve_configs").glob("vllm-*.yaml"))
 
 
-def test_there_are_some():
+def test_serve_configs_exist():
     assert FILES
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_vllm_takes_it(path):
+def test_vllm_parser_accepts_serve_config(path):
     import yaml
 
     from moltc_vllm.plugin.launcher import parse
 
     _, parsed = parse(["folder", "--config", str(path)])
-    wanted = yaml.safe_load(path.read_text())
-    for key, value in wanted.items():
+    expected = yaml.safe_load(path.read_text())
+    for key, value in expected.items():
         assert getattr(parsed, key.replace("-", "_")) == value
     assert parsed.tokenizer_mode == "moltc"

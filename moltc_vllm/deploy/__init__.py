@@ -1,7 +1,8 @@
-"""Replicas: Ray Serve online, Ray Data offline. The only room that imports Ray.
+"""Replicated serving with Ray Serve and distributed screening with Ray Data.
 
-``moltc_vllm.deploy:build`` is what a Ray Serve configuration names as its ``import_path``. It is
-loaded when it is asked for: Ray reads its environment at import, and who starts a cluster sets it.
+This is the only package that imports Ray. ``moltc_vllm.deploy:build`` is the ``import_path`` of
+Ray Serve configurations. It is imported on first access, because Ray reads its environment at
+import and a process that starts a cluster has to set that environment before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Ray Serve application: vLLM's own HTTP application in every replica."""
+"""The Ray Serve application, which runs vLLM's own HTTP application in every replica."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,95 +20,100 @@ from moltc_vllm.deploy.asgi import (
     ClientDisconnectMiddleware,
     RetryableErrorMiddleware,
 )
-from moltc_vllm.deploy.settings import Settings
+from moltc_vllm.deploy.settings import ReplicaSettings
 
 _logger = logging.getLogger("ray.serve")
-_ENGINE_DIED = 70  # the exit status of such a replica, for Ray's log
-_LAST_WORDS_S = 0.3
+_ENGINE_DIED_STATUS = 70
+"""Exit status of a replica whose engine died; it appears in Ray's log."""
+_LOG_FLUSH_S = 0.3
 
 
 @serve.deployment(name="moltc")
-@serve.ingress()  # the application is what `__serve_build_asgi_app__` returns
+@serve.ingress()  # `__serve_build_asgi_app__` returns the application
 class MoltcServer:
-    """A replica: an engine in a process of its own, and all routes of ``moltc serve``.
+    """Replica with an engine in a separate process and all routes of ``moltc serve``.
 
-    Serve takes it for ready when it is made, and that is when the engine answers.
+    Serve counts a replica as ready when the constructor returns, so the constructor waits until the
+    engine answers.
 
     Args:
-        settings: Fields of `moltc_vllm.deploy.settings.Settings`.
+        settings: Fields of `moltc_vllm.deploy.settings.ReplicaSettings`.
     """
 
     async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]
-        self._settings = Settings(**settings)
+        self._settings = ReplicaSettings(**settings)
         self._tasks: list[asyncio.Task[None]] = []
-        self._inner: Any = None
-        self._leaving = False
-        common = common_folder()
-        # One for all replicas of this machine: `/metrics` then says the same whoever answers it.
-        # It has to be there before anything imports prometheus_client.
-        metrics = common / "metrics"
+        self._server: Any = None
+        self._closing = False
+        folder = machine_folder()
+        # All replicas of a machine share this folder, so that `/metrics` does not depend on which
+        # of them answers. prometheus_client reads the variable when it is imported.
+        metrics = folder / "metrics"
         metrics.mkdir(parents=True, exist_ok=True)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
-        # Here, not above: it imports vLLM, which whoever deploys has no use for.
-        from moltc_vllm.plugin.server.application import Application as Inner
+        # Imports vLLM, which the process that builds the application does not need.
+        from moltc_vllm.plugin.server.application import Application as Server
 
-        arguments = self._settings.arguments(common / "encoded")
-        self._inner = await Inner.start(arguments, ray_metrics=True)
+        arguments = self._settings.serve_arguments(folder / "encoded")
+        self._server = await Server.start(arguments, ray_metrics=True)
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
-        """The routes, in this replica's event loop."""
-        app = self._inner.app
-        # The last one is the outermost.
-        app.add_middleware(RetryableErrorMiddleware, broken=lambda: self._inner.broken)
+        """Return the application with its middlewares, in the replica's event loop."""
+        app = self._server.app
+        # Starlette runs the middleware that is added last first.
+        app.add_middleware(RetryableErrorMiddleware, engine_died=lambda: self._server.broken)
         app.add_middleware(ClientDisconnectMiddleware)
-        app.add_middleware(BodyLimitMiddleware, most=int(self._settings.max_body_mb * 1e6))
-        self._begin(self._look_after())
+        app.add_middleware(BodyLimitMiddleware, max_bytes=int(self._settings.max_body_mb * 1e6))
+        self._start_task(self._exit_when_engine_died())
         if self._settings.metrics_s:
-            from moltc_vllm.deploy.metrics import forward
+            from moltc_vllm.deploy.metrics import export_counters
 
-            self._begin(forward(self._settings.metrics_s))
+            self._start_task(export_counters(self._settings.metrics_s))
         return app
 
-    def _begin(self, work: Any) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(work))
+    def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(coroutine))
 
-    async def _look_after(self) -> None:
-        """Leave at once when the engine has died.
+    async def _exit_when_engine_died(self) -> None:
+        """Exit as soon as the engine has died.
 
-        Waiting for three failed health checks would leave a replica that fails everything, quickly,
-        and so looks idle to a router.
+        Serve replaces a replica only after three failed health checks. Until then the replica would
+        fail every request quickly, look idle to the router and attract further requests.
         """
-        while not self._inner.broken:
+        while not self._server.broken:
             await asyncio.sleep(self._settings.watch_s)
-        if self._leaving:
+        if self._closing:
             return
-        _logger.error("the engine has died: this replica ends")
-        threading.Timer(_LAST_WORDS_S, os._exit, args=(_ENGINE_DIED,)).start()
+        _logger.error("the engine died; this replica exits and will be replaced")
+        threading.Timer(_LOG_FLUSH_S, os._exit, args=(_ENGINE_DIED_STATUS,)).start()
 
     async def check_health(self) -> None:
-        """Serve asks this now and then."""
-        await self._inner.check_health()
+        """Check the engine; Serve calls this periodically."""
+        await self._server.check_health()
 
     def __del__(self) -> None:
-        self._leaving = True  # first: this end of the engine is no death
-        if getattr(self, "_inner", None) is not None:
-            self._inner.close()
+        self._closing = True  # set first: closing the engine must not look like its death
+        if getattr(self, "_server", None) is not None:
+            self._server.close()
 
 
-def common_folder() -> Path:
-    """What an application's replicas on one machine have in common; it goes with the cluster."""
+def machine_folder() -> Path:
+    """Return the folder that the application's replicas on this machine share.
+
+    The folder belongs to the Ray session and is deleted with it.
+    """
     context = ray.get_runtime_context()
     session = Path(context.get_temp_dir()) / context.get_session_name()
     return session / "moltc" / serve.get_replica_context().app_name
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Build the application; the ``import_path`` of every configuration.
+    """Build the Ray Serve application; the ``import_path`` of every configuration.
 
     Args:
-        args: Fields of `moltc_vllm.deploy.settings.Settings`.
+        args: Fields of `moltc_vllm.deploy.settings.ReplicaSettings`.
 
     Raises:
-        pydantic.ValidationError: If they are not.
+        pydantic.ValidationError: If a field is unknown or has a wrong value.
     """
-    return MoltcServer.bind(Settings(**args).model_dump())  # type: ignore[attr-defined]
+    return MoltcServer.bind(ReplicaSettings(**args).model_dump())  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What stands around vLLM's application in a replica (plain ASGI)."""
+"""ASGI middlewares around vLLM's application in a replica."""
 
 from __future__ import annotations
 
@@ -9,140 +9,165 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_LEAVING_S = 2.0
+_DISCONNECT_GRACE_S = 2.0
+_DISCONNECT: Message = {"type": "http.disconnect"}
+_ERROR_TYPES = {413: "BadRequestError", 503: "ServiceUnavailableError"}
 
-RETRY = {"retry-after": "1", "x-should-retry": "true"}
-"""Headers of an answer that means: try again. The second is what OpenAI's clients look at first."""
+RETRY_HEADERS = {"retry-after": "1", "x-should-retry": "true"}
+"""Response headers that ask the client to retry; OpenAI's clients check the second one first."""
 
 
 class ClientDisconnectMiddleware:
-    """Tell vLLM when the client has left, so that it ends the work.
+    """Abort vLLM's work on a request when its client disconnects.
 
-    Serve cancels the task of such a request; vLLM waits for ``http.disconnect``, and what it has
-    begun would run to its end. Here the one becomes the other.
+    Ray Serve cancels the task of such a request, while vLLM waits for ``http.disconnect`` and would
+    otherwise generate to the end. This middleware translates the cancellation into that message.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+        """Handle one connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        gone = asyncio.Event()
+        disconnected = asyncio.Event()
 
-        async def receive_or_gone() -> Message:
-            if gone.is_set():
-                return {"type": "http.disconnect"}
+        async def receive_or_disconnect() -> Message:
+            if disconnected.is_set():
+                return _DISCONNECT
             message = asyncio.ensure_future(receive())
-            leaving = asyncio.ensure_future(gone.wait())
+            disconnect = asyncio.ensure_future(disconnected.wait())
             try:
-                await asyncio.wait({message, leaving}, return_when=asyncio.FIRST_COMPLETED)
-                return message.result() if message.done() else {"type": "http.disconnect"}
+                await asyncio.wait({message, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+                return message.result() if message.done() else _DISCONNECT
             finally:
-                for one in (message, leaving):
-                    one.cancel()
+                message.cancel()
+                disconnect.cancel()
 
-        work = asyncio.ensure_future(self.app(scope, receive_or_gone, send))
+        request = asyncio.ensure_future(self.app(scope, receive_or_disconnect, send))
         try:
-            await asyncio.shield(work)
+            await asyncio.shield(request)
         except asyncio.CancelledError:
-            gone.set()
-            await asyncio.wait({work}, timeout=_LEAVING_S)
-            work.cancel()
+            disconnected.set()
+            await asyncio.wait({request}, timeout=_DISCONNECT_GRACE_S)
+            request.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
-                await work
+                await request
             raise
 
 
 class RetryableErrorMiddleware:
-    """Say that a request may be tried again when it failed because the engine has died.
+    """Answer 503 with ``Retry-After`` instead of 500 after the engine has died.
 
-    vLLM answers 500 then, as to any fault of its own; here it is 503 with ``Retry-After``, which
-    clients understand. A stream that has begun ends as it would have.
+    vLLM answers 500 to every internal error, which clients do not retry. A response whose status
+    has been sent already is left as it is.
+
+    Args:
+        app: Application to wrap.
+        engine_died: Function that returns whether the engine has died.
     """
 
-    def __init__(self, app: ASGIApp, broken: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, engine_died: Callable[[], bool]) -> None:
         self.app = app
-        self._broken = broken
+        self._engine_died = engine_died
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+        """Handle one connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refused = False
+        replaced = False
 
-        async def watched(message: Message) -> None:
-            nonlocal refused
+        async def send_unless_replaced(message: Message) -> None:
+            nonlocal replaced
             if message["type"] == "http.response.start" and message["status"] == 500:
-                refused = self._broken()
-                if refused:
-                    await respond(send, 503, "the engine died; another one is started", RETRY)
-            if not refused:
+                replaced = self._engine_died()
+                if replaced:
+                    await send_error(
+                        send,
+                        503,
+                        "the replica's engine died and is being replaced; retry the request",
+                        RETRY_HEADERS,
+                    )
+            if not replaced:
                 await send(message)
 
-        await self.app(scope, receive, watched)
+        await self.app(scope, receive, send_unless_replaced)
 
 
 class BodyLimitMiddleware:
-    """Refuse bodies that are too long; a replica's memory never has more of one.
+    """Refuse request bodies over a size limit before they are held in memory.
 
     Args:
-        app: Who gets the others.
-        most: Bytes.
+        app: Application to wrap.
+        max_bytes: Size limit in bytes.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
-        self._most = most
+        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+        """Handle one connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._most:
-            await self._refuse(send)
+        if not length.isdigit() or int(length) > self._max_bytes:
+            await send_body_too_large(send, self._max_bytes)
             return
-        seen = 0
-        begun = False
+        received = 0
+        response_started = False
 
-        async def counted() -> Message:
-            nonlocal seen
+        async def receive_within_limit() -> Message:
+            nonlocal received
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._most:
-                raise _TooLongError
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise _BodyTooLargeError
             return message
 
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            if seen > self._most and not begun:
-                return  # FastAPI makes a 400 of what `counted` raises
-            begun = True
+        async def send_unless_too_large(message: Message) -> None:
+            nonlocal response_started
+            if received > self._max_bytes and not response_started:
+                return  # FastAPI turns `_BodyTooLargeError` into a 400, which 413 replaces below
+            response_started = True
             await send(message)
 
-        with contextlib.suppress(_TooLongError):
-            await self.app(scope, counted, watched)
-        if seen > self._most and not begun:
-            await self._refuse(send)
-
-    async def _refuse(self, send: Send) -> None:
-        await respond(send, 413, f"a request has at most {self._most:,} bytes")
+        with contextlib.suppress(_BodyTooLargeError):
+            await self.app(scope, receive_within_limit, send_unless_too_large)
+        if received > self._max_bytes and not response_started:
+            await send_body_too_large(send, self._max_bytes)
 
 
-class _TooLongError(Exception):
+class _BodyTooLargeError(Exception):
     pass
 
 
-async def respond(
+async def send_body_too_large(send: Send, max_bytes: int) -> None:
+    """Send a 413 response that names the limit.
+
+    Args:
+        send: ASGI channel of the response.
+        max_bytes: Size limit in bytes.
+    """
+    await send_error(send, 413, f"the request body exceeds the limit of {max_bytes:,} bytes")
+
+
+async def send_error(
     send: Send, status: int, message: str, headers: dict[str, str] | None = None
 ) -> None:
-    """Send an error of the form that OpenAI's API has."""
-    kind = {413: "BadRequestError", 503: "ServiceUnavailableError"}.get(status, "Error")
+    """Send an error response in the format of OpenAI's API.
+
+    Args:
+        send: ASGI channel of the response.
+        status: HTTP status code.
+        message: Text for the client.
+        headers: Further response headers.
+    """
+    kind = _ERROR_TYPES.get(status, "Error")
     error = {"message": message, "type": kind, "param": None, "code": status}
     body = json.dumps({"error": error}).encode()
     fields = {

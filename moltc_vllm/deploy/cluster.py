@@ -1,13 +1,18 @@
-"""A Ray cluster of our own on this machine, which ends with whoever started it.
+"""Starting a private Ray cluster on this machine, and joining a cluster.
 
-``ray start`` and ``ray stop`` know one cluster per machine, and the latter ends all of them. This
-one has its own session, ports and folder, and is on the loopback interface.
+``ray start`` and ``ray stop`` know only one cluster per machine, and ``ray stop`` ends all of
+them. `LocalCluster` has its own session, ports and folder, listens on the loopback interface only,
+and ends with the process that started it.
+
+This module does not import Ray at the top: Ray reads its environment when it is imported, and
+`prepare_environment` has to set that environment before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import secrets
 import shutil
@@ -20,32 +25,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from moltc_vllm.plugin.server.server_process import Startable, free_port
+from moltc_vllm.plugin.server.server_process import ManagedService, free_port
 
 _MB = 1_000_000
 _LOOPBACK = "127.0.0.1"
+_PR_SET_PDEATHSIG = 1
+_TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
+_HEAD_ENVIRONMENT = {
+    # Skip Ray's graceful drain at shutdown: `Deployment.stop` has finished the requests before.
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "VLLM_HOST_IP": _LOOPBACK,
+}
 
 
 class ClusterError(RuntimeError):
-    """Ray did not start, or not in time; the end of its log is in the message."""
+    """Ray failed to start or to be joined; the message has the end of its log, if there is one."""
 
 
-class LocalCluster(Startable):
-    """A Ray head on this machine, and a folder that nobody else may look into.
+class LocalCluster(ManagedService):
+    """Ray head node on this machine, with a folder that only this user can read.
 
-    Whoever joins it has to know its token, which is `DRIVERS`' in the environment: see
-    `prepare_environment`.
+    A process that joins the cluster needs its token in the environment; `prepare_environment` sets
+    it for this process and its children.
 
     Args:
-        cpus: Logical CPUs to share out; default: as many as there are.
-        object_store_mb: Shared memory for objects; answers are small.
-        environment: Variables of Ray's own processes: Serve's proxies read some at start.
-        haproxy: Whether Serve's requests are taken by HAProxy.
-        start_timeout_s: How long it may take.
+        cpus: Number of logical CPUs that the cluster schedules. Default: all.
+        object_store_mb: Size of the shared-memory object store, in MB.
+        environment: Variables to add to the environment of Ray's processes. Serve's proxies read
+            theirs when they start.
+        haproxy: Whether to give HAProxy's files and ports to Serve.
+        start_timeout_s: Time limit for the start, in seconds.
 
     Attributes:
-        address: Of the cluster, once it has been started.
-        folder: Its own, as long as it runs.
+        address: Address (``host:port``) of the cluster; empty before the start.
+        folder: Folder of the Ray session and its log while the cluster runs.
+        environment: Environment of Ray's processes after the start.
+        process: Process of the head node while the cluster runs.
     """
 
     def __init__(
@@ -61,7 +76,7 @@ class LocalCluster(Startable):
         self.folder = Path()
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
-        self._wanted = dict(environment or {})
+        self._extra_environment = dict(environment or {})
         self._haproxy = haproxy
         self._start_timeout_s = start_timeout_s
         self._options = [
@@ -70,29 +85,31 @@ class LocalCluster(Startable):
         ]
 
     def start(self) -> Self:
-        """Start it and wait until it can be joined.
+        """Start the cluster and wait until it can be joined.
 
         Raises:
-            ClusterError: If it cannot, or Ray was imported before `prepare_environment`.
+            ClusterError: If Ray exits or does not start in time, or if Ray was imported before
+                `prepare_environment`.
         """
         prepare_environment()
         try:
-            self._start()
+            # The path is short because it holds sockets, whose paths have at most 107 characters.
+            # `mkdtemp` closes the folder to other users; Ray would open its own to all of them.
+            self.folder = Path(tempfile.mkdtemp(prefix="ray-"))
+            log = self.folder / "head.log"
+            self._start_head(log)
+            self._wait_until_started(log)
         except BaseException:
             self.stop()
             raise
         return self
 
-    def _start(self) -> None:
-        # Short: sockets lie in it, and their names have at most 107 characters. Ray opens its own
-        # folders to all users; this one stays closed.
-        self.folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    def _start_head(self, log: Path) -> None:
         port = free_port()
         self.address = f"{_LOOPBACK}:{port}"
-        self.environment = {**os.environ, **_DEFAULTS, **self._wanted}
+        self.environment = {**os.environ, **_HEAD_ENVIRONMENT, **self._extra_environment}
         if self._haproxy:
-            self.environment |= _haproxy(self.folder / "haproxy")
-        log = self.folder / "head.log"
+            self.environment |= _haproxy_environment(self.folder / "haproxy")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [
@@ -106,22 +123,29 @@ class LocalCluster(Startable):
                 stderr=subprocess.STDOUT,
                 env=self.environment,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=_terminate_with_parent,
             )
-        begin = time.monotonic()
-        while time.monotonic() - begin < self._start_timeout_s:
-            said = log.read_bytes()
+
+    def _wait_until_started(self, log: Path) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + self._start_timeout_s
+        while time.monotonic() < deadline:
+            output = log.read_bytes()
             if self.process.poll() is not None:
-                raise ClusterError(f"Ray ended at once:\n{_end_of(said)}")
-            if b"Ray runtime started" in said:  # now it can be joined
+                raise ClusterError(f"Ray exited during its start:\n{_last_lines(output)}")
+            if b"Ray runtime started" in output:
                 return
             time.sleep(0.1)
         raise ClusterError(
-            f"Ray did not start in {self._start_timeout_s:.0f} s:\n{_end_of(log.read_bytes())}"
+            f"Ray did not start in {self._start_timeout_s:.0f} s:\n{_last_lines(log.read_bytes())}"
         )
 
     def stop(self, patience_s: float = 15.0) -> None:
-        """End it, with everything that runs on it."""
+        """Stop the cluster and everything that runs on it.
+
+        Args:
+            patience_s: Time between SIGTERM and SIGKILL, in seconds.
+        """
         try:
             if self.process is not None and self.process.poll() is None:
                 self.process.send_signal(signal.SIGTERM)
@@ -129,7 +153,8 @@ class LocalCluster(Startable):
                     self.process.wait(patience_s)
         finally:
             if self.process is not None:
-                with contextlib.suppress(ProcessLookupError):  # whoever is left of its session
+                # Processes of the session can outlive the head node.
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
                 self.process = None
@@ -138,57 +163,80 @@ class LocalCluster(Startable):
                 self.folder = Path()
 
 
-_TOKEN = "RAY_AUTH_TOKEN"
-
-
 def prepare_environment() -> None:
-    """Let this process start clusters of its own and join them; before anything imports Ray.
+    """Set the variables with which this process can start private clusters and join them.
 
     Raises:
-        ClusterError: If Ray is imported already: it would look for the cluster elsewhere, for ever.
+        ClusterError: If Ray was imported before; it would wait for the cluster at another address.
     """
-    wanted = {
+    required = {
         "RAY_USAGE_STATS_ENABLED": "0",
         # Keeps Ray on the loopback interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        # Every user of this machine reaches its loopback interface.
+        # All users of a machine can reach its loopback interface, so a token has to protect it.
         "RAY_AUTH_MODE": "token",
-        _TOKEN: os.environ.get(_TOKEN) or secrets.token_hex(32),
+        _TOKEN_VARIABLE: os.environ.get(_TOKEN_VARIABLE) or secrets.token_hex(32),
     }
-    missing = [name for name, value in wanted.items() if os.environ.get(name) != value]
+    missing = [name for name, value in required.items() if os.environ.get(name) != value]
     if missing and "ray" in sys.modules:
-        raise ClusterError(f"Ray was imported before its environment was set: {missing[0]}")
-    os.environ.update(wanted)
+        raise ClusterError(
+            f"Ray was imported before {missing[0]} was set; call "
+            "moltc_vllm.deploy.cluster.prepare_environment() before importing Ray"
+        )
+    os.environ.update(required)
 
 
-_DEFAULTS = {
-    # What is left to drain at the end is ended: nobody waits for it.
-    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    "VLLM_HOST_IP": _LOOPBACK,
-}
+def join_cluster(address: str | None, namespace: str | None = None) -> None:
+    """Connect this process to a Ray cluster as a driver, until ``ray.shutdown``.
+
+    Args:
+        address: Address (``host:port``) of the cluster; ``"auto"`` selects this machine's cluster.
+        namespace: Ray namespace in which named actors are looked up.
+
+    Raises:
+        ClusterError: If there is no cluster at the address.
+    """
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=address,
+            namespace=namespace,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    except (ConnectionError, ValueError) as error:
+        raise ClusterError(
+            f"there is no Ray cluster at {address}; check the address, or start the cluster"
+        ) from error
+    # Ray installs a SIGTERM handler that exits at once. Outside the main thread, where setting a
+    # handler raises ValueError, Ray does not install one.
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, handler)
 
 
-def _haproxy(folder: Path) -> dict[str, str]:
-    """HAProxy's files and ports: Ray's own are those of a machine, and open to its users."""
-    name = "RAY_SERVE_HAPROXY_"
+def _haproxy_environment(folder: Path) -> dict[str, str]:
+    """Return variables that give HAProxy its own files and ports.
+
+    Ray's defaults are the same for all clusters of a machine and accessible to all its users.
+    """
+    prefix = "RAY_SERVE_HAPROXY_"
     return {
-        f"{name}CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        f"{name}SOCKET_PATH": str(folder / "admin.sock"),
-        f"{name}SERVER_STATE_BASE": str(folder),
-        f"{name}SERVER_STATE_FILE": str(folder / "server-state"),
-        f"{name}METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        f"{name}METRICS_PORT": str(free_port()),
-        f"{name}STATS_PORT": str(free_port()),
+        f"{prefix}CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        f"{prefix}SOCKET_PATH": str(folder / "admin.sock"),
+        f"{prefix}SERVER_STATE_BASE": str(folder),
+        f"{prefix}SERVER_STATE_FILE": str(folder / "server-state"),
+        f"{prefix}METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        f"{prefix}METRICS_PORT": str(free_port()),
+        f"{prefix}STATS_PORT": str(free_port()),
     }
 
 
-_PR_SET_PDEATHSIG = 1
-
-
-def _end_with_parent() -> None:
-    """In the child: however this process ends, Ray is told to. Linux only."""
+def _terminate_with_parent() -> None:
+    """Let the kernel send SIGTERM to the child when its parent dies (Linux only)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _end_of(said: bytes, lines: int = 20) -> str:
-    return "\n".join(said.decode(errors="replace").splitlines()[-lines:])
+def _last_lines(output: bytes, count: int = 20) -> str:
+    return "\n".join(output.decode(errors="replace").splitlines()[-count:])

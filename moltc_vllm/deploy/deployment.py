@@ -1,4 +1,4 @@
-"""A deployed configuration: ``serve run`` on a cluster, until it is ended."""
+"""Deploying a configuration with ``serve run`` and stopping it again."""
 
 from __future__ import annotations
 
@@ -17,36 +17,46 @@ import ray
 import yaml
 from ray import serve
 
-from moltc_vllm.deploy.cluster import LocalCluster
-from moltc_vllm.deploy.configuration import Configuration, ConfigurationError
-from moltc_vllm.deploy.joining import join
-from moltc_vllm.plugin.server.server_process import Startable
+from moltc_vllm.deploy.cluster import LocalCluster, join_cluster
+from moltc_vllm.deploy.configuration import ConfigurationError, ServeConfiguration
+from moltc_vllm.plugin.server.server_process import ManagedService
+from moltc_vllm.utils.errors import one_line
 
 _POLL_S = 0.5
+_MAX_REASON_CHARACTERS = 600
 
 
-class DeployError(RuntimeError):
-    """The application did not come up; the message is one line."""
+class DeploymentError(RuntimeError):
+    """Application that did not start; the message is one line."""
 
 
-class Deployment(Startable):
-    """An application on a Ray cluster, until it is stopped.
+class Deployment(ManagedService):
+    """Applications of a configuration on a Ray cluster, from `start` to `stop`.
 
     Args:
-        configuration: What to deploy.
-        address: Of a running cluster. Its processes need the variables of
-            `Configuration.environment`; default: a cluster of its own on this machine.
-        haproxy: See `Configuration.environment`.
-        cpus: See `LocalCluster`.
-        output: Where the output of ``serve run`` goes; default: to the terminal.
+        configuration: Configuration to deploy.
+        address: Address of a running cluster, whose processes need the variables of
+            `ServeConfiguration.cluster_environment`. Default: a private cluster on this machine,
+            started and stopped with the deployment.
+        haproxy: Whether HAProxy receives the requests; see
+            `ServeConfiguration.cluster_environment`.
+        cpus: Number of CPUs of the private cluster; see `LocalCluster`.
+        output: File for the output of ``serve run``. Default: this process's output.
+
+    Attributes:
+        configuration: Configuration to deploy.
+        cluster: Private cluster, or ``None`` if an address was given.
+        address: Address of the cluster; ``None`` before a private cluster has started.
+        process: Process of ``serve run`` while the deployment is up.
 
     Raises:
-        ConfigurationError: If HAProxy is wanted where it cannot be.
+        ConfigurationError: If `haproxy` contradicts the configuration, or is given together with
+            the address of a running cluster.
     """
 
     def __init__(
         self,
-        configuration: Configuration,
+        configuration: ServeConfiguration,
         *,
         address: str | None = None,
         haproxy: bool | None = None,
@@ -56,115 +66,136 @@ class Deployment(Startable):
         self.configuration = configuration
         self.cluster: LocalCluster | None = None
         if address is None:
-            environment = configuration.environment(haproxy)
+            environment = configuration.cluster_environment(haproxy)
             self.cluster = LocalCluster(
                 cpus=cpus,
                 environment=environment,
                 haproxy="RAY_SERVE_ENABLE_HA_PROXY" in environment,
             )
         elif haproxy is not None:
-            raise ConfigurationError("a running cluster has HAProxy, or not, since it was started")
+            raise ConfigurationError(
+                "--haproxy and --no-haproxy have no effect on a running cluster: whether it uses "
+                "HAProxy was decided when it was started; leave the option out"
+            )
         self.address = address
-        self._output = output
         self.process: subprocess.Popen[bytes] | None = None
+        self._output = output
+        self._config_file = Path()
 
     def start(
-        self, waiting: Callable[[float], None] | None = None, timeout_s: float = 900.0
+        self, on_wait: Callable[[float], None] | None = None, timeout_s: float = 900.0
     ) -> Self:
-        """Deploy and wait until all replicas answer; ``waiting`` gets the seconds so far.
+        """Deploy the applications and wait until all replicas answer.
+
+        Args:
+            on_wait: Callback that receives the elapsed seconds while replicas start.
+            timeout_s: Time limit for the start, in seconds.
 
         Raises:
             ClusterError: If Ray does not start, or there is no cluster at the address.
-            DeployError: If the application does not.
+            DeploymentError: If an application fails, or does not answer in time.
         """
         begin = time.monotonic()
         try:
             if self.cluster is not None:
-                self._check_port()
+                self._check_port_is_free()
                 self.address = self.cluster.start().address
-            join(self.address, namespace="serve")
-            self._run()
-            while not self._is_up():
-                if time.monotonic() - begin > timeout_s:
-                    raise DeployError(f"not all replicas answered after {timeout_s:.0f} s")
-                if waiting is not None:
-                    waiting(time.monotonic() - begin)
+            join_cluster(self.address, namespace="serve")
+            self._start_serve_run()
+            while not self._is_running():
+                elapsed = time.monotonic() - begin
+                if elapsed > timeout_s:
+                    raise DeploymentError(f"not all replicas answered within {timeout_s:.0f} s")
+                if on_wait is not None:
+                    on_wait(elapsed)
                 time.sleep(_POLL_S)
         except BaseException:
             self.stop()
             raise
         return self
 
-    def _check_port(self) -> None:
-        """Another server there would be taken for this one."""
+    def _check_port_is_free(self) -> None:
+        # Clients, and the checks of this class, would take another server for this one.
         host, port = self.configuration.host, self.configuration.port
         with socket.socket() as probe:
             probe.settimeout(1)
             if probe.connect_ex((host, port)) == 0:
-                raise DeployError(f"something else answers at {host}:{port}; choose another --port")
+                raise DeploymentError(
+                    f"another server already listens at {host}:{port}; choose another --port"
+                )
 
-    def _run(self) -> None:
-        # Its own copy: the port may be another one, and what is run is what has been checked.
+    def _start_serve_run(self) -> None:
+        # `serve run` gets the checked content, which may have another port than the file.
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(self.configuration.content, file)
-        self._file = Path(file.name)
+        self._config_file = Path(file.name)
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "ray.serve.scripts", "run"),
-                *("--address", str(self.address), str(self._file)),
+                *("--address", str(self.address), str(self._config_file)),
             ],
             stdout=self._output,
             stderr=self._output,
             env=self.cluster.environment if self.cluster is not None else None,
-            start_new_session=True,  # Ctrl-C is for us, who end it in good order
-            # A shell's background job ignores SIGINT, and so would this child.
+            start_new_session=True,  # keeps Ctrl-C away from it, so that `stop` can drain requests
+            # Children inherit an ignored SIGINT, which a shell's background jobs have.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def _is_up(self) -> bool:
+    def _is_running(self) -> bool:
+        """Return whether all applications are up.
+
+        Raises:
+            DeploymentError: If ``serve run`` has exited or an application has failed.
+        """
         assert self.process is not None
         if self.process.poll() is not None:
-            raise DeployError("serve run ended; its output says why")
-        found = self._applications()
-        for name, application in found.items():
+            raise DeploymentError("`serve run` exited; see its output for the reason")
+        applications = self._applications()
+        for name, application in applications.items():
             if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                reason = " ".join(str(application.message).split())
-                raise DeployError(f"{name}: {reason[-600:] or application.status}")
-        return len(found) == len(self.configuration.names) and all(
-            application.status == "RUNNING" for application in found.values()
+                reason = one_line(application.message or application.status)
+                raise DeploymentError(f"{name}: {reason[-_MAX_REASON_CHARACTERS:]}")
+        return len(applications) == len(self.configuration.application_names) and all(
+            application.status == "RUNNING" for application in applications.values()
         )
 
     def _applications(self) -> dict[str, Any]:
-        """What Serve says of ours."""
+        """Serve's status of the configuration's applications that it knows, by name."""
         applications = serve.status().applications
-        names = self.configuration.names
+        names = self.configuration.application_names
         return {name: applications[name] for name in names if name in applications}
 
     def wait(self) -> None:
-        """Until ``serve run`` ends, which it does by itself only when something is wrong."""
+        """Wait until ``serve run`` exits, which it does by itself only after an error."""
         assert self.process is not None
         self.process.wait()
 
     def stop(self, patience_s: float = 150.0) -> None:
-        """Let requests end, then the replicas, then the cluster if it is our own."""
+        """Finish requests in flight, then stop the replicas and the private cluster.
+
+        Args:
+            patience_s: Time limit for requests in flight, in seconds.
+        """
         try:
             if ray.is_initialized():
-                with contextlib.suppress(Exception):  # Serve, or the cluster, has gone
+                # Draining fails if Serve or the cluster has gone already.
+                with contextlib.suppress(Exception):
                     self._drain(time.monotonic() + patience_s)
                 ray.shutdown()
         finally:
             if self.process is not None:
-                # Not politely: it would end all of Serve, also what is not ours.
+                # On SIGTERM it would shut down all of Serve, including others' applications.
                 self.process.kill()
                 self.process.wait()
                 self.process = None
-                self._file.unlink(missing_ok=True)
+                self._config_file.unlink(missing_ok=True)
             if self.cluster is not None:
                 self.cluster.stop()
 
-    def _drain(self, end: float) -> None:
-        """Take the applications away while the proxies are still there for what is in flight."""
+    def _drain(self, deadline: float) -> None:
+        """Delete the applications while the proxies still deliver responses in flight."""
         for name in self._applications():
             serve.delete(name, _blocking=False)
-        while self._applications() and time.monotonic() < end:
+        while self._applications() and time.monotonic() < deadline:
             time.sleep(_POLL_S)

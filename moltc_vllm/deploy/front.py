@@ -1,4 +1,8 @@
-"""Deprecated: use `moltc_vllm.deploy.proxy_middleware`."""
+"""Deprecated alias of `moltc_vllm.deploy.proxy_middleware`.
+
+Clusters that were started with ``moltc_vllm.deploy.front:middlewares`` in their environment still
+find their middleware here.
+"""
 
 from moltc_vllm.deploy.proxy_middleware import middlewares
 from moltc_vllm.utils.deprecation import warn_renamed

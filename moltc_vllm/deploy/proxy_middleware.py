@@ -1,8 +1,9 @@
-"""A thin layer in Serve's HTTP proxy: which molecule a request is about, and a second try.
+"""Middleware in Ray Serve's HTTP proxy that adds molecule affinity and retries requests.
 
-Ray calls `middlewares` when its proxies start, if the cluster was started with the variable
-``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=moltc_vllm.deploy.proxy_middleware:middlewares``; ``moltc deploy``
-does so. HAProxy, where Serve uses it, is not asked: it tries again by itself.
+Ray calls `middlewares` when its proxies start, if the cluster was started with
+``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=moltc_vllm.deploy.proxy_middleware:middlewares`` in its
+environment; ``moltc deploy`` sets it. Serve's HAProxy mode bypasses this middleware and has its own
+retries.
 """
 
 from __future__ import annotations
@@ -15,135 +16,160 @@ import re
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moltc_vllm.deploy.asgi import RETRY, respond
-from moltc_vllm.engines.affinity import HEADER, affinity_key
+from moltc_vllm.deploy.asgi import RETRY_HEADERS, send_body_too_large, send_error
+from moltc_vllm.engines.affinity import AFFINITY_HEADER, affinity_key
 
-TRIES = 2
-"""A request that kills engines must not kill all of them."""
+MAX_ATTEMPTS = 2
+"""Attempts per request; the limit keeps a request that kills engines from killing all of them."""
 
-PAUSE_S = 1.0
-"""Before a second try: a replica whose engine died takes a moment to leave."""
+RETRY_PAUSE_S = 1.0
+"""Pause before a retry, in seconds, in which Serve removes the replica that died."""
 
-MOST_BYTES = 64_000_000
-"""Of a body; Serve's proxy would take any."""
+MAX_BODY_BYTES = 64_000_000
+"""Largest accepted request body; Serve's proxy itself has no limit."""
 
-_LOOKED_AT = 16_384  # bytes of a body: the first molecule stands near its beginning
-_logger = logging.getLogger("ray.serve")
-_TEXT = rb'"((?:[^"\\]|\\.){0,4000})"'
-_FIRST = re.compile(
+_SEARCHED_BYTES = 16_384
+"""Length of the beginning of a body that is searched for the first molecule."""
+
+_JSON_STRING = rb'"((?:[^"\\]|\\.){0,4000})"'
+_FIRST_MOLECULE = re.compile(
     rb'"(?:pairs"\s*:\s*\[\s*\[\s*|smiles"\s*:\s*|molblock"\s*:\s*)'
-    + _TEXT
-    # of a text prompt; what stands between the marks has no quotes, or escaped ones
+    + _JSON_STRING
+    # SMILES in a text prompt, between its tags; the text has no quotes or only escaped ones.
     + rb"|\[START_(?:I_)?SMILES\](.{0,2000}?)\[END_(?:I_)?SMILES\]"
 )
+_logger = logging.getLogger("ray.serve")
 
 
 def middlewares() -> list[Middleware]:
-    """What Serve's HTTP proxy puts around itself."""
+    """Return the middlewares that Serve's HTTP proxy wraps around itself."""
     return [Middleware(RetryAffinityMiddleware)]
 
 
 class RetryAffinityMiddleware:
-    """Name a request's first molecule, and send it again when its replica died under it.
+    """Add the affinity header to requests and retry those whose replica died.
 
-    Both need the body. Nothing is sent twice of which the client has seen a beginning.
+    Both need the whole request body. A request is not retried once the client has received the
+    beginning of its response.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+        """Handle one connection."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        body = await _whole(receive)
-        if body is None:
-            return  # it has left
-        if len(body) > MOST_BYTES:
-            await respond(send, 413, f"a request has at most {MOST_BYTES:,} bytes")
+        body = await _read_body(receive)
+        if body is None:  # the client disconnected
             return
-        named = _named(scope, body)
-        for left in reversed(range(TRIES)):
-            attempt = _Attempt(send)
-            again = _Replayed(body, receive)
-            await self.app({**named}, again.receive, attempt.send)
-            if attempt.begun or again.left:
+        if len(body) > MAX_BODY_BYTES:
+            await send_body_too_large(send, MAX_BODY_BYTES)
+            return
+        attempt_scope = _add_affinity_header(scope, body)
+        for attempts_left in reversed(range(MAX_ATTEMPTS)):
+            response = _AttemptResponse(send)
+            request = _ReplayedRequest(body, receive)
+            await self.app({**attempt_scope}, request.receive, response.send)
+            if response.started or request.disconnected:
                 return
-            if left:
-                _logger.warning("a replica died: %s is sent again", scope["path"])
-                await asyncio.sleep(PAUSE_S)
-                named = scope  # to any replica: its own one may not have gone yet
-        await respond(send, 503, "a replica died; another one is started", RETRY)
+            if attempts_left:
+                _logger.warning("a replica died; retrying %s on another one", scope["path"])
+                await asyncio.sleep(RETRY_PAUSE_S)
+                # Without the header any replica may answer: the dead one may still be listed.
+                attempt_scope = scope
+        await send_error(
+            send, 503, "a replica died and is being replaced; retry the request", RETRY_HEADERS
+        )
 
 
-async def _whole(receive: Receive) -> bytes | None:
-    """A body; no more of it than shows that it is too long."""
+async def _read_body(receive: Receive) -> bytes | None:
+    """Read a request body, but not further than the first chunk over `MAX_BODY_BYTES`.
+
+    Returns:
+        The body, or ``None`` if the client disconnected.
+    """
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         body += message.get("body", b"")
-        if len(body) > MOST_BYTES or not message.get("more_body", False):
+        if len(body) > MAX_BODY_BYTES or not message.get("more_body", False):
             return bytes(body)
 
 
-class _Attempt:
-    """One attempt's answer; not ``begun`` if there was none, or none but that of a dead engine."""
+class _AttemptResponse:
+    """Response of one attempt, which drops the error response of a dead engine.
+
+    Attributes:
+        started: Whether the beginning of the response was sent to the client.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.begun = False
+        self.started = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = dict(message["headers"])
-            self.begun = not all(
-                headers.get(name.encode()) == value.encode() for name, value in RETRY.items()
+            self.started = not all(
+                headers.get(name.encode()) == value.encode()
+                for name, value in RETRY_HEADERS.items()
             )
-        if self.begun:
+        if self.started:
             await self._send(message)
 
 
-class _Replayed:
-    """The body again, then whatever comes; ``left`` when the client has."""
+class _ReplayedRequest:
+    """Request that replays a body before it passes on the client's further messages.
+
+    Attributes:
+        disconnected: Whether the client disconnected.
+    """
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._body: bytes | None = body
         self._receive = receive
-        self.left = False
+        self.disconnected = False
 
     async def receive(self) -> Message:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
         message = await self._receive()
-        self.left |= message["type"] == "http.disconnect"
+        self.disconnected |= message["type"] == "http.disconnect"
         return message
 
 
-def _named(scope: Scope, body: bytes) -> Scope:
-    """The request with the header, if it has none and is about a molecule."""
-    name = HEADER.encode()
-    if any(one == name for one, _ in scope["headers"]):
+def _add_affinity_header(scope: Scope, body: bytes) -> Scope:
+    """Return the scope with an affinity header, unless it has one or the body has no molecule."""
+    header = AFFINITY_HEADER.encode()
+    if any(name == header for name, _ in scope["headers"]):
         return scope
     molecule = first_molecule(body)
     if molecule is None:
         return scope
-    return {**scope, "headers": [*scope["headers"], (name, affinity_key(molecule).encode())]}
+    return {**scope, "headers": [*scope["headers"], (header, affinity_key(molecule).encode())]}
 
 
 def first_molecule(body: bytes) -> str | None:
-    """The first molecule of a JSON body of any of our routes, as it is written there.
+    """Find the first molecule in the JSON body of any of the server's routes.
 
-    Its beginning is searched, not parsed: there may be ten thousand pairs, and this is the loop of
-    a proxy, which nobody may keep busy.
+    The beginning of the body is searched with a regular expression instead of parsing all of it: a
+    body can have ten thousand pairs, and parsing would block the proxy's event loop.
+
+    Args:
+        body: Request body.
+
+    Returns:
+        The molecule's SMILES or mol block as written in the body, or ``None`` if there is none.
     """
-    found = _FIRST.search(body, 0, _LOOKED_AT)
-    if found is None:
+    match = _FIRST_MOLECULE.search(body, 0, _SEARCHED_BYTES)
+    if match is None:
         return None
-    text = found[1] if found[1] is not None else found[2]
+    text = match[1] if match[1] is not None else match[2]
     try:
         return str(json.loads(b'"' + text + b'"'))
     except ValueError:

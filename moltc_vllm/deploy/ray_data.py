@@ -1,8 +1,8 @@
-"""A screen on a cluster: Ray Data hands parts to actors, each with an engine of its own.
+"""Distributed screening: Ray Data distributes the parts of a screen to actors with an engine each.
 
-The unit of work is a part of the output. An actor reads the screen's tables, which lie in its
-folder, and writes the part there, whole or not at all: what an actor, a machine or the driver had
-not finished is made anew, and nothing else. The folder is on a file system that all machines see.
+The unit of work is a part of the output. An actor reads the screen's tables from its folder and
+writes each part there atomically. If an actor, a machine or the driver dies, only the parts it had
+not finished are computed again. The folder has to be on a file system that all machines share.
 """
 
 from __future__ import annotations
@@ -16,41 +16,45 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 import ray.data
 
-from moltc_vllm.deploy.cluster import ClusterError
-from moltc_vllm.deploy.joining import join
+from moltc_vllm.deploy.cluster import ClusterError, join_cluster
 from moltc_vllm.engines.factory import EngineName, open_engine
 from moltc_vllm.engines.symmetric import SymmetrizedEngine
-from moltc_vllm.screening.manifest import locked
-from moltc_vllm.screening.run import Progress, ProgressCallback, Screen, compute_parts
+from moltc_vllm.screening.manifest import lock_folder
+from moltc_vllm.screening.progress import ProgressCallback, ScreenProgress
+from moltc_vllm.screening.run import LocalExecutor
+from moltc_vllm.screening.screen import Screen
 from moltc_vllm.tasks.engine import EngineError
 
 if TYPE_CHECKING:
     from moltc_vllm.tasks.engine import Engine
 
-TOGETHER = 4
-"""Parts that an actor makes without a pause between them."""
+T = TypeVar("T")
 
-RETRIES = 3
-"""Of a block whose actor died: a pair that kills engines must not be asked for ever."""
+PARTS_PER_BLOCK = 4
+"""Number of parts that an actor computes per call, without a pause between them."""
 
-_ENGINE_DIED = 70
-_LOOK_S = 0.2
+MAX_RETRIES = 3
+"""Retries of a block whose actor died; the limit stops a pair that kills every engine."""
+
+_ENGINE_DIED_STATUS = 70
+_STOP_POLL_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """How each actor opens its engine.
+    """Options with which each actor opens its engine.
 
     Attributes:
-        model: Checkpoint folder, the same on every machine; default: the shipped one.
-        score: Ask only what there is to decide.
-        both_orders: Ask symmetric yes/no questions in both orders.
-        engine: Which one.
+        model: Checkpoint folder, with the same path on every machine. Default: the shipped
+            checkpoint.
+        score: Whether to generate only the tokens that decide the answer.
+        both_orders: Whether to ask symmetric yes/no questions in both orders and average them.
+        engine: Kind of engine.
     """
 
     model: Path | None = None
@@ -59,160 +63,185 @@ class EngineSpec:
     engine: EngineName = EngineName.vllm
 
     def open(self) -> Engine:
-        """Open it."""
-        made = open_engine(self.model, None, self.engine, score=self.score)
-        return SymmetrizedEngine(made) if self.both_orders else made
+        """Open the engine in this process."""
+        engine = open_engine(self.model, None, self.engine, score=self.score)
+        return SymmetrizedEngine(engine) if self.both_orders else engine
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RayDataExecutor:
-    """Makes a screen's parts on a Ray cluster.
+    """Computes the parts of a screen on a Ray cluster.
 
     Attributes:
-        opening: Of the engines.
-        address: Of the cluster.
-        actors: At least and at most so many; Ray adds some while there is work and room.
-        cpus: Of an actor.
-        gpus: Of an actor; default: one, if the cluster has any.
+        engine_spec: Options of the actors' engines.
+        address: Address (``host:port``) of the cluster.
+        actors: Minimum and maximum number of actors; Ray adds actors while parts are queued and
+            the cluster has free resources.
+        cpus_per_actor: Number of CPUs that Ray reserves for each actor.
+        gpus_per_actor: Number of GPUs that Ray reserves for each actor. Default: 1 if the cluster
+            has GPUs, otherwise 0.
     """
 
-    opening: EngineSpec
+    engine_spec: EngineSpec
     address: str
     actors: tuple[int, int] = (1, 1)
-    cpus: float = 1.0
-    gpus: float | None = None
+    cpus_per_actor: float = 1.0
+    gpus_per_actor: float | None = None
 
-    def make(
+    def execute(
         self,
         screen: Screen,
-        progress_callback: ProgressCallback,
-        stop: Callable[[], bool],
-        missing: Sequence[int],
+        parts: Sequence[int],
+        progress: ProgressCallback,
+        should_stop: Callable[[], bool],
     ) -> Iterator[int]:
-        """See `moltc_vllm.screening.run.PartExecutor`.
+        """Compute parts on the cluster; see `moltc_vllm.screening.run.PartExecutor`.
 
         Raises:
             EngineError: If the cluster cannot be reached, or an actor cannot open its engine.
         """
         screen = dataclasses.replace(screen, folder=screen.folder.absolute())
-        with locked(screen.folder), _joined(self.address), _flag(screen.folder) as flag:
-            yield from self._made(screen, progress_callback, stop, missing, flag)
-
-    def _made(
-        self,
-        screen: Screen,
-        progress_callback: ProgressCallback,
-        stop: Callable[[], bool],
-        missing: Sequence[int],
-        flag: Path,
-    ) -> Iterator[int]:
-        rows = screen.open_rows(missing)
-        progress = Progress(len(screen.plan), len(screen.plan) - sum(rows.values()))
-        progress_callback.at(progress)
-        begin = time.perf_counter()
-        results = self._results(screen, missing, flag)
-        for result in _flagging(results, stop, flag):
-            if not result["made"]:
-                continue
-            progress.done += rows[result["part"]]
-            progress.failed += result["failed"]
-            progress.waiting_s = time.perf_counter() - begin
-            progress_callback.at(progress)
-            yield int(result["part"])
+        with (
+            lock_folder(screen.folder),
+            _joined_cluster(self.address),
+            _stop_file(screen.folder) as stop_file,
+        ):
+            results = self._results(screen, parts, stop_file)
+            results = _touch_on_stop(results, should_stop, stop_file)
+            yield from _report_progress(screen, parts, results, progress)
 
     def _results(
-        self, screen: Screen, missing: Sequence[int], flag: Path
+        self, screen: Screen, parts: Sequence[int], stop_file: Path
     ) -> Iterator[dict[str, Any]]:
-        gpus = self.gpus
+        """Run `PartActor` over the parts; yield one of its output rows per part."""
+        gpus = self.gpus_per_actor
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # there is one already
+        context.enable_progress_bars = False  # the screen shows its own progress bar
         logging.getLogger("ray.data").setLevel(logging.WARNING)
-        blocks = -(-len(missing) // TOGETHER)
-        least, most = self.actors
-        parts = ray.data.from_items(
-            [{"part": number} for number in missing], override_num_blocks=blocks
+        min_actors, max_actors = self.actors
+        results = ray.data.from_items(
+            [{"part": part} for part in parts],
+            override_num_blocks=-(-len(parts) // PARTS_PER_BLOCK),
         ).map_batches(
             PartActor,
-            fn_constructor_kwargs={"screen": screen, "opening": self.opening, "flag": flag},
-            batch_size=None,  # a block
-            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=max(least, most)),
-            num_cpus=self.cpus,
+            fn_constructor_kwargs={
+                "screen": screen,
+                "engine_spec": self.engine_spec,
+                "stop_file": stop_file,
+            },
+            batch_size=None,  # passes whole blocks
+            compute=ray.data.ActorPoolStrategy(
+                min_size=min_actors, max_size=max(min_actors, max_actors)
+            ),
+            num_cpus=self.cpus_per_actor,
             num_gpus=gpus,
-            max_task_retries=RETRIES,  # Ray Data's own is: for ever
+            max_task_retries=MAX_RETRIES,  # Ray Data's default is to retry forever
         )
         try:
-            yield from parts.iter_rows()
+            yield from results.iter_rows()
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()
-            raise EngineError(f"Ray: {reason[-1] if reason else type(error).__name__}") from error
+            lines = str(error).strip().splitlines()
+            raise EngineError(f"Ray: {lines[-1] if lines else type(error).__name__}") from error
 
 
 class PartActor:
-    """An actor: makes parts until it is told to stop.
+    """Ray actor that computes parts of a screen until the stop file exists.
 
     Args:
-        screen: Of which.
-        opening: Of its engine.
-        flag: Once this file is there, nothing new is begun.
+        screen: Screen that the parts belong to.
+        engine_spec: Options of the actor's engine.
+        stop_file: File whose existence tells the actor not to start further parts.
     """
 
-    def __init__(self, screen: Screen, opening: EngineSpec, flag: Path) -> None:
+    def __init__(self, screen: Screen, engine_spec: EngineSpec, stop_file: Path) -> None:
         self._screen = screen
-        self._engine = opening.open()
-        self._flag = flag
+        self._executor = LocalExecutor(engine_spec.open(), lock=False)  # the driver has the lock
+        self._stop_file = stop_file
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[Any]]:
-        """Make the parts of a block; which ones were made, and how many rows have no answer."""
-        screen = self._screen
-        wanted = [int(number) for number in block["part"]]
-        # The block of an actor that died comes again: what it had written stays.
-        open_parts = screen.missing(wanted)
-        progress_callback = _Failures()
-        made = set(wanted) - set(open_parts)
-        failed = dict.fromkeys(wanted, 0)
+        """Compute the parts of a block.
+
+        Args:
+            block: Column ``part`` with the numbers of the parts.
+
+        Returns:
+            Columns ``part``, ``written`` (whether the part is on disk) and ``failed`` (number of
+            rows that failed). The failures of parts that overlap in time may be counted for either
+            of them; the sum over the block is exact.
+        """
+        parts = [int(part) for part in block["part"]]
+        # Ray repeats the block of an actor that died; parts it had written are kept.
+        missing = self._screen.missing_parts(parts)
+        written = set(parts) - set(missing)
+        failed = dict.fromkeys(parts, 0)
+        failures = _FailureCounter()
         try:
-            before = 0
-            for number in compute_parts(
-                screen, self._engine, progress_callback, self._flag.exists, open_parts
+            failures_before = 0
+            for part in self._executor.execute(
+                self._screen, missing, failures, self._stop_file.exists
             ):
-                made.add(number)
-                # Parts overlap; their sum is right.
-                failed[number] = progress_callback.count - before
-                before = progress_callback.count
+                written.add(part)
+                failed[part] = failures.count - failures_before
+                failures_before = failures.count
         except EngineError:
-            # Ray starts a new actor in place of one that died; one that fails would end the screen.
-            logging.getLogger(__name__).exception("the engine died: this actor ends")
-            os._exit(_ENGINE_DIED)
+            # Ray replaces an actor that exits, while an exception would end the whole screen.
+            logging.getLogger(__name__).exception("the engine died; this actor exits")
+            os._exit(_ENGINE_DIED_STATUS)
         return {
-            "part": wanted,
-            "made": [number in made for number in wanted],
-            "failed": [failed[number] for number in wanted],
+            "part": parts,
+            "written": [part in written for part in parts],
+            "failed": [failed[part] for part in parts],
         }
 
 
-class _Failures:
-    """Counts rows without an answer."""
+class _FailureCounter:
+    """Progress callback that keeps the number of failed rows."""
 
     count = 0
 
-    def at(self, progress: Progress) -> None:
+    def update(self, progress: ScreenProgress) -> None:
         """See `ProgressCallback`."""
         self.count = progress.failed
 
 
+def _report_progress(
+    screen: Screen,
+    parts: Sequence[int],
+    results: Iterator[dict[str, Any]],
+    callback: ProgressCallback,
+) -> Iterator[int]:
+    """Report the actors' results to the callback; yield the number of each written part."""
+    rows = screen.unanswered_rows(parts)
+    total = len(screen.plan)
+    progress = ScreenProgress(total, total - sum(rows.values()))
+    callback.update(progress)
+    begin = time.perf_counter()
+    for result in results:
+        if not result["written"]:
+            continue
+        progress.done += rows[result["part"]]
+        progress.failed += result["failed"]
+        progress.waiting_s = time.perf_counter() - begin
+        callback.update(progress)
+        yield int(result["part"])
+
+
 @contextlib.contextmanager
-def _joined(address: str) -> Iterator[None]:
-    """Be a driver of the cluster meanwhile."""
+def _joined_cluster(address: str) -> Iterator[None]:
+    """Connect to the cluster for the duration of the block, unless this process has joined it."""
     if ray.is_initialized():
         joined = ray.get_runtime_context().gcs_address
         if address not in (joined, "auto"):
-            raise EngineError(f"this process has joined the cluster {joined}, not {address}")
+            raise EngineError(
+                f"this process has already joined the Ray cluster {joined}, so that it cannot use "
+                f"{address}; call ray.shutdown() before"
+            )
         yield
         return
     try:
-        join(address)
+        join_cluster(address)
     except ClusterError as error:
         raise EngineError(str(error)) from error
     try:
@@ -221,30 +250,33 @@ def _joined(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _flagging(
-    results: Iterator[dict[str, Any]], stop: Callable[[], bool], flag: Path
-) -> Iterator[dict[str, Any]]:
-    """The results; as soon as it is to stop, the flag is there: what is begun is finished."""
-    over = threading.Event()
+def _touch_on_stop(
+    items: Iterator[T], should_stop: Callable[[], bool], stop_file: Path
+) -> Iterator[T]:
+    """Pass the items on, and create the stop file as soon as `should_stop` returns true.
 
-    def look() -> None:
-        while not over.wait(_LOOK_S):
-            if stop():
-                flag.touch()
+    A thread polls `should_stop`, because the next item may take minutes.
+    """
+    finished = threading.Event()
+
+    def poll() -> None:
+        while not finished.wait(_STOP_POLL_S):
+            if should_stop():
+                stop_file.touch()
                 return
 
-    looking = threading.Thread(target=look, name="moltc-stop", daemon=True)
-    looking.start()
+    thread = threading.Thread(target=poll, name="moltc-stop", daemon=True)
+    thread.start()
     try:
-        yield from results
+        yield from items
     finally:
-        over.set()
-        looking.join()
+        finished.set()
+        thread.join()
 
 
 @contextlib.contextmanager
-def _flag(folder: Path) -> Iterator[Path]:
-    """Name of a file that is not there, and is not there afterwards."""
+def _stop_file(folder: Path) -> Iterator[Path]:
+    """Yield the path of a file that does not exist yet, and delete the file after the block."""
     path = folder / f".stop-{uuid.uuid4().hex[:8]}"
     try:
         yield path

@@ -1,4 +1,4 @@
-"""Pairs with the same first molecule go to the same replica, unless that one has too much to do."""
+"""Request router that sends pairs with the same first molecule to the same replica."""
 
 from __future__ import annotations
 
@@ -21,25 +21,33 @@ T = TypeVar("T")
 class MoleculeAffinityRouter(FIFOMixin, RequestRouter):
     """Consistent hashing with bounded loads, by the header of `moltc_vllm.engines.affinity`.
 
-    Every replica has a place in each molecule's own order (rendezvous hashing): when one comes or
-    goes, only its molecules move. A replica that has more than its share to do is passed over, and
-    so is one that refuses; requests without a molecule go to the less busy of two.
+    Each molecule ranks the replicas in its own order (rendezvous hashing), so that when a replica
+    is added or removed only its own molecules move. Replicas over their load limit and replicas
+    that reject the request are skipped. A request without a molecule goes to the less loaded of two
+    random replicas.
 
-    Only Serve's own HTTP proxy asks a router of ours; its HAProxy mode does not.
+    Serve's own HTTP proxy uses custom routers; Serve's HAProxy mode ignores them.
 
     Source: Thaler and Ravishankar 1998, https://doi.org/10.1109/90.663936; bounded loads:
     Mirrokni, Thorup and Zadimoghaddam 2018, https://doi.org/10.1137/1.9781611975031.39.
     """
 
     def initialize_state(self, balance: float = 1.25, slack: int = 8) -> None:
-        """Take ``request_router_kwargs``.
+        """Store the ``request_router_kwargs`` of the configuration.
+
+        A replica's load limit is the larger one of the two bounds.
 
         Args:
-            balance: A replica may have so many times the mean number of requests in flight ...
-            slack: ... or so many requests, whichever is more.
+            balance: Load limit as a multiple of the mean number of requests in flight.
+            slack: Load limit as a number of requests in flight.
+
+        Raises:
+            ValueError: If a bound is below 1.
         """
         if balance < 1 or slack < 1:
-            raise ValueError(f"balance {balance} and slack {slack} are at least 1")
+            raise ValueError(
+                f"request_router_kwargs: balance {balance} and slack {slack} have to be at least 1"
+            )
         self._balance, self._slack = balance, slack
 
     async def choose_replicas(
@@ -47,30 +55,29 @@ class MoleculeAffinityRouter(FIFOMixin, RequestRouter):
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Replicas in the order in which they are tried."""
+        """Return groups of replicas in the order in which Serve tries them."""
         if not candidate_replicas:
             return []
         key = ""
         if pending_request is not None:
             key = pending_request.metadata.session_id
-            pending_request.routing_context.should_backoff = (
-                True  # if all refuse: not at once again
-            )
+            # If all replicas reject the request, Serve waits before it asks them again.
+            pending_request.routing_context.should_backoff = True
         if not key:
             return [random.sample(candidate_replicas, min(2, len(candidate_replicas)))]
-        cache = self.replica_queue_len_cache
-        order = ranked(
+        queue_lengths = self.replica_queue_len_cache
+        ranked = rank_replicas(
             key,
             candidate_replicas,
-            name=lambda one: one.replica_id.unique_id,
-            load=lambda one: cache.get(one.replica_id) or 0,
+            name=lambda replica: replica.replica_id.unique_id,
+            load=lambda replica: queue_lengths.get(replica.replica_id) or 0,
             balance=self._balance,
             slack=self._slack,
         )
-        return [[one] for one in order]
+        return [[replica] for replica in ranked]
 
 
-def ranked(
+def rank_replicas(
     key: str,
     replicas: Sequence[T],
     *,
@@ -79,15 +86,27 @@ def ranked(
     balance: float,
     slack: int,
 ) -> list[T]:
-    """Replicas in the order of a key: first those that may take more, then the least busy ones."""
-    loads = {name(one): load(one) for one in replicas}
-    # With the request that is to be placed.
-    most = max(slack, math.ceil(balance * (sum(loads.values()) + 1) / len(replicas)))
-    ordered = sorted(replicas, key=lambda one: _weight(key, name(one)))
-    free = [one for one in ordered if loads[name(one)] < most]
-    full = [one for one in ordered if loads[name(one)] >= most]
-    return free + sorted(full, key=lambda one: loads[name(one)])
+    """Rank replicas for a key.
+
+    Args:
+        key: Affinity key of the first molecule.
+        replicas: Replicas to rank; at least one.
+        name: Function that returns a replica's unique name.
+        load: Function that returns a replica's number of requests in flight.
+        balance: Load limit as a multiple of the mean load.
+        slack: Load limit as a number of requests.
+
+    Returns:
+        Replicas below the load limit in the key's order, then the others by increasing load.
+    """
+    loads = {name(replica): load(replica) for replica in replicas}
+    total = sum(loads.values()) + 1  # includes the request to be placed
+    limit = max(slack, math.ceil(balance * total / len(replicas)))
+    ordered = sorted(replicas, key=lambda replica: _rendezvous_weight(key, name(replica)))
+    available = [replica for replica in ordered if loads[name(replica)] < limit]
+    overloaded = [replica for replica in ordered if loads[name(replica)] >= limit]
+    return available + sorted(overloaded, key=lambda replica: loads[name(replica)])
 
 
-def _weight(key: str, name: str) -> bytes:
+def _rendezvous_weight(key: str, name: str) -> bytes:
     return hashlib.blake2b(f"{key} {name}".encode(), digest_size=8).digest()

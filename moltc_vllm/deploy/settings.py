@@ -1,4 +1,4 @@
-"""What a Ray Serve configuration says to our application, under ``args``."""
+"""Settings of a replica: the keys under ``args`` in a Ray Serve configuration."""
 
 from __future__ import annotations
 
@@ -8,41 +8,44 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Flag = bool | int | float | str | list[str] | dict[str, Any] | None
+FlagValue = bool | int | float | str | list[str] | dict[str, Any] | None
 
 
-class Settings(BaseModel):
+class ReplicaSettings(BaseModel):
     """Arguments of `moltc_vllm.deploy.build`.
 
     Attributes:
-        model: Checkpoint folder, the same on every node; default: the shipped one.
-        flags: Flags of ``moltc serve``, without their dashes. ``true`` and ``false`` switch one on
-            and off, a list gives several values, a table is JSON.
-        shared_cache_mb: Encoded molecules that the replicas of one machine have in common; 0: each
-            encodes what it is asked about by itself.
-        watch_s: How often the engine is looked after. When it has died its replica leaves at once,
-            and Ray starts another one.
-        metrics_s: How often the counters of molecules go to Ray's exporter; 0: never.
-        max_body_mb: Larger requests are refused (413); Serve's proxy lets through 64 MB at most.
+        model: Checkpoint folder, with the same path on every node. Default: the shipped checkpoint.
+        flags: Flags of ``moltc serve`` without their dashes. ``true`` and ``false`` become
+            ``--flag`` and ``--no-flag``, a list gives several values, a mapping is passed as JSON,
+            and null leaves the flag out.
+        shared_cache_mb: Size of the cache of encoded molecules that the replicas of one machine
+            share, in MB; 0 disables it, so that each replica encodes all its molecules itself.
+        watch_s: Interval between checks of the engine, in seconds. A replica whose engine has died
+            exits at once, and Ray starts a replacement.
+        metrics_s: Interval between exports of the molecule counters to Ray's metrics exporter, in
+            seconds; 0 disables the export.
+        max_body_mb: Largest accepted request body, in MB; larger ones get status 413. Serve's proxy
+            accepts 64 MB at most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = None
-    flags: dict[str, Flag] = {}
+    flags: dict[str, FlagValue] = {}
     shared_cache_mb: Annotated[float, Field(ge=0)] = 256.0
     watch_s: Annotated[float, Field(gt=0)] = 0.5
     metrics_s: Annotated[float, Field(ge=0)] = 5.0
     max_body_mb: Annotated[float, Field(gt=0)] = 64.0
 
-    def arguments(self, encoded: Path) -> list[str]:
-        """As ``moltc serve`` takes them.
+    def serve_arguments(self, cache_folder: Path) -> list[str]:
+        """Return the settings as arguments of ``moltc serve``.
 
         Args:
-            encoded: Folder of the molecules that replicas have in common.
+            cache_folder: Folder of the cache of encoded molecules.
 
         Raises:
-            ValueError: If ``additional-config`` is no table.
+            ValueError: If ``additional-config`` is not a mapping.
         """
         from moltc_vllm.checkpoints.shipped import NAME, shipped_checkpoint
 
@@ -50,23 +53,26 @@ class Settings(BaseModel):
         if self.model is None:
             flags.setdefault("served-model-name", NAME)
         if self.shared_cache_mb:
-            extra = flags.get("additional-config") or {}
-            if not isinstance(extra, dict):
-                raise ValueError("additional-config has to be a table")
-            ours = {
-                "moltc_shared_cache": str(encoded),
+            given = flags.get("additional-config") or {}
+            if not isinstance(given, dict):
+                raise ValueError("the flag additional-config has to be a mapping")
+            defaults = {
+                "moltc_shared_cache": str(cache_folder),
                 "moltc_shared_cache_mb": self.shared_cache_mb,
             }
-            flags["additional-config"] = {**ours, **extra}
-        words = [self.model or str(shipped_checkpoint())]
+            flags["additional-config"] = {**defaults, **given}
+        arguments = [self.model or str(shipped_checkpoint())]
         for name, value in flags.items():
-            if value is None:
-                continue
-            if isinstance(value, bool):
-                words.append(f"--{name}" if value else f"--no-{name}")
-            elif isinstance(value, dict):
-                words += [f"--{name}", json.dumps(value)]
-            else:
-                values = value if isinstance(value, list) else [value]
-                words += [f"--{name}", *map(str, values)]
-        return words
+            arguments += _flag_arguments(name, value)
+        return arguments
+
+
+def _flag_arguments(name: str, value: FlagValue) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, dict):
+        return [f"--{name}", json.dumps(value)]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{name}", *map(str, values)]

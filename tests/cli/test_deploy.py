@@ -1,4 +1,4 @@
-"""`moltc deploy` says what is wrong before anything starts."""
+"""`moltc deploy` reports errors before anything starts."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ def run(*arguments):
     return CliRunner().invoke(app, ["deploy", *map(str, arguments)])
 
 
-def test_a_configuration_can_be_checked():
-    done = run(CONFIGS / "cpu.yaml", "--check")
-    assert done.exit_code == 0
-    assert "http://127.0.0.1:8000" in done.output
+def test_check_prints_url():
+    result = run(CONFIGS / "cpu.yaml", "--check")
+    assert result.exit_code == 0
+    assert "http://127.0.0.1:8000" in result.output
     assert "http://127.0.0.1:9" in run(CONFIGS / "cpu.yaml", "--check", "--port", 9).output
 
 
@@ -26,22 +26,25 @@ def test_a_configuration_can_be_checked():
     [
         (["none.yaml"], "none.yaml cannot be read"),
         ([CONFIGS / "vllm-cpu.yaml"], "applications"),
-        ([CONFIGS / "cpu.yaml", "--haproxy"], "HAProxy does not ask"),
-        ([CONFIGS / "haproxy.yaml", "--address", "127.0.0.1:1", "--haproxy"], "since it was"),
+        ([CONFIGS / "cpu.yaml", "--haproxy"], "which HAProxy ignores"),
+        (
+            [CONFIGS / "haproxy.yaml", "--address", "127.0.0.1:1", "--haproxy"],
+            "no effect on a running cluster",
+        ),
     ],
 )
-def test_what_cannot_be_deployed_is_one_line(arguments, reason):
-    done = run(*arguments, "--check")
-    assert done.exit_code == 2
-    lines = done.output.strip().splitlines()
+def test_check_reports_error_in_one_line(arguments, reason):
+    result = run(*arguments, "--check")
+    assert result.exit_code == 2
+    lines = result.output.strip().splitlines()
     assert len(lines) == 1
     assert reason in lines[0]
 
 
-def test_flags_that_vllm_does_not_know_are_found_before_anything_starts(tmp_path):
+def test_check_reports_flags_that_vllm_refuses(tmp_path):
     text = (CONFIGS / "cpu.yaml").read_text()
     (tmp_path / "cpu.yaml").write_text(text.replace("max-num-seqs", "max-num-sequences"))
-    done = run(tmp_path / "cpu.yaml", "--check")
-    assert done.exit_code == 2
-    assert "--max-num-sequences 64" in done.output
-    assert "cpu.yaml: vLLM refuses the flags of moltc" in done.output
+    result = run(tmp_path / "cpu.yaml", "--check")
+    assert result.exit_code == 2
+    assert "--max-num-sequences 64" in result.output
+    assert "cpu.yaml: vLLM refuses the flags of moltc" in result.output

@@ -1,19 +1,19 @@
-"""What stands around vLLM's application: clients that leave, engines that die, bodies too long."""
+"""Middlewares around vLLM's application: client disconnects, dead engines, body limits."""
 
 import asyncio
-import json
 
 import pytest
 
 from moltc_vllm.deploy.asgi import (
-    RETRY,
+    RETRY_HEADERS,
     BodyLimitMiddleware,
     ClientDisconnectMiddleware,
     RetryableErrorMiddleware,
 )
+from tests.deploy.asgi_client import SCOPE, FakeClient, read_body, send_response
 
-SCOPE = {"type": "http", "method": "POST", "path": "/v1/x", "headers": []}
-MORE = {  # what FastAPI looks at
+FASTAPI_SCOPE = {
+    **SCOPE,
     "headers": [(b"content-type", b"application/json")],
     "query_string": b"",
     "root_path": "",
@@ -21,55 +21,9 @@ MORE = {  # what FastAPI looks at
 }
 
 
-class Client:
-    """Sends a body, then waits, and keeps what it gets."""
-
-    def __init__(self, *chunks):
-        self.messages = [
-            {"type": "http.request", "body": chunk, "more_body": number + 1 < len(chunks)}
-            for number, chunk in enumerate(chunks or [b"{}"])
-        ]
-        self.got = []
-
-    async def receive(self):
-        while not self.messages:
-            await asyncio.sleep(60)
-        return self.messages.pop(0)
-
-    async def send(self, message):
-        self.got.append(message)
-
-    @property
-    def status(self):
-        return self.got[0]["status"]
-
-    @property
-    def headers(self):
-        return {name.decode(): value.decode() for name, value in self.got[0]["headers"]}
-
-    @property
-    def error(self):
-        return json.loads(self.got[1]["body"])["error"]
-
-
-async def answer(send, status=200, body=b"{}"):
-    await send({"type": "http.response.start", "status": status, "headers": []})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def read(receive):
-    body = b""
-    while True:
-        message = await receive()
-        assert message["type"] == "http.request"
-        body += message["body"]
-        if not message["more_body"]:
-            return body
-
-
-async def left_by_its_client(app):
-    """As Serve does it: the task is cancelled."""
-    client = Client()
+async def disconnect_during_request(app):
+    """Cancel a request's task, as Serve does when the client disconnects."""
+    client = FakeClient()
     task = asyncio.ensure_future(
         ClientDisconnectMiddleware(app)(SCOPE, client.receive, client.send)
     )
@@ -79,95 +33,92 @@ async def left_by_its_client(app):
         await task
 
 
-def test_a_client_that_leaves_is_told():
-    ended = []
+def test_disconnect_message_reaches_application():
+    events = []
 
     async def app(scope, receive, send):
-        await read(receive)
+        await read_body(receive)
         assert (await receive())["type"] == "http.disconnect"
-        assert (await receive())["type"] == "http.disconnect"  # however often it asks
-        ended.append("well")
+        assert (await receive())["type"] == "http.disconnect"  # every later call returns it too
+        events.append("returned")
 
-    asyncio.run(left_by_its_client(app))
-    assert ended == ["well"]
+    asyncio.run(disconnect_during_request(app))
+    assert events == ["returned"]
 
 
-def test_one_that_does_not_listen_is_ended(monkeypatch):
-    monkeypatch.setattr("moltc_vllm.deploy.asgi._LEAVING_S", 0.05)
-    ended = []
+def test_application_that_ignores_disconnect_is_canceled(monkeypatch):
+    monkeypatch.setattr("moltc_vllm.deploy.asgi._DISCONNECT_GRACE_S", 0.05)
+    events = []
 
     async def app(scope, receive, send):
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            ended.append("cancelled")
+            events.append("canceled")
             raise
 
-    asyncio.run(left_by_its_client(app))
-    assert ended == ["cancelled"]
+    asyncio.run(disconnect_during_request(app))
+    assert events == ["canceled"]
 
 
-def test_nothing_changes_for_one_that_stays():
+def test_disconnect_middleware_passes_request_and_response():
     async def app(scope, receive, send):
-        await answer(send, body=await read(receive))
+        await send_response(send, body=await read_body(receive))
 
-    client = Client(b"ab", b"c")
-    asyncio.run(ClientDisconnectMiddleware(app)(SCOPE, client.receive, client.send))
-    assert (client.status, client.got[1]["body"]) == (200, b"abc")
+    client = FakeClient(b"ab", b"c").request(ClientDisconnectMiddleware(app))
+    assert (client.status, client.received[1]["body"]) == (200, b"abc")
 
 
-def test_errors_come_through():
+def test_disconnect_middleware_passes_exceptions():
     async def app(scope, receive, send):
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        asyncio.run(ClientDisconnectMiddleware(app)(SCOPE, Client().receive, Client().send))
+        FakeClient().request(ClientDisconnectMiddleware(app))
 
 
-@pytest.mark.parametrize(("status", "broken"), [(500, False), (400, True), (200, True)])
-def test_other_answers_stay(status, broken):
+@pytest.mark.parametrize(("status", "engine_died"), [(500, False), (400, True), (200, True)])
+def test_other_responses_are_not_replaced(status, engine_died):
     async def app(scope, receive, send):
-        await answer(send, status)
+        await send_response(send, status)
 
-    client = Client()
-    asyncio.run(RetryableErrorMiddleware(app, lambda: broken)(SCOPE, client.receive, client.send))
+    client = FakeClient().request(RetryableErrorMiddleware(app, lambda: engine_died))
     assert client.status == status
-    assert len(client.got) == 2
+    assert len(client.received) == 2
 
 
-def test_a_dead_engine_means_try_again():
+def test_error_of_dead_engine_becomes_retryable():
     async def app(scope, receive, send):
-        await answer(send, 500, b"EngineDeadError")
+        await send_response(send, 500, b"EngineDeadError")
 
-    client = Client()
-    asyncio.run(RetryableErrorMiddleware(app, lambda: True)(SCOPE, client.receive, client.send))
+    client = FakeClient().request(RetryableErrorMiddleware(app, lambda: True))
     assert client.status == 503
-    assert RETRY.items() <= client.headers.items()
-    assert client.error["message"] == "the engine died; another one is started"
-    assert len(client.got) == 2
+    assert RETRY_HEADERS.items() <= client.headers.items()
+    assert client.error["message"] == (
+        "the replica's engine died and is being replaced; retry the request"
+    )
+    assert len(client.received) == 2
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_what_is_too_long_is_refused(told):
-    reached = []
+@pytest.mark.parametrize("has_length", [True, False])
+def test_body_over_limit_is_refused(has_length):
+    bodies = []
 
     async def app(scope, receive, send):
-        reached.append(await read(receive))
-        await answer(send)
+        bodies.append(await read_body(receive))
+        await send_response(send)
 
     def status(*chunks):
-        client = Client(*chunks)
         length = str(sum(map(len, chunks))).encode()
-        scope = {**SCOPE, "headers": [(b"content-length", length)] if told else []}
-        asyncio.run(BodyLimitMiddleware(app, 10)(scope, client.receive, client.send))
-        return client.status
+        headers = [(b"content-length", length)] if has_length else []
+        return FakeClient(*chunks).request(BodyLimitMiddleware(app, 10), headers).status
 
     assert status(b"12345", b"12345") == 200
     assert status(b"12345", b"123456") == 413
-    assert len(reached) == 1
+    assert len(bodies) == 1
 
 
-def test_a_body_that_is_too_long_is_413_from_fastapi_too():
+def test_body_over_limit_is_413_with_fastapi():
     from fastapi import FastAPI
 
     app = FastAPI()
@@ -176,22 +127,21 @@ def test_a_body_that_is_too_long_is_413_from_fastapi_too():
     async def route(body: dict) -> dict:
         return body
 
-    client = Client(b'{"a": "', b'12345678"}')
-    asyncio.run(BodyLimitMiddleware(app, 10)({**SCOPE, **MORE}, client.receive, client.send))
-    assert client.status == 413
-    client = Client(b'{"a"', b": 1}")
-    asyncio.run(BodyLimitMiddleware(app, 10)({**SCOPE, **MORE}, client.receive, client.send))
-    assert client.status == 200
+    def status(*chunks):
+        client = FakeClient(*chunks)
+        asyncio.run(BodyLimitMiddleware(app, 10)(FASTAPI_SCOPE, client.receive, client.send))
+        return client.status
+
+    assert status(b'{"a": "', b'12345678"}') == 413
+    assert status(b'{"a"', b": 1}") == 200
 
 
-def test_a_length_that_is_none_is_refused():
+def test_invalid_content_length_is_refused():
     async def app(scope, receive, send):
         raise AssertionError
 
-    client = Client()
-    scope = {**SCOPE, "headers": [(b"content-length", b"-1")]}
-    asyncio.run(BodyLimitMiddleware(app, 10)(scope, client.receive, client.send))
-    assert client.status == 413
+    headers = [(b"content-length", b"-1")]
+    assert FakeClient().request(BodyLimitMiddleware(app, 10), headers).status == 413
 
 
 @pytest.mark.parametrize(
@@ -202,11 +152,11 @@ def test_a_length_that_is_none_is_refused():
         lambda app: BodyLimitMiddleware(app, 1),
     ],
 )
-def test_what_is_no_request_passes(wrap):
-    seen = []
+def test_other_connections_pass(wrap):
+    types = []
 
     async def app(scope, receive, send):
-        seen.append(scope["type"])
+        types.append(scope["type"])
 
     asyncio.run(wrap(app)({"type": "lifespan"}, None, None))
-    assert seen == ["lifespan"]
+    assert types == ["lifespan"]

@@ -1,4 +1,4 @@
-"""Serve configurations: ours are valid, and what is wrong in one is said before anything starts."""
+"""Ray Serve configurations: the shipped ones are valid, and errors are found before a start."""
 
 from pathlib import Path
 
@@ -7,46 +7,53 @@ import yaml
 
 from moltc_vllm.deploy import build
 from moltc_vllm.deploy.configuration import (
-    FRONT,
+    PROXY_MIDDLEWARE,
     ConfigurationError,
     check_configuration,
     read_configuration,
 )
-from moltc_vllm.deploy.settings import Settings
+from moltc_vllm.deploy.settings import ReplicaSettings
 
 FOLDER = Path(__file__).parents[2] / "serve_configs"
 FILES = sorted(set(FOLDER.glob("*.yaml")) - set(FOLDER.glob("vllm-*.yaml")))
 CPU = yaml.safe_load((FOLDER / "cpu.yaml").read_text())
-ENCODED = Path("encoded")
+CACHE_FOLDER = Path("encoded")
 
 
-def application(content):
-    """Of a Serve configuration, or of the one in a Kubernetes resource."""
-    return content["applications"][0]
+def changed(**changes):
+    """The CPU configuration with other values; keys are paths with ``__`` between the steps."""
+    content = yaml.safe_load(yaml.safe_dump(CPU))
+    for location, value in changes.items():
+        parent = content
+        *path, last = location.split("__")
+        for step in path:
+            parent = parent[int(step) if step.isdigit() else step]
+        parent[last] = value
+    return content
 
 
-def test_there_are_those_that_are_promised():
+def test_documented_configurations_exist():
     names = {path.stem for path in FILES}
     assert names >= {"cpu", "1gpu", "8gpu", "tp4", "autoscale", "multitask", "kuberay", "haproxy"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_ray_and_we_take_it(path, monkeypatch):
+def test_shipped_configuration_is_valid(path, monkeypatch):
     content = yaml.safe_load(path.read_text())
     if path.stem == "kuberay":
         assert (content["kind"], content["apiVersion"]) == ("RayService", "ray.io/v1")
         content = yaml.safe_load(content["spec"]["serveConfigV2"])
-        found = check_configuration(content, path)
+        configuration = check_configuration(content, path)
     else:
-        found = read_configuration(path)
-    assert found.url.startswith("http://")
-    assert found.environment()
-    args = application(content)["args"]
-    assert build(args)  # Serve calls it with these
-    # and vLLM takes the flags
+        configuration = read_configuration(path)
+    assert configuration.url.startswith("http://")
+    assert configuration.cluster_environment()
+    args = content["applications"][0]["args"]
+    assert build(args)  # Serve calls it with these arguments
+    # vLLM's parser accepts the flags and reads the configured values.
     from moltc_vllm.plugin.launcher import parse
 
-    arguments = Settings(**args).arguments(ENCODED)
+    arguments = ReplicaSettings(**args).serve_arguments(CACHE_FOLDER)
     _, parsed = parse(["folder", *arguments[1:]])
     for name, value in args.get("flags", {}).items():
         if not isinstance(value, dict):
@@ -54,41 +61,33 @@ def test_ray_and_we_take_it(path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_nobody_from_outside_by_default(path):
-    """CORS is off, and whoever listens on all addresses says who may ask."""
+def test_shipped_configuration_is_closed_to_strangers(path):
+    """CORS is off, and a server that listens on all interfaces mentions the API key."""
     text = path.read_text()
     assert "allowed-origins" not in text
     if "0.0.0.0" in text:
         assert "VLLM_API_KEY" in text
 
 
-def changed(**changes):
-    content = yaml.safe_load(yaml.safe_dump(CPU))
-    for place, value in changes.items():
-        holder = content
-        *path, last = place.split("__")
-        for step in path:
-            holder = holder[int(step) if step.isdigit() else step]
-        holder[last] = value
-    return content
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"http_option": {}}, "no setting 'http_option'"),
-        ({"applications__0__arg": {}}, "applications: there is no setting 'arg'"),
-        ({"applications__0__deployments__0__num_replica": 2}, "no setting 'num_replica'"),
-        ({"applications__0__import_path": "x:y"}, "no application moltc_vllm.deploy:build"),
+        ({"http_option": {}}, "unknown setting 'http_option'"),
+        ({"applications__0__arg": {}}, "applications: unknown setting 'arg'"),
+        ({"applications__0__deployments__0__num_replica": 2}, "unknown setting 'num_replica'"),
+        (
+            {"applications__0__import_path": "x:y"},
+            "no application with import_path moltc_vllm.deploy:build",
+        ),
         ({"applications__0__args": {"modle": "x"}}, r"moltc\.args: modle"),
         ({"applications__0__args": {"watch_s": 0}}, r"moltc\.args: watch_s"),
         ({"applications__0__deployments__0__num_replicas": -1}, "num_replicas"),
-        ({"applications__0__deployments__0__name": "x"}, "the deployment 'moltc', not 'x'"),
+        ({"applications__0__deployments__0__name": "x"}, "has to be named 'moltc', not 'x'"),
         ({"applications__0__deployments__0__backpressure_config": {"retry": 1}}, "retry"),
         ({"http_options": {"port": "x"}}, "port"),
     ],
 )
-def test_what_is_wrong_is_named(changes, reason):
+def test_invalid_setting_is_named(changes, reason):
     with pytest.raises(ConfigurationError, match=reason) as caught:
         check_configuration(changed(**changes), Path("mine.yaml"))
     assert str(caught.value).startswith("mine.yaml")
@@ -96,37 +95,41 @@ def test_what_is_wrong_is_named(changes, reason):
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"text", b"", b"\xff\xfe"])
-def test_what_is_none_is_one_line(tmp_path, content):
+def test_file_without_configuration_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
         read_configuration(tmp_path / "a.yaml")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_configuration(tmp_path / "none.yaml")
 
 
-def test_a_router_and_haproxy_exclude_each_other():
+def test_router_excludes_haproxy():
     with_router = check_configuration(CPU, Path("cpu.yaml"))
-    assert with_router.environment() == {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": FRONT}
-    with pytest.raises(ConfigurationError, match="HAProxy does not ask"):
-        with_router.environment(haproxy=True)
+    variable = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+    assert with_router.cluster_environment() == {variable: PROXY_MIDDLEWARE}
+    with pytest.raises(ConfigurationError, match="which HAProxy ignores"):
+        with_router.cluster_environment(haproxy=True)
     content = changed()
     del content["applications"][0]["deployments"][0]["request_router_config"]
-    without = check_configuration(content, Path("a.yaml"))
-    assert without.environment()["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
-    assert without.environment(haproxy=False) == with_router.environment()
+    without_router = check_configuration(content, Path("a.yaml"))
+    assert without_router.cluster_environment()["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert without_router.cluster_environment(haproxy=False) == with_router.cluster_environment()
 
 
-def test_the_port_can_be_another_one():
-    found = check_configuration(CPU, Path("cpu.yaml"))
-    assert found.at(None) is found
-    assert found.at(9).url == "http://127.0.0.1:9"
-    assert found.at(9).content["http_options"]["port"] == 9
+def test_with_port_changes_url_and_content():
+    configuration = check_configuration(CPU, Path("cpu.yaml"))
+    assert configuration.with_port(None) is configuration
+    assert configuration.with_port(9).url == "http://127.0.0.1:9"
+    assert configuration.with_port(9).content["http_options"]["port"] == 9
     assert CPU["http_options"]["port"] == 8000
-    assert found.names == ("moltc",)
+    assert configuration.application_names == ("moltc",)
 
 
-def test_flags_become_arguments():
+def test_flags_become_serve_arguments():
     flags = {
         "max_num_seqs": 4,
         "enforce-eager": False,
@@ -135,16 +138,30 @@ def test_flags_become_arguments():
         "dtype": None,
         "additional-config": {"x": 1},
     }
-    folder, *words = Settings(model="m", flags=flags).arguments(ENCODED)
-    assert folder == "m"
-    assert words[:7] == [
+    settings = ReplicaSettings(model="m", flags=flags)
+    model, *arguments = settings.serve_arguments(CACHE_FOLDER)
+    assert model == "m"
+    assert arguments[:7] == [
         *("--max-num-seqs", "4", "--no-enforce-eager", "--enable-lora"),
         *("--lora-modules", "a=b", "c=d"),
     ]
-    assert words[7] == "--additional-config"
-    extra = yaml.safe_load(words[8])
-    assert extra == {"moltc_shared_cache": "encoded", "moltc_shared_cache_mb": 256.0, "x": 1}
-    assert Settings(model="m", shared_cache_mb=0).arguments(ENCODED) == ["m"]
-    assert "--served-model-name" in Settings().arguments(ENCODED)
-    with pytest.raises(ValueError, match="table"):
-        Settings(flags={"additional-config": "{}"}).arguments(ENCODED)
+    assert arguments[7] == "--additional-config"
+    assert yaml.safe_load(arguments[8]) == {
+        "moltc_shared_cache": "encoded",
+        "moltc_shared_cache_mb": 256.0,
+        "x": 1,
+    }
+
+
+def test_shared_cache_can_be_disabled():
+    settings = ReplicaSettings(model="m", shared_cache_mb=0)
+    assert settings.serve_arguments(CACHE_FOLDER) == ["m"]
+
+
+def test_shipped_checkpoint_gets_its_name():
+    assert "--served-model-name" in ReplicaSettings().serve_arguments(CACHE_FOLDER)
+
+
+def test_additional_config_has_to_be_a_mapping():
+    with pytest.raises(ValueError, match="additional-config has to be a mapping"):
+        ReplicaSettings(flags={"additional-config": "{}"}).serve_arguments(CACHE_FOLDER)

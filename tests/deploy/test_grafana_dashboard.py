@@ -1,4 +1,4 @@
-"""The Grafana dashboard asks for metrics that there are."""
+"""The Grafana dashboard refers to metrics that exist."""
 
 import json
 import re
@@ -12,20 +12,20 @@ EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in pan
 NAMES = {name for text in EXPRESSIONS for name in re.findall(r"\bray_\w+", text)}
 
 
-def test_each_of_our_counters_is_shown():
-    ours = {
+def test_dashboard_shows_every_molecule_counter():
+    counters = {
         f"ray_{counter._name}_total"
         for counter in vars(metrics).values()
         if isinstance(counter, metrics.Counter)
     }
-    assert {name for name in NAMES if name.startswith("ray_moltc_")} == ours
+    assert {name for name in NAMES if name.startswith("ray_moltc_")} == counters
 
 
-def test_the_others_are_vllms_and_serves():
+def test_other_metrics_are_from_vllm_or_serve():
     assert all(name.startswith(("ray_moltc_", "ray_vllm_", "ray_serve_")) for name in NAMES)
 
 
 def test_panels_do_not_overlap():
-    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
-    assert len(set(places)) == len(places)
-    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
+    positions = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
+    assert len(set(positions)) == len(positions)
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(positions)
