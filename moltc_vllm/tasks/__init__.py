@@ -1,11 +1,17 @@
-"""Tasks: what is asked about molecules, in which words, and how the answer is read."""
+"""Tasks: questions about molecules, their prompts, and the parsing of answers."""
 
-from moltc_vllm.tasks.answer import Answer, FailedStatus, Fields, Status, UnparsedError
+from moltc_vllm.tasks.answer import Answer, FailedStatus, ParsedFields, Status, UnparsedError
+from moltc_vllm.tasks.answer_kinds import AnswerKind, Choice, Label, Terms, Text
 from moltc_vllm.tasks.confidence import TokenLogprob
 from moltc_vllm.tasks.ddi_types import DDI_TYPES
 from moltc_vllm.tasks.grammar import Grammar
-from moltc_vllm.tasks.kinds import AnswerKind, Choice, Label, Terms, Text
 from moltc_vllm.tasks.number import Number
+from moltc_vllm.tasks.prompt_style import (
+    ComposedPrompt,
+    GenerationLimits,
+    PromptStyle,
+    uses_grammar,
+)
 from moltc_vllm.tasks.prompts import (
     MOLECULE_END,
     MOLECULE_START,
@@ -14,10 +20,9 @@ from moltc_vllm.tasks.prompts import (
     PromptError,
     molecule_markup,
 )
-from moltc_vllm.tasks.style import Composed, Limits, PromptStyle, held_to_grammar
-from moltc_vllm.tasks.styles import STYLES, get_style
-from moltc_vllm.tasks.table import TASKS, UnknownTaskError, get_task, task_asked_in
+from moltc_vllm.tasks.style_registry import STYLES, get_style
 from moltc_vllm.tasks.task import Task
+from moltc_vllm.tasks.task_table import TASKS, UnknownTaskError, find_task_by_question, get_task
 
 __all__ = [
     "DDI_TYPES",
@@ -30,13 +35,13 @@ __all__ = [
     "Answer",
     "AnswerKind",
     "Choice",
-    "Composed",
+    "ComposedPrompt",
     "FailedStatus",
-    "Fields",
+    "GenerationLimits",
     "Grammar",
     "Label",
-    "Limits",
     "Number",
+    "ParsedFields",
     "PromptError",
     "PromptStyle",
     "Status",
@@ -46,9 +51,9 @@ __all__ = [
     "TokenLogprob",
     "UnknownTaskError",
     "UnparsedError",
+    "find_task_by_question",
     "get_style",
     "get_task",
-    "held_to_grammar",
     "molecule_markup",
-    "task_asked_in",
+    "uses_grammar",
 ]

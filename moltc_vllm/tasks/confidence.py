@@ -1,7 +1,7 @@
-"""Confidence from the log-probabilities of the generated tokens.
+"""Confidence computed from the log-probabilities of the generated tokens.
 
-Under an engine's grammar mask a token's probability is conditional on the tokens that are allowed
-there, so the product over an answer is the probability of that answer among all answers.
+With grammar-constrained decoding, a token's probability is conditional on the tokens the grammar
+allows at that position, so the product over an answer is its probability among all valid answers.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ from typing import NamedTuple
 
 
 class TokenLogprob(NamedTuple):
-    """A generated token and the natural logarithm of its probability."""
+    """Generated token and the natural logarithm of its probability."""
 
     text: str
     logprob: float
 
 
-def probability(tokens: Sequence[TokenLogprob]) -> float | None:
-    """The probability of all tokens together; ``None`` if there are none or one is not known."""
+def joint_probability(tokens: Sequence[TokenLogprob]) -> float | None:
+    """Return the product of the tokens' probabilities; None without tokens or for a NaN."""
     return _exp(sum(token.logprob for token in tokens)) if tokens else None
 
 
 def mean_probability(tokens: Sequence[TokenLogprob]) -> float | None:
-    """Geometric mean of the tokens' probabilities: comparable between texts of any length."""
+    """Return the geometric mean of the tokens' probabilities, comparable across text lengths."""
     if not tokens:
         return None
     return _exp(sum(token.logprob for token in tokens) / len(tokens))
 
 
 def tokens_before(text: str, tokens: Sequence[TokenLogprob], mark: str) -> Sequence[TokenLogprob]:
-    """The tokens of ``text`` that begin before ``mark``.
+    """Return the tokens of ``text`` that begin before ``mark``.
 
-    Blanks and case do not count: tokenizers drop leading blanks, engines strip the text. Tokens of
-    end markers after the text do no harm. All tokens are returned when they do not add up to the
-    text (pieces of a character decode to nothing readable) or the text has no mark.
+    White space and case are ignored, because tokenizers drop leading blanks and engines strip the
+    text. Tokens of end markers after the text are allowed. All tokens are returned if they do not
+    concatenate to the text (a token may hold only part of a UTF-8 character) or the text does not
+    contain ``mark``.
     """
-    joined, wanted = _squeeze("".join(token.text for token in tokens)), _squeeze(text)
-    start, length = joined.find(wanted), wanted.find(_squeeze(mark))
+    joined, target = _normalized("".join(token.text for token in tokens)), _normalized(text)
+    start, length = joined.find(target), target.find(_normalized(mark))
     if start < 0 or length < 0:
         return tokens
     return tokens[: _count_until(tokens, start + length)]
@@ -47,39 +48,39 @@ def tokens_before(text: str, tokens: Sequence[TokenLogprob], mark: str) -> Seque
 def tokens_between(
     text: str, tokens: Sequence[TokenLogprob], start: int, end: int
 ) -> Sequence[TokenLogprob]:
-    """The tokens that make ``text[start:end]``, those that reach over an end included.
+    """Return the tokens that overlap ``text[start:end]``.
 
-    As with `tokens_before`, blanks and case do not count, and all tokens are returned when they do
-    not add up to the text.
+    As in `tokens_before`, white space and case are ignored, and all tokens are returned if they do
+    not concatenate to the text.
     """
-    joined, wanted = _squeeze("".join(token.text for token in tokens)), _squeeze(text)
-    offset = joined.find(wanted)
+    joined, target = _normalized("".join(token.text for token in tokens)), _normalized(text)
+    offset = joined.find(target)
     if offset < 0 or (start, end) == (0, len(text)):
         return tokens
-    first = offset + len(_squeeze(text[:start]))
-    last = _count_until(tokens, offset + len(_squeeze(text[:end])))
+    first = offset + len(_normalized(text[:start]))
+    last = _count_until(tokens, offset + len(_normalized(text[:end])))
     position = 0
     for count, token in enumerate(tokens):
-        position += len(_squeeze(token.text))
+        position += len(_normalized(token.text))
         if position > first:
             return tokens[count:last]
     return tokens[last:last]
 
 
 def _count_until(tokens: Sequence[TokenLogprob], length: int) -> int:
-    """How many tokens begin before that many characters."""
+    """Return the number of tokens that begin before the given number of characters."""
     position = 0
     for count, token in enumerate(tokens):
         if position >= length:
             return count
-        position += len(_squeeze(token.text))
+        position += len(_normalized(token.text))
     return len(tokens)
 
 
-def _squeeze(text: str) -> str:
+def _normalized(text: str) -> str:
     return "".join(text.split()).lower()
 
 
 def _exp(logarithm: float) -> float | None:
-    # Rounding can leave a log-probability a little above zero.
+    # Rounding can make a log-probability slightly positive.
     return None if math.isnan(logarithm) else math.exp(min(0.0, logarithm))

@@ -1,7 +1,8 @@
-"""The 86 interaction types of DeepDDI as facts; their sentences are made from patterns.
+"""The 86 interaction types of DeepDDI, as data from which their sentences are generated.
 
-Direction matters: ``#Drug1`` acts, ``#Drug2`` is affected. Numbers are the "interaction type" of
-the public files (1 to 86; some followers count from 0, "DDI type N" is another numbering).
+The types are directed: ``#Drug1`` acts on ``#Drug2``. The numbers are the "interaction type" of
+the public files, 1 to 86. Some later data sets count from 0, and "DDI type N" is yet another
+numbering.
 
 Source: Ryu, Kim and Lee, PNAS 2018.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from moltc_vllm.tasks.kinds import Label
+from moltc_vllm.tasks.answer_kinds import Label
 
 _CNS = "central nervous system depressant (CNS depressant)"
 
@@ -98,7 +99,7 @@ _QUANTITIES = {
     75: ("decrease", "serum concentration", _IT_IS),
 }
 
-# "The risk or severity of X can be increased when (one) is combined with (the other)."
+# "The risk or severity of X can be increased when (first) is combined with (second)."
 _RISKS = {
     31: ("hypertension", "#Drug2", "#Drug1"),
     33: ("QTc prolongation", "#Drug1", "#Drug2"),
@@ -153,19 +154,20 @@ def _labels() -> Iterator[Label]:
         ("increase", _INCREASED_ACTIVITIES),
         ("decrease", _DECREASED_ACTIVITIES),
     ):
-        for number, activity in activities.items():
-            what = f"{change} the {activity} activities"
-            yield Label(number, what.replace(" the ", " ", 1), f"#Drug1 may {what} of #Drug2.")
-    for number, (change, quantity, when) in _QUANTITIES.items():
-        text = f"The {quantity} of #Drug2 can be {change}d when {when} #Drug1."
-        yield Label(number, f"{change} {quantity}", text)
-    for number, (risk, one, other) in _RISKS.items():
-        when = f"{one} is combined with {other}"
-        text = f"The risk or severity of {risk} can be increased when {when}."
-        yield Label(number, f"increase risk of {risk}", text)
-    for number, (name, text) in _OTHERS.items():
-        yield Label(number, name, text)
+        for label_id, activity in activities.items():
+            effect = f"{change} the {activity} activities"
+            name = effect.replace(" the ", " ", 1)
+            yield Label(label_id, name, f"#Drug1 may {effect} of #Drug2.")
+    for label_id, (change, quantity, condition) in _QUANTITIES.items():
+        text = f"The {quantity} of #Drug2 can be {change}d when {condition} #Drug1."
+        yield Label(label_id, f"{change} {quantity}", text)
+    for label_id, (risk, first, second) in _RISKS.items():
+        condition = f"{first} is combined with {second}"
+        text = f"The risk or severity of {risk} can be increased when {condition}."
+        yield Label(label_id, f"increase risk of {risk}", text)
+    for label_id, (name, text) in _OTHERS.items():
+        yield Label(label_id, name, text)
 
 
 DDI_TYPES = tuple(sorted(_labels(), key=lambda label: label.id))
-"""All types, by number."""
+"""Labels of all types, ordered by number."""

@@ -1,4 +1,4 @@
-"""What everyone who asks needs of an engine, and nothing more."""
+"""Interface of an engine: the code that answers pairs of molecules."""
 
 from __future__ import annotations
 
@@ -9,38 +9,48 @@ from moltc_vllm.tasks.answer import Answer
 
 
 class EngineError(RuntimeError):
-    """An engine answered what it was not asked."""
+    """An engine failed as a whole or broke the `Engine` contract."""
 
 
 class Pair(NamedTuple):
-    """One row of work; ``row`` finds its answer again."""
+    """Molecules of one question, with an index that identifies their answer.
+
+    Attributes:
+        row: Index chosen by the caller, unique among the pairs of a call.
+        molecules: SMILES in the order of the task's roles.
+    """
 
     row: int
-    molecules: tuple[str, ...]  # SMILES
-
-
-@runtime_checkable
-class Counting(Protocol):
-    """An engine that tells what it had to do, see `COUNTERS`."""
-
-    def counters(self) -> dict[str, int]:
-        """Counts since it was opened, by name."""
-        ...
-
-
-COUNTERS = ("prompt_tokens", "cached_tokens")
-"""Tokens of prompts, and those of them whose states were in the prefix cache."""
+    molecules: tuple[str, ...]
 
 
 class Engine(Protocol):
-    """Anything that answers pairs: vLLM in this process, a server, a cluster, plain torch."""
+    """Engine that answers pairs: vLLM in this process, a server, a cluster, or plain PyTorch."""
 
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
     ) -> Iterator[tuple[Pair, Answer]]:
         """Answer every pair exactly once, in any order.
 
-        Pairs are drawn only as fast as they are worked off. A pair that cannot be answered gets
-        an `Answer` which says why; no other pair is touched.
+        The engine consumes ``pairs`` lazily, at the rate at which it answers them. A failure that
+        concerns one pair yields an `Answer` with the reason and does not affect other pairs.
+
+        Args:
+            task: Name of the task.
+            pairs: Pairs to answer.
+            question: Text of the question, for tasks that take one.
         """
         ...
+
+
+@runtime_checkable
+class CountingEngine(Protocol):
+    """Engine that counts the tokens it processes."""
+
+    def counters(self) -> dict[str, int]:
+        """Return counts since the engine was created; keys are `COUNTERS`."""
+        ...
+
+
+COUNTERS = ("prompt_tokens", "cached_tokens")
+"""Number of prompt tokens, and number of those found in the prefix cache."""

@@ -1,4 +1,4 @@
-"""What a text may be, for constrained decoding; the plugin turns it into vLLM's own form."""
+"""Grammars for constrained decoding, independent of vLLM's structured-output types."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """All texts of an answer: one of several, or all that a regular expression matches."""
+    """Set of valid answer texts: a list of choices or a regular expression."""
 
     kind: Literal["choice", "regex"]
     value: str | tuple[str, ...]
 
 
 def literal(text: str) -> str:
-    r"""Escape a text for a regular expression.
+    r"""Escape a text for use in a regular expression.
 
-    Not ``re.escape``: it also escapes blanks and minus signs, which grammar engines may refuse.
+    Unlike ``re.escape``, this leaves blanks and minus signs alone, because grammar engines may
+    reject their escaped forms.
     """
     return "".join("\\" + char if char in r".^$*+?{}[]\|()" else char for char in text)
 
 
 def integers(low: int, high: int) -> str:
-    """A regular expression of exactly the integers from ``low`` to ``high``, both not negative.
+    """Return a regular expression that matches exactly the integers from ``low`` to ``high``.
 
     Raises:
-        ValueError: If there are none, or ``low`` is negative.
+        ValueError: If ``low`` is negative or greater than ``high``.
     """
     if not 0 <= low <= high:
         raise ValueError(f"no integers from {low} to {high}")
     branches = []
     while len(str(low)) < len(str(high)):
-        last = 10 ** len(str(low)) - 1  # 9, 99, ...: numbers of one length at a time
+        last = 10 ** len(str(low)) - 1  # largest number with as many digits
         branches.append(_same_length(str(low), str(last)))
         low = last + 1
     branches.append(_same_length(str(low), str(high)))
@@ -40,32 +41,32 @@ def integers(low: int, high: int) -> str:
 
 
 def decimals(low: int, high: int, digits: int) -> str:
-    """A regular expression of exactly the decimal numbers from ``low`` to ``high``.
+    """Return a regular expression that matches exactly the decimals from ``low`` to ``high``.
 
     Args:
-        low: The smallest, in units of the last digit; not negative.
-        high: The largest, in the same units.
-        digits: How many stand after the point, at least one.
+        low: Smallest number, in units of the last digit; not negative.
+        high: Largest number, in units of the last digit.
+        digits: Number of digits after the decimal point, at least one.
 
     Raises:
-        ValueError: If there are none, or ``low`` is negative.
+        ValueError: If ``low`` is negative or greater than ``high``.
     """
     if not 0 <= low <= high:
         raise ValueError(f"no numbers from {low} to {high}")
     scale = 10**digits
     (first, start), (last, end) = divmod(low, scale), divmod(high, scale)
 
-    def part(whole: int, begin: int, stop: int) -> str:
+    def fractions(whole: int, begin: int, stop: int) -> str:
         return rf"{whole}\." + _same_length(str(begin).zfill(digits), str(stop).zfill(digits))
 
     if first == last:
-        return part(first, start, end)
+        return fractions(first, start, end)
     branches = []
     if start:
-        branches.append(part(first, start, scale - 1))
+        branches.append(fractions(first, start, scale - 1))
         first += 1
     if end != scale - 1:
-        branches.append(part(last, 0, end))
+        branches.append(fractions(last, 0, end))
         last -= 1
     if first <= last:
         branches.append(rf"{integers(first, last)}\." + "[0-9]" * digits)
@@ -73,6 +74,7 @@ def decimals(low: int, high: int, digits: int) -> str:
 
 
 def _same_length(low: str, high: str) -> str:
+    """Match the digit strings from ``low`` to ``high``, which have the same length."""
     if low == high:
         return low
     if len(low) == 1:

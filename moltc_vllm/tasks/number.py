@@ -1,4 +1,4 @@
-"""The numeric answer: first an interval, then the value (the paper's two levels)."""
+"""Numeric answers: an interval followed by a value (the two levels of the MolTC paper)."""
 
 from __future__ import annotations
 
@@ -9,39 +9,41 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 from typing import Literal
 
-from moltc_vllm.tasks.answer import Fields, UnparsedError
-from moltc_vllm.tasks.confidence import TokenLogprob, probability, tokens_before
+from moltc_vllm.tasks.answer import ParsedFields, UnparsedError
+from moltc_vllm.tasks.confidence import TokenLogprob, joint_probability, tokens_before
 from moltc_vllm.tasks.grammar import Grammar, decimals, literal
 
 VALUE_MARK = ", so the accurate value"
-# Digits are counted, so that no text becomes an infinity.
+# The number of digits is limited so that no text parses to infinity.
 _NUMBER = r"([-+]?[0-9]{1,12}(?:\.[0-9]{1,12})?)"
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A value and the interval it is in.
+    """Numeric answer: a value and the interval that contains it.
 
     ``The solvation Gibbs free energy of these two molecules is above -4.5 and below -4.0, so the
     accurate value is -4.27;``
 
-    The value is rounded first; its interval holds its own lower end and not its upper one, so the
-    two ends always differ (published texts give a value on an end an empty interval). The interval
-    of the largest values may reach beyond the bounds.
+    Values are rounded before they are assigned to an interval. Intervals include their lower end
+    and exclude their upper end, so the two ends always differ; in the published data a value on a
+    boundary has an empty interval (docs/concepts/published-model.md, bug 12). The last interval
+    may extend beyond the bounds.
 
     Attributes:
-        phrase: What is measured, as the text names it.
-        unit: Of the value and the interval; empty for a mere ratio.
-        bounds: Lowest and highest value, whole numbers, not both negative.
-        interval_width: Width of every interval; of the first one for scale ``1-2-5``.
-        decimals: Digits after the point of the value, at least one.
-        scale: ``1-2-5`` for quantities that span decades: the ends are 0 and ``interval_width``
-            times 1, 2, 5, 10, 20, 50, ...
+        phrase: Name of the quantity in the text.
+        unit: Unit of the value and the interval; empty for a ratio.
+        bounds: Lowest and highest value; integers, of which the second is positive.
+        interval_width: Width of every interval, or of the first one for scale ``1-2-5``.
+        decimals: Number of digits after the decimal point of the value, at least one.
+        scale: Spacing of the interval ends. ``1-2-5`` is for quantities that span decades: the
+            ends are 0 and ``interval_width`` times 1, 2, 5, 10, 20, 50, ...
 
-    Source: MolTC (Fang et al. 2024), the texts that its data scripts write.
+    Source: target texts of MolTC (Fang et al. 2024); docs/concepts/published-model.md, section
+        "Data and target texts".
     """
 
     phrase: str
@@ -54,17 +56,17 @@ class Number:
     def __post_init__(self) -> None:
         low, high = self.bounds
         if not low < high or high <= 0:
-            raise ValueError(f"bounds {self.bounds} must rise and end above zero")
+            raise ValueError(f"bounds {self.bounds} must be ascending, with a positive upper bound")
         if self.scale == "1-2-5" and low != 0:
             raise ValueError("scale 1-2-5 starts at zero")
         if self.interval_width <= 0 or self.decimals < 1:
             raise ValueError("interval_width must be positive and decimals at least one")
 
     def write(self, value: float) -> str:
-        """The text of a value.
+        """Return the answer text for a value.
 
         Raises:
-            ValueError: If the value is outside the bounds, or not a number.
+            ValueError: If the value is outside the bounds or NaN.
         """
         if not self.bounds[0] <= value <= self.bounds[1]:
             raise ValueError(f"{self.phrase}: {self._outside(value)}")
@@ -72,74 +74,78 @@ class Number:
         ends = _ends(self)
         upper = bisect_right(ends, rounded)
         interval = _interval(ends[upper - 1], ends[upper])
-        return f"{self.start}{interval}{VALUE_MARK} is {rounded};"
+        return f"{self.answer_prefix}{interval}{VALUE_MARK} is {rounded};"
 
-    def parse(self, text: str) -> Fields:
-        """Read interval and value; case, blanks and the final ``;`` do not matter.
+    def parse(self, text: str) -> ParsedFields:
+        """Parse interval and value; case, white space and the final ``;`` are optional.
 
-        A value outside its own interval is an answer, with both as they were written.
+        A value outside its interval is accepted; both are returned as written.
 
         Raises:
             UnparsedError: If the text has another form, the value is outside the bounds, or the
-                interval runs backwards.
+                lower end of the interval is above the upper end.
         """
         match = _pattern(self.phrase).fullmatch(" ".join(text.split()))
         if match is None:
-            raise UnparsedError(f"not of the form '{self.start}L and below U{VALUE_MARK} is V;'")
+            raise UnparsedError(
+                f"not of the form '{self.answer_prefix}L and below U{VALUE_MARK} is V;'"
+            )
         lower, upper, value = (float(group) + 0.0 for group in match.groups())
         if lower > upper:
-            raise UnparsedError(f"the interval from {lower} to {upper} runs backwards")
+            raise UnparsedError(f"the interval from {lower} to {upper} has its ends reversed")
         if not self.bounds[0] <= value <= self.bounds[1]:
             raise UnparsedError(self._outside(value))
-        return Fields(value=value, stated=value, unit=self.unit or None, interval=(lower, upper))
+        return ParsedFields(
+            value=value, generated_value=value, unit=self.unit or None, interval=(lower, upper)
+        )
 
     def grammar(self) -> Grammar:
-        """All intervals, each with the values that are in it: whatever it allows can be parsed."""
+        """Return a grammar of all intervals with their values; `parse` accepts all its texts."""
         return _grammar(self)
 
     def confidence(self, text: str, tokens: Sequence[TokenLogprob]) -> float | None:
-        """The probability that the model gave its interval: all that stands before the value."""
-        return probability(tokens_before(text, tokens, VALUE_MARK))
+        """Return the probability of the text before the value, i.e. of the interval."""
+        return joint_probability(tokens_before(text, tokens, VALUE_MARK))
 
     @property
-    def start(self) -> str:
-        """What every answer begins with."""
+    def answer_prefix(self) -> str:
+        """Text before the interval, the same in every answer."""
         return f"The {self.phrase} of these two molecules is above "
 
     def intervals(self) -> tuple[tuple[float, float], ...]:
-        """Both ends of every interval that has a value, rising."""
+        """Return both ends of every interval that contains a value, ascending."""
         return _intervals(self)
 
     def position(self, value: float) -> float:
-        """Where a value is, counted in intervals: 0.5 is the middle of the first one."""
+        """Return a value's position in units of intervals; 0.5 is the center of the first."""
         ends = [float(end) for end in _ends(self)]
-        place = min(max(bisect_right(ends, value) - 1, 0), len(ends) - 2)
-        return place + (value - ends[place]) / (ends[place + 1] - ends[place])
+        index = min(max(bisect_right(ends, value) - 1, 0), len(ends) - 2)
+        return index + (value - ends[index]) / (ends[index + 1] - ends[index])
 
     def value_at(self, position: float) -> float:
-        """The value at a position, see there; within the bounds."""
+        """Return the value at a `position`, clamped to the bounds."""
         ends = _ends(self)
-        place = min(max(math.floor(position), 0), len(ends) - 2)
-        lower, upper = float(ends[place]), float(ends[place + 1])
-        value = lower + (position - place) * (upper - lower)
+        index = min(max(math.floor(position), 0), len(ends) - 2)
+        lower, upper = float(ends[index]), float(ends[index + 1])
+        value = lower + (position - index) * (upper - lower)
         return min(max(value, float(self.bounds[0])), float(self.bounds[1]))
 
     def interval_text(self, lower: float, upper: float) -> str:
-        """What an answer says before its value."""
-        return f"{self.start}{_interval(Decimal(repr(lower)), Decimal(repr(upper)))}"
+        """Return the part of the answer text before the value."""
+        return f"{self.answer_prefix}{_interval(Decimal(repr(lower)), Decimal(repr(upper)))}"
 
     def count(self, lower: float, upper: float) -> int:
-        """How many values an interval has."""
-        return len(_grid(self, Decimal(repr(lower)), Decimal(repr(upper))))
+        """Return the number of distinct values in an interval."""
+        return len(_scaled_values(self, Decimal(repr(lower)), Decimal(repr(upper))))
 
     def texts(self, lower: float, upper: float) -> Iterator[str]:
-        """The text of every value of an interval, rising."""
+        """Return the answer text of every value in an interval, ascending."""
         scale = 10**self.decimals
-        grid = _grid(self, Decimal(repr(lower)), Decimal(repr(upper)))
-        return (self.write(number / scale) for number in grid)
+        scaled = _scaled_values(self, Decimal(repr(lower)), Decimal(repr(upper)))
+        return (self.write(value / scale) for value in scaled)
 
     def examples(self) -> Iterator[str]:
-        """A few texts, evenly over the bounds."""
+        """Return nine answer texts, evenly spaced between the bounds."""
         low, high = self.bounds
         return (self.write(low + (high - low) * step / 8) for step in range(9))
 
@@ -148,20 +154,21 @@ class Number:
 
 
 def _interval(lower: Decimal, upper: Decimal) -> str:
-    return f"{float(lower)} and below {float(upper)}"  # as the published texts: -4.0, 420.0
+    return f"{float(lower)} and below {float(upper)}"  # -4.0, 420.0 as in the published texts
 
 
 @lru_cache
 def _ends(kind: Number) -> tuple[Decimal, ...]:
-    """The ends of all intervals, rising; the last one is above the bounds."""
+    """Return the ends of all intervals, ascending; the last one is above the upper bound."""
     low, high = kind.bounds
-    width = Decimal(repr(kind.interval_width))  # decimal, so that 3 * 0.1 is 0.3
+    steps: Iterator[Decimal]
+    width = Decimal(repr(kind.interval_width))  # exact decimals: 3 * 0.1 is 0.3
     if kind.scale == "linear":
         first = math.floor(low / width)
-        steps = (width * number for number in count(first))
+        steps = (width * index for index in count(first))
     else:
         decades = (width * digit * 10**power for power in count() for digit in (1, 2, 5))
-        steps = (end for part in ((Decimal(0),), decades) for end in part)
+        steps = chain((Decimal(0),), decades)
     ends = []
     for end in steps:
         ends.append(end)
@@ -172,7 +179,9 @@ def _ends(kind: Number) -> tuple[Decimal, ...]:
 
 @lru_cache
 def _intervals(kind: Number) -> tuple[tuple[float, float], ...]:
-    return tuple((float(a), float(b)) for a, b in pairwise(_ends(kind)) if _grid(kind, a, b))
+    return tuple(
+        (float(a), float(b)) for a, b in pairwise(_ends(kind)) if _scaled_values(kind, a, b)
+    )
 
 
 @lru_cache
@@ -189,24 +198,24 @@ def _grammar(kind: Number) -> Grammar:
     answers = (
         f"{literal(_interval(*ends) + VALUE_MARK)} is {values}"
         for ends in pairwise(_ends(kind))
-        if (values := _values(kind, *ends))
+        if (values := _values_regex(kind, *ends))
     )
-    return Grammar("regex", f"{literal(kind.start)}(?:{'|'.join(answers)});")
+    return Grammar("regex", f"{literal(kind.answer_prefix)}(?:{'|'.join(answers)});")
 
 
-def _grid(kind: Number, lower: Decimal, upper: Decimal) -> range:
-    """The values of an interval that are within the bounds, in units of the last digit."""
+def _scaled_values(kind: Number, lower: Decimal, upper: Decimal) -> range:
+    """Return an interval's values within the bounds, in units of the last decimal."""
     scale = 10**kind.decimals
     first = max(math.ceil(lower * scale), kind.bounds[0] * scale)
     return range(first, min(math.ceil(upper * scale) - 1, kind.bounds[1] * scale) + 1)
 
 
-def _values(kind: Number, lower: Decimal, upper: Decimal) -> str:
-    """A regular expression of the values of an interval; empty if all are out of bounds."""
-    grid = _grid(kind, lower, upper)
-    if not grid:
+def _values_regex(kind: Number, lower: Decimal, upper: Decimal) -> str:
+    """Return a regular expression for an interval's values, empty if all are out of bounds."""
+    scaled = _scaled_values(kind, lower, upper)
+    if not scaled:
         return ""
-    first, last = grid[0], grid[-1]
+    first, last = scaled[0], scaled[-1]
     if last < 0:
         return "-" + decimals(-last, -first, kind.decimals)
     return decimals(first, last, kind.decimals)

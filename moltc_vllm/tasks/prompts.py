@@ -1,4 +1,4 @@
-"""The markup of molecules in a text: the one place that knows it."""
+"""Markup of molecules in prompts, and the prompt of the ``moltc`` style."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 MOLECULE_START = "[START_I_SMILES]"
 MOLECULE_END = "[END_I_SMILES]"
 MOLECULE_TOKEN = "<mol>"
-"""Stands where the molecule tokens go."""
+"""Placeholder that is replaced by a molecule's token embeddings."""
 
 RESERVED_TOKENS = (MOLECULE_START, MOLECULE_END, MOLECULE_TOKEN)
 
 
 class PromptError(ValueError):
-    """A prompt cannot be made of these molecules and this question."""
+    """Molecules or a question that do not fit a prompt."""
 
 
 def molecule_markup(smiles: str) -> str:
-    """A molecule in a text: its SMILES between tags, then the place of its molecule tokens."""
+    """Return a molecule's markup: its SMILES between tags, then the placeholder."""
     return f"{MOLECULE_START}{smiles}{MOLECULE_END}{MOLECULE_TOKEN}"
 
 
 def build_prompt(smiles: Sequence[str], question: str) -> str:
-    """Molecules, then the question; the answer starts on a new line.
+    """Return the prompt: the molecules, the question, and a line break before the answer.
 
     Molecules come first so that pairs with the same first molecule share a cached prefix.
     """
@@ -30,13 +30,13 @@ def build_prompt(smiles: Sequence[str], question: str) -> str:
 
 
 def check_question(question: str) -> None:
-    """Refuse a question that is empty or could be taken for a molecule.
+    """Reject a question that is empty or contains reserved tokens.
 
     Raises:
-        PromptError: Naming the reserved token.
+        PromptError: If the question is not usable; the message names the reserved token.
     """
     if not question.strip():
         raise PromptError("the question is empty")
     for token in RESERVED_TOKENS:
         if token in question:
-            raise PromptError(f"the question has the reserved token {token}")
+            raise PromptError(f"the question contains the reserved token {token}")

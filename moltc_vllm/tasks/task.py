@@ -1,4 +1,4 @@
-"""A task: the question about some molecules, and everything that is known of its answer."""
+"""Task: a question about one or more molecules, with the form of its answer."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moltc_vllm.tasks.answer import Answer, FailedStatus, UnparsedError
+from moltc_vllm.tasks.answer_kinds import AnswerKind
 from moltc_vllm.tasks.confidence import TokenLogprob
 from moltc_vllm.tasks.grammar import Grammar
-from moltc_vllm.tasks.kinds import AnswerKind
 from moltc_vllm.tasks.prompts import PromptError, build_prompt, check_question
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One row of the task table.
+    """Question about molecules of given roles, and the kind of its answer.
 
     Attributes:
-        name: Key in the table, in checkpoints and in requests.
-        title: For people.
-        question: Asked after the molecules; empty if the user gives it.
-        roles: What each molecule is, in order.
-        kind: Form of the answer.
-        max_tokens: Longest answer. Where the grammar bounds it, there is room for one token per
-            byte and the end token.
-        symmetric: Whether the order of the molecules means nothing.
-        any_molecules: Whether it takes any number of molecules, all of the one role.
-        takes_question: Whether the user gives the question.
+        name: Key in the task table, in checkpoints and in requests.
+        title: Name for display.
+        question: Text after the molecules; empty if the user provides the question.
+        roles: Name of each molecule's role, in order.
+        kind: Kind of the answer.
+        max_tokens: Maximum number of generated tokens. Where a grammar bounds the answer, this
+            suffices for one token per byte and the end token.
+        symmetric: Whether the answer is independent of the order of the molecules.
+        any_molecules: Whether the task accepts any number of molecules, all of the same role.
+        takes_question: Whether the user provides the question.
     """
 
     name: str
@@ -41,54 +41,58 @@ class Task:
     takes_question: bool = False
 
     def check(self, molecules: int, question: str | None = None) -> None:
-        """Refuse a request that does not fit the task.
+        """Reject a request that does not fit the task.
+
+        Args:
+            molecules: Number of molecules.
+            question: Question of the user, if given.
 
         Raises:
-            PromptError: If the number of molecules is wrong, or a question is missing, not asked
-                for, or has reserved tokens.
+            PromptError: If the number of molecules is wrong, or a question is missing, not
+                accepted by the task, or contains reserved tokens.
         """
         if self.any_molecules:
             if molecules < 1:
                 raise PromptError(f"task {self.name!r} takes at least one molecule")
         elif molecules != len(self.roles):
-            wanted = f"{len(self.roles)} molecule(s) ({', '.join(self.roles)})"
-            raise PromptError(f"task {self.name!r} takes {wanted}, not {molecules}")
+            expected = f"{len(self.roles)} molecule(s) ({', '.join(self.roles)})"
+            raise PromptError(f"task {self.name!r} takes {expected}, not {molecules}")
         if self.takes_question:
             check_question(question or "")
         elif question is not None:
             raise PromptError(f"task {self.name!r} has its own question; use 'ask' for another")
 
     def prompt(self, smiles: Sequence[str], question: str | None = None) -> str:
-        """The prompt about these molecules.
+        """Return the prompt in the ``moltc`` style.
 
         Args:
-            smiles: One SMILES per role, as the user wrote them.
-            question: Only for a task that takes one.
+            smiles: SMILES as written by the user, one per role.
+            question: Question of the user, only for a task that takes one.
 
         Raises:
-            PromptError: See `check`.
+            PromptError: If the arguments do not fit the task; see `check`.
         """
         self.check(len(smiles), question)
         return build_prompt(smiles, (question or self.question).strip())
 
     def write(self, target: Any) -> str:
-        """The text a model is trained to answer.
+        """Return the answer text a model is trained to generate for a target.
 
         Args:
-            target: A label id, a number, a list of terms or a text, as the kind has it.
+            target: Label id, number, list of terms or text, depending on the answer kind.
 
         Raises:
-            ValueError: If it is none of the kind's.
+            ValueError: If the target is not valid for the answer kind.
         """
         return self.kind.write(target)
 
-    def answer(self, text: str, tokens: Sequence[TokenLogprob] = ()) -> Answer:
-        """Read a generated text.
+    def parse_answer(self, text: str, tokens: Sequence[TokenLogprob] = ()) -> Answer:
+        """Parse a generated text; a text of another form becomes an ``unparsed`` answer.
 
         Args:
-            text: What the model wrote.
-            tokens: The generated tokens in order, for the confidence: the probability of the
-                label, or of the interval of a number, and the geometric mean of the tokens'
+            text: Generated text.
+            tokens: Generated tokens in order, for the confidence: the probability of the label,
+                the probability of a number's interval, or the geometric mean of the tokens'
                 probabilities for lists and texts.
         """
         try:
@@ -101,15 +105,15 @@ class Task:
         )
 
     def failed(self, status: FailedStatus, error: str, text: str | None = None) -> Answer:
-        """The answer of a pair that has none."""
+        """Return an answer with the reason of a failure."""
         return Answer(task=self.name, status=status, error=error or "no reason given", text=text)
 
     def grammar(self) -> Grammar | None:
-        """All texts that are answers, if that can be said."""
+        """Return the grammar of valid answers, or None if every text is valid."""
         return self.kind.grammar()
 
     def examples(self) -> Iterator[str]:
-        """The question and some answers: the words of the task."""
+        """Return the question and sample answers, e.g. to train a tokenizer on."""
         if self.question:
             yield self.question
         yield from self.kind.examples()

@@ -1,4 +1,8 @@
+"""Consistency and JSON form of `Answer`."""
+
+import json
 import math
+import warnings
 
 import pytest
 from pydantic import ValidationError
@@ -6,7 +10,7 @@ from pydantic import ValidationError
 from moltc_vllm.tasks import TASKS, Answer
 
 
-def test_ok_answers_hold_what_they_say() -> None:
+def test_answer_round_trips_through_json() -> None:
     answer = Answer(task="solvation", status="ok", value=-4.27, interval=(-4.5, -4.0))
     assert (answer.value, answer.interval, answer.error) == (-4.27, (-4.5, -4.0), None)
     assert Answer.model_validate_json(answer.model_dump_json()) == answer
@@ -15,18 +19,22 @@ def test_ok_answers_hold_what_they_say() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"status": "ok"}, "says something"),
-        ({"status": "ok", "value": 1.0, "error": "no"}, "has no error"),
-        ({"status": "error"}, "has an error"),
-        ({"status": "unparsed", "error": ""}, "has an error"),
-        ({"status": "error", "error": "x", "value": 1.0}, "nothing but its text"),
-        ({"status": "error", "error": "x", "label": "a", "label_id": 0}, "nothing but its text"),
-        ({"status": "error", "error": "x", "items": ()}, "nothing but its text"),
-        ({"status": "error", "error": "x", "confidence": 0.5}, "nothing but its text"),
-        ({"status": "error", "error": "x", "unit": "nm"}, "nothing but its text"),
-        ({"status": "ok", "label": "a"}, "come together"),
-        ({"status": "ok", "label_id": 0}, "come together"),
-        ({"status": "ok", "value": 1.0, "interval": (2.0, 1.0)}, "runs backwards"),
+        ({"status": "ok"}, "needs a value, a label or a text"),
+        ({"status": "ok", "value": 1.0, "error": "no"}, "must not have an error"),
+        ({"status": "error"}, "needs an error"),
+        ({"status": "unparsed", "error": ""}, "needs an error"),
+        ({"status": "error", "error": "x", "value": 1.0}, "no fields but text and error"),
+        (
+            {"status": "error", "error": "x", "label": "a", "label_id": 0},
+            "no fields but text and error",
+        ),
+        ({"status": "error", "error": "x", "items": ()}, "no fields but text and error"),
+        ({"status": "error", "error": "x", "confidence": 0.5}, "no fields but text and error"),
+        ({"status": "error", "error": "x", "unit": "nm"}, "no fields but text and error"),
+        ({"status": "ok", "label": "a"}, "must be given together"),
+        ({"status": "ok", "label_id": 0}, "must be given together"),
+        ({"status": "ok", "value": 1.0, "interval": (2.0, 1.0)}, "lower end is above"),
+        ({"status": "ok", "text": "a", "generated_value": 1.0}, "generated_value needs a value"),
         ({"status": "ok", "value": math.nan}, "finite number"),
         ({"status": "ok", "value": math.inf}, "finite number"),
         ({"status": "ok", "value": 1.0, "interval": (0.0, math.inf)}, "finite number"),
@@ -37,21 +45,45 @@ def test_ok_answers_hold_what_they_say() -> None:
         ({"status": "ok", "value": 1.0, "unti": "nm"}, "Extra inputs"),
     ],
 )
-def test_dishonest_answers_are_refused(fields: dict[str, object], reason: str) -> None:
+def test_answer_rejects_inconsistent_fields(fields: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         Answer.model_validate({"task": "t", **fields})
 
 
-def test_answers_do_not_change() -> None:
+def test_answer_is_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Answer(task="t", status="ok", value=1.0).value = 2.0  # type: ignore[misc]
 
 
-def test_result_in_a_few_words() -> None:
+def test_result_is_a_short_text() -> None:
     number = TASKS["solvation"]
-    assert number.answer(number.write(-3.25)).result == "-3.25 kcal/mol"
-    assert TASKS["ddi"].answer(TASKS["ddi"].write(1)).result == "interaction"
+    assert number.parse_answer(number.write(-3.25)).result == "-3.25 kcal/mol"
+    assert TASKS["ddi"].parse_answer(TASKS["ddi"].write(1)).result == "interaction"
     terms = TASKS["ddi_side_effects"]
-    assert terms.answer(terms.write(["nausea", "headache"])).result == "nausea; headache"
-    assert TASKS["caption"].answer("A salt.").result == "A salt."
-    assert number.failed("error", "no luck").result == "error: no luck"
+    assert terms.parse_answer(terms.write(["nausea", "headache"])).result == "nausea; headache"
+    assert TASKS["caption"].parse_answer("A salt.").result == "A salt."
+    assert number.failed("error", "timeout").result == "error: timeout"
+
+
+def test_json_has_generated_value_and_its_old_name() -> None:
+    number = TASKS["solvation"]
+    answer = number.parse_answer(number.write(-3.25))
+    with warnings.catch_warnings(action="error"):
+        content = json.loads(answer.model_dump_json())
+        assert content["generated_value"] == content["stated"] == -3.25
+        assert Answer.model_validate(content) == answer
+        failed = number.failed("error", "timeout").model_dump(exclude_none=True)
+    assert failed.keys() == {"task", "status", "error"}
+    assert "stated" not in repr(answer)
+
+
+def test_json_schema_marks_stated_as_deprecated() -> None:
+    properties = Answer.model_json_schema(mode="serialization")["properties"]
+    assert properties["stated"]["deprecated"] is True
+    assert "deprecated" not in properties["generated_value"]
+
+
+def test_answer_of_version_0_1_is_read() -> None:
+    old = {"task": "solvation", "status": "ok", "value": -3.2, "stated": -3.25, "unit": "kcal/mol"}
+    answer = Answer.model_validate(old)
+    assert (answer.value, answer.generated_value) == (-3.2, -3.25)

@@ -1,4 +1,4 @@
-"""What the tasks write is what their grammars allow, for Python's `re` and for vLLM's xgrammar."""
+"""Grammars match exactly the answers that tasks write, for Python's `re` and vLLM's xgrammar."""
 
 import re
 from functools import cache
@@ -17,7 +17,7 @@ NUMERIC = [task for task in CONSTRAINED if isinstance(task.kind, Number)]
 
 @cache
 def compiled(name: str) -> xgrammar.CompiledGrammar:
-    """The task's grammar over a vocabulary of single bytes, as vLLM compiles it."""
+    """Compile a task's grammar as vLLM does, for a vocabulary of single bytes."""
     grammar = TASKS[name].grammar()
     assert grammar is not None
     vocabulary = ["</s>", *map(chr, range(32, 127))]
@@ -29,20 +29,20 @@ def compiled(name: str) -> xgrammar.CompiledGrammar:
 
 
 def accepts(name: str, text: str) -> bool:
-    """Whether the whole text is an answer and the end may follow."""
+    """Return whether the grammar accepts the text followed by the end token."""
     matcher = xgrammar.GrammarMatcher(compiled(name))
     return matcher.accept_string(text) and matcher.accept_token(0)
 
 
 @pytest.mark.parametrize("task", CONSTRAINED, ids=lambda task: task.name)
-def test_examples_are_allowed(task: Task) -> None:
+def test_grammar_accepts_examples(task: Task) -> None:
     for text in task.kind.examples():
         assert accepts(task.name, text), text
-        assert not accepts(task.name, text[:-1]), "an answer that is cut off is not one"
+        assert not accepts(task.name, text[:-1]), "a truncated answer must be rejected"
         assert not accepts(task.name, text + "x")
 
 
-def test_choices_are_the_texts_of_the_labels() -> None:
+def test_choice_grammar_lists_label_texts() -> None:
     for task in CONSTRAINED:
         if isinstance(task.kind, Choice):
             grammar = task.grammar()
@@ -53,7 +53,7 @@ def test_choices_are_the_texts_of_the_labels() -> None:
 
 @pytest.mark.parametrize("task", NUMERIC, ids=lambda task: task.name)
 @given(data=st.data())
-def test_written_numbers_are_allowed(task: Task, data: st.DataObject) -> None:
+def test_grammar_accepts_written_numbers(task: Task, data: st.DataObject) -> None:
     grammar = task.grammar()
     assert isinstance(task.kind, Number)
     assert grammar is not None
@@ -65,11 +65,11 @@ def test_written_numbers_are_allowed(task: Task, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("task", NUMERIC, ids=lambda task: task.name)
 @given(data=st.data())
-def test_whatever_is_allowed_can_be_read(task: Task, data: st.DataObject) -> None:
+def test_grammar_allows_only_parseable_texts(task: Task, data: st.DataObject) -> None:
     grammar = task.grammar()
     assert grammar is not None
     text = data.draw(st.from_regex(str(grammar.value), fullmatch=True))
-    answer = task.answer(text)
+    answer = task.parse_answer(text)
     assert answer.status == "ok", answer.error
     assert accepts(task.name, text)
 
@@ -79,7 +79,7 @@ def test_whatever_is_allowed_can_be_read(task: Task, data: st.DataObject) -> Non
     [
         ("solvation", "-4.5 and below -4.5", "-4.27"),  # empty
         ("solvation", "-4.5 and below -3.5", "-4.27"),  # two intervals
-        ("solvation", "-4.3 and below -3.8", "-4.27"),  # no multiple of the width
+        ("solvation", "-4.3 and below -3.8", "-4.27"),  # not a multiple of the width
         ("solvation", "-4.5 and below -4.0", "-4.2"),
         ("solvation", "-4.5 and below -4.0", "-04.27"),
         ("solvation", "-4.5 and below -4.0", "-80.01"),
@@ -90,7 +90,7 @@ def test_whatever_is_allowed_can_be_read(task: Task, data: st.DataObject) -> Non
         ("quantum_yield", "0.3 and below 0.4", "1.001"),
     ],
 )
-def test_other_numbers_are_not_allowed(name: str, interval: str, value: str) -> None:
+def test_grammar_rejects_other_numbers(name: str, interval: str, value: str) -> None:
     text = TASKS[name].write(400 if name == "absorption" else 0.5)
     head = text.partition("above ")[0] + "above "
     changed = f"{head}{interval}, so the accurate value is {value};"
@@ -101,15 +101,15 @@ def test_other_numbers_are_not_allowed(name: str, interval: str, value: str) -> 
 
 
 @given(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 4000))
-def test_integers_are_exactly_the_range(one: int, other: int, probe: int) -> None:
-    low, high = sorted((one, other))
+def test_integers_matches_exactly_the_range(first: int, second: int, probe: int) -> None:
+    low, high = sorted((first, second))
     pattern = re.compile(integers(low, high))
     for number in {probe, low, high, max(low - 1, 0), high + 1}:
         assert bool(pattern.fullmatch(str(number))) == (low <= number <= high)
-    assert not pattern.fullmatch("0" + str(high)), "no leading zeros"
+    assert not pattern.fullmatch("0" + str(high)), "leading zeros must be rejected"
 
 
-def test_integers_needs_a_range() -> None:
+def test_integers_rejects_empty_range() -> None:
     with pytest.raises(ValueError, match="no integers from 3 to 2"):
         integers(3, 2)
 
@@ -120,7 +120,7 @@ def test_literal_matches_itself(text: str) -> None:
 
 
 @given(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 3))
-def test_decimals_are_exactly_those_between(a, b, digits):
+def test_decimals_matches_exactly_the_range(a, b, digits):
     low, high = sorted((a, b))
     pattern = re.compile(decimals(low, high, digits))
     for number in {0, low - 1, low, low + 1, (low + high) // 2, high - 1, high, high + 1, 3001}:
@@ -129,13 +129,13 @@ def test_decimals_are_exactly_those_between(a, b, digits):
             assert bool(pattern.fullmatch(text)) == (low <= number <= high), text
 
 
-def test_a_value_outside_its_own_interval_is_not_allowed():
+def test_grammar_rejects_value_outside_its_interval():
     grammar = re.compile(TASKS["solvation"].grammar().value)
-    form = (
+    template = (
         "The solvation Gibbs free energy of these two molecules is above {} and below {}, "
         "so the accurate value is {};"
     )
-    for good in [("-4.5", "-4.0", "-4.50"), ("-4.5", "-4.0", "-4.01"), ("7.5", "8.0", "7.99")]:
-        assert grammar.fullmatch(form.format(*good))
-    for bad in [("-4.5", "-4.0", "-4.00"), ("-4.5", "-4.0", "-4.51"), ("7.5", "8.0", "37.27")]:
-        assert not grammar.fullmatch(form.format(*bad))
+    for accepted in [("-4.5", "-4.0", "-4.50"), ("-4.5", "-4.0", "-4.01"), ("7.5", "8.0", "7.99")]:
+        assert grammar.fullmatch(template.format(*accepted))
+    for rejected in [("-4.5", "-4.0", "-4.00"), ("-4.5", "-4.0", "-4.51"), ("7.5", "8.0", "37.27")]:
+        assert not grammar.fullmatch(template.format(*rejected))

@@ -1,3 +1,5 @@
+"""Numeric answers: interval and value."""
+
 import math
 import re
 from dataclasses import replace
@@ -23,7 +25,7 @@ def solvation(interval: str, value: str, end: str = ";") -> str:
     )
 
 
-def test_the_published_sentence() -> None:
+def test_number_writes_published_sentence() -> None:
     assert SOLVATION.write(-4.27) == (
         "The solvation Gibbs free energy of these two molecules is above -4.5 and below -4.0, "
         "so the accurate value is -4.27;"
@@ -39,20 +41,20 @@ def test_the_published_sentence() -> None:
     [
         (-4.5, "-4.5 and below -4.0", "-4.50"),  # published: above -4.5 and below -4.5
         (0, "0.0 and below 0.5", "0.00"),
-        (-0.001, "0.0 and below 0.5", "0.00"),  # rounded first, and never "-0.00"
+        (-0.001, "0.0 and below 0.5", "0.00"),  # rounded to "0.00", not "-0.00"
         (-0.01, "-0.5 and below 0.0", "-0.01"),
         (3.999, "4.0 and below 4.5", "4.00"),
         (-80, "-80.0 and below -79.5", "-80.00"),
         (40, "40.0 and below 40.5", "40.00"),
     ],
 )
-def test_intervals_and_rounding(value: float, interval: str, written: str) -> None:
+def test_number_rounds_before_choosing_interval(value: float, interval: str, written: str) -> None:
     assert SOLVATION.write(value) == solvation(interval, written)
 
 
-def test_multiples_of_a_tenth_start_their_interval() -> None:
+def test_number_assigns_tenths_to_exact_intervals() -> None:
     kind = TASKS["quantum_yield"].kind
-    for tenth in range(11):  # 3 * 0.1 and 0.7 // 0.1 go wrong in floats
+    for tenth in range(11):  # 3 * 0.1 and 0.7 // 0.1 are inexact in floats
         text = kind.write(tenth / 10)  # type: ignore[arg-type]
         assert f"above {tenth / 10} and below {(tenth + 1) / 10}, " in text
 
@@ -70,7 +72,7 @@ def test_multiples_of_a_tenth_start_their_interval() -> None:
         (5000, (5000, 10000)),
     ],
 )
-def test_lifetimes_have_three_intervals_a_decade(
+def test_lifetime_has_three_intervals_per_decade(
     value: float, interval: tuple[float, float]
 ) -> None:
     assert LIFETIME.parse(LIFETIME.write(value)).interval == interval
@@ -78,7 +80,7 @@ def test_lifetimes_have_three_intervals_a_decade(
 
 @pytest.mark.parametrize("kind", NUMBERS, ids=lambda kind: kind.phrase)
 @given(data=st.data())
-def test_what_is_written_is_read(kind: Number, data: st.DataObject) -> None:
+def test_number_round_trips(kind: Number, data: st.DataObject) -> None:
     value = data.draw(st.floats(*kind.bounds) | st.integers(*kind.bounds))
     fields = kind.parse(kind.write(value))
     assert fields.value is not None
@@ -95,7 +97,7 @@ def test_what_is_written_is_read(kind: Number, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("kind", NUMBERS, ids=lambda kind: kind.phrase)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
-def test_impossible_values_are_not_written(kind: Number, value: float) -> None:
+def test_number_rejects_value_outside_bounds(kind: Number, value: float) -> None:
     with pytest.raises(ValueError, match="is outside"):
         kind.write(value)
 
@@ -109,17 +111,17 @@ def test_impossible_values_are_not_written(kind: Number, value: float) -> None:
         solvation("-4.5 and below -4.0 ", "-4.270"),
     ],
 )
-def test_reading_is_tolerant(text: str) -> None:
+def test_number_parses_irregular_texts(text: str) -> None:
     fields = SOLVATION.parse(text)
     assert (fields.value, fields.interval) == (-4.27, (-4.5, -4.0))
 
 
-def test_a_value_outside_its_interval_is_kept_with_it() -> None:
+def test_number_keeps_value_outside_its_interval() -> None:
     fields = SOLVATION.parse(solvation("-4.5 and below -4.0", "12.3"))
     assert (fields.value, fields.interval) == (12.3, (-4.5, -4.0))
 
 
-def test_the_empty_intervals_of_published_models_are_read() -> None:
+def test_number_parses_empty_published_interval() -> None:
     assert SOLVATION.parse(solvation("-4.5 and below -4.5", "-4.50")).interval == (-4.5, -4.5)
 
 
@@ -134,12 +136,12 @@ def test_the_empty_intervals_of_published_models_are_read() -> None:
         (solvation("-4.5 and below -4.0", "nan"), "not of the form"),
         (solvation("-4.5 and below -4.0", "9" * 400), "not of the form"),
         (solvation("-4.5 and below -4.0", "٤"), "not of the form"),
-        (solvation("-4.0 and below -4.5", "-4.27"), "runs backwards"),
+        (solvation("-4.0 and below -4.5", "-4.27"), "has its ends reversed"),
         (solvation("-90.5 and below -90.0", "-90.27"), "-90.27 is outside -80 to 40 kcal/mol"),
         (TASKS["emission"].write(500), "not of the form"),
     ],
 )
-def test_other_texts_are_refused_with_a_reason(text: str, reason: str) -> None:
+def test_number_rejects_other_texts(text: str, reason: str) -> None:
     with pytest.raises(UnparsedError, match=re.escape(reason)):
         SOLVATION.parse(text)
 
@@ -147,13 +149,13 @@ def test_other_texts_are_refused_with_a_reason(text: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"bounds": (1, 1)}, "must rise"),
-        ({"bounds": (-5, -1)}, "above zero"),
+        ({"bounds": (1, 1)}, "must be ascending"),
+        ({"bounds": (-5, -1)}, "positive upper bound"),
         ({"scale": "1-2-5"}, "starts at zero"),
         ({"interval_width": 0}, "must be positive"),
         ({"decimals": 0}, "at least one"),
     ],
 )
-def test_impossible_kinds_are_refused(changes: dict[str, object], reason: str) -> None:
+def test_number_rejects_invalid_definition(changes: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         replace(SOLVATION, **changes)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Every staged label can be written, and read back to within its rounding."""
+"""Answers for every label in the data sets can be written and parsed, up to rounding."""
 
 import csv
 import gzip
@@ -15,7 +15,7 @@ def rows(name: str) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def test_the_86_types_are_deepddis() -> None:
+def test_ddi_types_equal_published_templates() -> None:
     published = {
         int(row["label"]): row["template"].replace("Drug 1", "#Drug1").replace("Drug 2", "#Drug2")
         for row in rows("ddi_drugbank86_types")
@@ -37,7 +37,7 @@ def test_the_86_types_are_deepddis() -> None:
         ("quantum_yield", "chromophore_deep4chem", "quantum_yield"),
     ],
 )
-def test_every_value_is_written_and_read(name: str, file: str, column: str) -> None:
+def test_number_round_trips_every_staged_value(name: str, file: str, column: str) -> None:
     task = TASKS[name]
     assert isinstance(task.kind, Number)
     rounding = 0.5 * 10**-task.kind.decimals + 1e-9
@@ -51,12 +51,12 @@ def test_every_value_is_written_and_read(name: str, file: str, column: str) -> N
         assert fields.interval[0] <= fields.value < fields.interval[1]
 
 
-def test_every_side_effect_can_be_listed() -> None:
+def test_terms_round_trips_every_side_effect() -> None:
     names = [row["name"] for row in rows("ddi_twosides_side_effects")]
-    answer = TASKS["ddi_side_effects"].answer(TASKS["ddi_side_effects"].write(names))
+    answer = TASKS["ddi_side_effects"].parse_answer(TASKS["ddi_side_effects"].write(names))
     assert answer.items == tuple(" ".join(name.split()) for name in names)
 
 
-def test_every_caption_is_a_text() -> None:
+def test_text_accepts_every_caption() -> None:
     for row in rows("captions"):
-        assert TASKS["caption"].answer(TASKS["caption"].write(row["caption"])).status == "ok"
+        assert TASKS["caption"].parse_answer(TASKS["caption"].write(row["caption"])).status == "ok"

@@ -1,3 +1,5 @@
+"""Tasks, their prompts and the task table."""
+
 import pytest
 
 from moltc_vllm.tasks import (
@@ -16,19 +18,19 @@ ETHANOL = "[START_I_SMILES]CCO[END_I_SMILES]<mol>"
 WATER = "[START_I_SMILES]O[END_I_SMILES]<mol>"
 
 
-def test_the_prompt_of_a_pair() -> None:
+def test_prompt_of_pair() -> None:
     assert molecule_markup("CCO") == ETHANOL
     assert TASKS["solvation"].prompt(["CCO", "O"]) == (
         f"{ETHANOL} {WATER} What is the solvation Gibbs free energy of this pair of molecules?\n"
     )
 
 
-def test_the_prompt_of_one_molecule() -> None:
+def test_prompt_of_one_molecule() -> None:
     assert TASKS["caption"].prompt(["CCO"]) == f"{ETHANOL} Describe this molecule.\n"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_ask_takes_any_molecules_and_a_question(count: int) -> None:
+def test_ask_accepts_any_number_of_molecules(count: int) -> None:
     prompt = TASKS["ask"].prompt(["O"] * count, " Do they mix? ")
     assert prompt == " ".join([WATER] * count) + " Do they mix?\n"
 
@@ -44,7 +46,7 @@ def test_ask_takes_any_molecules_and_a_question(count: int) -> None:
         ("ask", ["O"], " ", "question is empty"),
     ],
 )
-def test_requests_that_do_not_fit_are_refused(
+def test_prompt_rejects_arguments_that_do_not_fit(
     name: str, smiles: list[str], question: str | None, reason: str
 ) -> None:
     with pytest.raises(PromptError, match=reason):
@@ -52,13 +54,13 @@ def test_requests_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("token", RESERVED_TOKENS)
-def test_a_question_cannot_smuggle_in_a_molecule(token: str) -> None:
+def test_ask_rejects_reserved_tokens_in_question(token: str) -> None:
     with pytest.raises(PromptError) as caught:
         TASKS["ask"].prompt(["O"], f"What is {token}?")
     assert token in str(caught.value)
 
 
-def test_the_table() -> None:
+def test_tasks_lists_all_tasks() -> None:
     assert list(TASKS) == [
         *("ddi", "ddi_type", "ddi_side_effects", "solvation", "solubility"),
         *("absorption", "emission", "lifetime", "quantum_yield"),
@@ -74,7 +76,7 @@ def test_the_table() -> None:
 @pytest.mark.parametrize(
     ("name", "hint"), [("solvaton", "Did you mean 'solvation'?"), ("DDI-type", "'ddi_type'")]
 )
-def test_an_unknown_task_is_told_which_there_are(name: str, hint: str) -> None:
+def test_get_task_lists_known_tasks_and_suggests_one(name: str, hint: str) -> None:
     with pytest.raises(UnknownTaskError) as caught:
         get_task(name)
     message = str(caught.value)
@@ -82,50 +84,50 @@ def test_an_unknown_task_is_told_which_there_are(name: str, hint: str) -> None:
     assert ", ".join(TASKS) in message
 
 
-def test_a_name_like_no_other_gets_no_hint() -> None:
-    with pytest.raises(UnknownTaskError, match=r"unknown task 'zzz'\. There are ddi,"):
+def test_get_task_suggests_nothing_for_dissimilar_name() -> None:
+    with pytest.raises(UnknownTaskError, match=r"unknown task 'zzz'\. Known tasks: ddi,"):
         get_task("zzz")
 
 
 @pytest.mark.parametrize(
     "task", [task for task in TASKS.values() if task.grammar()], ids=lambda task: task.name
 )
-def test_the_longest_answer_fits(task: Task) -> None:
-    """A byte-level tokenizer never needs more tokens than bytes; one more ends the answer."""
+def test_max_tokens_suffices_for_longest_answer(task: Task) -> None:
+    """A byte-level tokenizer needs at most one token per byte, plus the end token."""
     if isinstance(task.kind, Choice):
         longest = max(len(label.text.encode()) for label in task.kind.labels)
     else:
         assert isinstance(task.kind, Number)
         low, high = task.kind.bounds
         texts = [task.write(low + (high - low) * step / 10000) for step in range(10001)]
-        # A grammar allows any value with any interval: longest interval plus longest value.
+        # Upper bound: the longest interval text plus the longest value text.
         ends = [text.index(", so") for text in texts]
         longest = max(ends) + max(len(text) - end for text, end in zip(texts, ends, strict=True))
     assert longest < task.max_tokens
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
-def test_examples_are_the_question_and_answers(task: Task) -> None:
+def test_examples_are_question_and_answers(task: Task) -> None:
     texts = list(task.examples())
     answers = texts[1:] if task.question else texts
     assert not task.question or texts[0] == task.question
-    assert all(task.answer(text).status == "ok" for text in answers)
+    assert all(task.parse_answer(text).status == "ok" for text in answers)
 
 
-def test_an_answer_keeps_its_text() -> None:
+def test_parse_answer_keeps_text() -> None:
     text = TASKS["absorption"].write(423)
-    answer = TASKS["absorption"].answer(text)
+    answer = TASKS["absorption"].parse_answer(text)
     assert (answer.task, answer.status, answer.text) == ("absorption", "ok", text)
     assert (answer.value, answer.unit, answer.interval) == (423.0, "nm", (420.0, 430.0))
 
 
-def test_an_unparsed_answer_keeps_its_text_and_says_why() -> None:
-    answer = TASKS["ddi"].answer("Perhaps.")
+def test_parse_answer_reports_unparsed_text() -> None:
+    answer = TASKS["ddi"].parse_answer("Perhaps.")
     assert (answer.status, answer.text, answer.label) == ("unparsed", "Perhaps.", None)
-    assert answer.error == "none of the 2 possible answers"
+    assert answer.error == "matches none of the 2 possible answers"
 
 
-def test_a_failed_answer_always_has_a_reason() -> None:
+def test_failed_answer_has_reason() -> None:
     assert TASKS["ddi"].failed("bad_molecule", "no atoms").error == "no atoms"
     assert TASKS["ddi"].failed("error", "").error == "no reason given"
     assert TASKS["ddi"].failed("unparsed", "cut off", text="#Drug1").text == "#Drug1"

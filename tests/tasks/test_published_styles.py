@@ -1,21 +1,21 @@
-"""The published prompt styles, to the character."""
+"""Prompt styles of the published code, compared character by character."""
 
 import json
 
 import pytest
 
-from moltc_vllm.tasks import TASKS, Limits, PromptError, TokenLogprob, get_style, get_task
+from moltc_vllm.tasks import TASKS, GenerationLimits, PromptError, TokenLogprob, get_style, get_task
 from moltc_vllm.tasks.confidence import tokens_between
 from tests.paths import reference_dir
 
 A, B = "CCO", "O=C=O"
 P = "[START_I_SMILES]{}[END_I_SMILES]<mol>. "
 PA, PB = P.format(A), P.format(B)
-NOW, EARLY = get_style("moltc-2024"), get_style("moltc-2024-early")
+CURRENT_STYLE, EARLY_STYLE = get_style("moltc-2024"), get_style("moltc-2024-early")
 
 
 @pytest.mark.parametrize(
-    ("task", "smiles", "question", "now", "early"),
+    ("task", "smiles", "question", "current", "early"),
     [
         (
             "ddi",
@@ -61,12 +61,12 @@ NOW, EARLY = get_style("moltc-2024"), get_style("moltc-2024-early")
         ("caption", (A,), None, PA, PA),
     ],
 )
-def test_templates(task, smiles, question, now, early):
-    for style, expected in ((NOW, now), (EARLY, early)):
+def test_compose_fills_published_templates(task, smiles, question, current, early):
+    for style, expected in ((CURRENT_STYLE, current), (EARLY_STYLE, early)):
         assert style.compose(get_task(task), smiles, question).text == expected
 
 
-def test_the_fixtures_prompts_are_made_to_the_character():
+def test_compose_reproduces_prompts_of_reference_fixture():
     prompts = {
         "ddi": ("ddi", (0, 1)),
         "solve": ("solvation", (1, 0)),
@@ -74,7 +74,7 @@ def test_the_fixtures_prompts_are_made_to_the_character():
         "pretrain": ("pair_properties", (0, 1)),
     }
     rows = [json.loads(line) for line in (reference_dir() / "expected.jsonl").open()]
-    seen = 0
+    compared = 0
     for row in rows:
         if row["task"] not in prompts:
             continue
@@ -82,79 +82,81 @@ def test_the_fixtures_prompts_are_made_to_the_character():
         blank = "" if row["task"] == "pretrain" else " "
         style = get_style("moltc-2024", f"[START_I_SMILES]{{}}[END_I_SMILES].{blank}")
         written = (row["smiles1"], row["smiles2"])
-        composed = style.compose(get_task(task), [written[place] for place in order])
+        composed = style.compose(get_task(task), [written[index] for index in order])
         assert composed.text.replace("<mol>", "") == row["raw_prompt"]
         assert composed.order == order
-        seen += 1
-    assert seen == 35
+        compared += 1
+    assert compared == 35
     assert any(len(row["smiles1"]) > 128 for row in rows)
 
 
-def test_long_smiles_are_cut_in_the_text_even_inside_a_bracket():
+def test_compose_truncates_long_smiles():
     smiles = "C" * 126 + "[C@@H](N)O"
-    text = NOW.compose(get_task("ddi"), (smiles, "O")).text
+    text = CURRENT_STYLE.compose(get_task("ddi"), (smiles, "O")).text
     assert "C" * 126 + "[C[END_I_SMILES]<mol>. " in text
-    assert NOW.markup(smiles) == f"[START_I_SMILES]{smiles[:128]}[END_I_SMILES]<mol>"
+    assert CURRENT_STYLE.markup(smiles) == f"[START_I_SMILES]{smiles[:128]}[END_I_SMILES]<mol>"
     assert get_style("moltc").markup(smiles) == f"[START_I_SMILES]{smiles}[END_I_SMILES]<mol>"
 
 
-def test_what_a_style_cannot_ask_is_named():
-    with pytest.raises(PromptError, match="about two molecules"):
-        NOW.compose(get_task("ask"), ("C", "O", "N"), "Which?")
-    with pytest.raises(PromptError, match="'properties' has no prompt in the style 'moltc-2024'"):
-        NOW.compose(get_task("properties"), ("C",))
+def test_compose_rejects_tasks_without_template():
+    with pytest.raises(PromptError, match="takes two molecules, not 3"):
+        CURRENT_STYLE.compose(get_task("ask"), ("C", "O", "N"), "Which?")
+    with pytest.raises(PromptError, match="'properties' has no prompt in style 'moltc-2024'"):
+        CURRENT_STYLE.compose(get_task("properties"), ("C",))
     with pytest.raises(PromptError, match="takes 2 molecule"):
-        NOW.compose(get_task("ddi"), ("C",))
-    assert set(TASKS) - set(NOW.tasks()) == {"properties"}
+        CURRENT_STYLE.compose(get_task("ddi"), ("C",))
+    assert set(TASKS) - set(CURRENT_STYLE.tasks()) == {"properties"}
     assert get_style("moltc").tasks() == list(TASKS)
-    for name in NOW.tasks():
+    for name in CURRENT_STYLE.tasks():
         task = get_task(name)
         molecules = ["C", "O"][: max(len(task.roles), 2 if task.any_molecules else 1)]
-        NOW.compose(task, molecules, "Why?" if task.takes_question else None)
+        CURRENT_STYLE.compose(task, molecules, "Why?" if task.takes_question else None)
 
 
 @pytest.mark.parametrize(
     ("name", "prompt", "reason"),
     [
         ("moltc-2025", None, "unknown prompt style 'moltc-2025'"),
-        ("moltc", "[START_I_SMILES]{}[END_I_SMILES]", "has no molecule prompt"),
+        ("moltc", "[START_I_SMILES]{}[END_I_SMILES]", "does not use a molecule prompt"),
         ("moltc-2024", "SMILES: {}", "needs one {} between"),
         ("moltc-2024", "{} [START_I_SMILES]{}[END_I_SMILES]", "needs one {} between"),
         ("moltc-2024", "[START_I_SMILES]{}[END_I_SMILES]" * 2, "needs one {} between"),
     ],
 )
-def test_wrong_styles_are_refused(name, prompt, reason):
+def test_get_style_rejects_invalid_arguments(name, prompt, reason):
     with pytest.raises(ValueError, match=reason):
         get_style(name, prompt)
 
 
-def test_chat_of_two_molecules_and_a_question_is_the_template():
-    assert NOW.compose_chat((A, B), "Why?").text == f"</s> {PA} </s> </s>{PB} </s> . Why?"
-    assert EARLY.compose_chat((A, B), "Why?").text.startswith(f"{PA}The front is the first")
-    assert NOW.compose_chat((A,), "Why?") is None
-    assert NOW.compose_chat((A, B), " ") is None
+def test_compose_chat_fills_template_for_pair_and_question():
+    assert CURRENT_STYLE.compose_chat((A, B), "Why?").text == f"</s> {PA} </s> </s>{PB} </s> . Why?"
+    assert EARLY_STYLE.compose_chat((A, B), "Why?").text.startswith(f"{PA}The front is the first")
+    assert CURRENT_STYLE.compose_chat((A,), "Why?") is None
+    assert CURRENT_STYLE.compose_chat((A, B), " ") is None
     assert get_style("moltc").compose_chat((A, B), "Why?") is None
 
 
-def test_lengths_do_not_count_the_token_in_front():
-    assert NOW.limits(get_task("ddi")) == Limits(29, 7, counted_before=1)
-    assert NOW.limits(get_task("solvation")) == Limits(39, 7, counted_before=1)
-    assert NOW.limits(get_task("pair_properties")) == Limits(255, 7, counted_before=1)
-    assert get_style("moltc").limits(get_task("ddi")) == Limits(64)
+def test_limits_exclude_start_token():
+    assert CURRENT_STYLE.limits(get_task("ddi")) == GenerationLimits(29, 7, length_offset=1)
+    assert CURRENT_STYLE.limits(get_task("solvation")) == GenerationLimits(39, 7, length_offset=1)
+    assert CURRENT_STYLE.limits(get_task("pair_properties")) == GenerationLimits(
+        255, 7, length_offset=1
+    )
+    assert get_style("moltc").limits(get_task("ddi")) == GenerationLimits(64)
 
 
-def test_clean_up_is_transformers():
+def test_clean_equals_transformers_clean_up():
     from transformers import PreTrainedTokenizerBase
 
     text = " It 's a b , c . Is n't it ? I 'm ! we 've you 're ' x ' \n"
     clean = PreTrainedTokenizerBase.clean_up_tokenization
-    assert NOW.clean(text) == clean(None, text).strip()  # it uses nothing of the tokenizer
-    assert NOW.clean(text) == "It's a b, c. Isn't it? I'm! we've you're'x'"
+    assert CURRENT_STYLE.clean(text) == clean(None, text).strip()  # the method does not use `self`
+    assert CURRENT_STYLE.clean(text) == "It's a b, c. Isn't it? I'm! we've you're'x'"
     assert get_style("moltc").clean(text) == text
 
 
-@pytest.mark.parametrize("style", [NOW, EARLY])
-def test_answers_are_found_in_texts_that_go_on(style):
+@pytest.mark.parametrize("style", [CURRENT_STYLE, EARLY_STYLE])
+def test_read_finds_answer_within_longer_text(style):
     text = (
         "The first is a salt.  The second is an acid. The solvation Gibbs free energy of these two "
         "molecules is above -4.5 and below -4.0, so the accurate value is -4.21; so the accurate"
@@ -171,16 +173,16 @@ def test_answers_are_found_in_texts_that_go_on(style):
     assert (free.status, free.text) == ("ok", "anything; at all")
 
 
-def test_published_texts_with_an_interval_of_no_width_are_read():
+def test_read_accepts_empty_interval():
     text = (
         "The solvation Gibbs free energy of these two molecules is above -4.0 and below -4.0, "
         "so the accurate value is -4.00;"
     )
-    answer = NOW.read(get_task("solvation"), text)
+    answer = CURRENT_STYLE.read(get_task("solvation"), text)
     assert (answer.value, answer.interval) == (-4.0, (-4.0, -4.0))
 
 
-def test_confidence_is_of_the_answers_tokens_only():
+def test_read_computes_confidence_of_answer_tokens():
     words = [
         "It",
         " is",
@@ -193,11 +195,11 @@ def test_confidence_is_of_the_answers_tokens_only():
     ]
     logprobs = [-1.0, -1.0, -1.0, -0.25, -0.25, -0.5, -3.0, -3.0]
     tokens = [TokenLogprob(w, p) for w, p in zip(words, logprobs, strict=True)]
-    answer = NOW.read(get_task("ddi"), "".join(words), tokens)
+    answer = CURRENT_STYLE.read(get_task("ddi"), "".join(words), tokens)
     assert answer.confidence == pytest.approx(2.718281828459045**-1.0)
 
 
-def test_tokens_between():
+def test_tokens_between_returns_overlapping_tokens():
     tokens = [TokenLogprob(text, 0.0) for text in ("ab", " cd", "ef", " g")]
     text = "ab cdef g"
 
@@ -207,7 +209,7 @@ def test_tokens_between():
     assert between(0, len(text)) == ["ab", " cd", "ef", " g"]
     assert between(0, 2) == ["ab"]
     assert between(3, 5) == [" cd"]
-    assert between(4, 6) == [" cd", "ef"]  # both reach into it
+    assert between(4, 6) == [" cd", "ef"]  # both overlap the span
     assert between(5, 9) == ["ef", " g"]
     assert between(8, 9) == [" g"]
     assert tokens_between("other", tokens, 0, 2) == tokens

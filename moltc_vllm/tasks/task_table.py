@@ -1,16 +1,16 @@
-"""The table of tasks: one row each."""
+"""Table of all tasks."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
+from moltc_vllm.tasks.answer_kinds import Choice, Label, Terms, Text
 from moltc_vllm.tasks.ddi_types import DDI_TYPES
-from moltc_vllm.tasks.kinds import Choice, Label, Terms, Text
 from moltc_vllm.tasks.number import Number
 from moltc_vllm.tasks.task import Task
 
 _DRUGS = ("drug 1", "drug 2")
-_SOLUTION = ("solute", "solvent")  # as in the data's columns; the published order is the other
+_SOLUTION = ("solute", "solvent")  # column order of the data; published prompts reverse it
 _DYE = ("chromophore", "solvent")
 
 _INTERACTS = Choice(
@@ -20,13 +20,15 @@ _INTERACTS = Choice(
     )
 )
 
-# Bounds are wider than any measured value; the widths of solvation and of the wavelengths are the
-# published ones. The published width of 10 for every property says nothing of a quantum yield.
+# Bounds are wider than any measured value. The interval widths of solvation and the wavelengths
+# are the published ones; the published width of 10 for all dye properties would put every quantum
+# yield into one interval.
 _SOLVATION = Number("solvation Gibbs free energy", "kcal/mol", (-80, 40), 0.5, 2)
 _SOLUBILITY = Number("log solubility", "log10 mol/L", (-20, 10), 0.5, 2)
 _ABSORPTION = Number("Absorption max", "nm", (100, 2000), 10, 1)
 _EMISSION = Number("Emission max", "nm", (100, 2000), 10, 1)
-# Lifetimes span seven decades with a median of 3 ns: equal widths would put nearly all in one.
+# Lifetimes span seven decades with a median of 3 ns, so equal widths would put nearly all of them
+# into one interval.
 _LIFETIME = Number("Lifetime", "ns", (0, 5000), 0.01, 3, scale="1-2-5")
 _QUANTUM_YIELD = Number("Quantum yield", "", (0, 1), 0.1, 3)
 
@@ -56,7 +58,7 @@ TASKS: dict[str, Task] = {
             "What are the side effects of these two drugs?",
             _DRUGS,
             Terms("The side effects of these two drugs are "),
-            max_tokens=512,  # the median pair of TWOSIDES has 53 of them
+            max_tokens=512,  # the median pair of TWOSIDES has 53 side effects
             symmetric=True,
         ),
         Task(
@@ -146,23 +148,24 @@ TASKS: dict[str, Task] = {
 
 
 class UnknownTaskError(ValueError):
-    """There is no task of that name."""
+    """Task name that is not in the table."""
 
 
-def task_asked_in(text: str) -> Task | None:
-    """The task whose question a text has, if it is of one task only; of two the longer question."""
-    asked = [task for task in TASKS.values() if task.question and task.question in text]
-    return max(asked, key=lambda task: len(task.question), default=None)
+def find_task_by_question(text: str) -> Task | None:
+    """Return the task whose question occurs in a text; the longest question if several do."""
+    matches = [task for task in TASKS.values() if task.question and task.question in text]
+    return max(matches, key=lambda task: len(task.question), default=None)
 
 
 def get_task(name: str) -> Task:
-    """The task of a name.
+    """Return the task with the given name.
 
     Raises:
-        UnknownTaskError: If there is none; the message lists all and suggests the nearest.
+        UnknownTaskError: If the name is unknown; the message lists all tasks and suggests the
+            most similar name.
     """
     if name in TASKS:
         return TASKS[name]
     near = get_close_matches(name.lower().replace("-", "_"), TASKS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownTaskError(f"unknown task {name!r}.{hint} There are {', '.join(TASKS)}.")
+    raise UnknownTaskError(f"unknown task {name!r}.{hint} Known tasks: {', '.join(TASKS)}.")
