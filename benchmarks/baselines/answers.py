@@ -27,7 +27,7 @@ def number_answers(task: Task, rows: Sequence[Row], values: Array) -> Answers:
     answers: Answers = {}
     for row, number in zip(rows, values.tolist(), strict=True):
         answers[row.number] = Answer(
-            task=task.name, status="ok", value=number, stated=number, unit=unit
+            task=task.name, status="ok", value=number, generated_value=number, unit=unit
         )
     return answers
 

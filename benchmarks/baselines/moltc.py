@@ -71,7 +71,7 @@ def _answer(task: Task, row: Row, cells: dict[str, str], path: Path) -> Answer:
     found: dict[str, object] = {}
     if isinstance(task.kind, Number):
         value = float(cells["answer"])  # what is scored; the number as written is in the text
-        found = {"value": value, "stated": value, "unit": task.kind.unit or None}
+        found = {"value": value, "generated_value": value, "unit": task.kind.unit or None}
         if cells["interval_low"]:
             found["interval"] = float(cells["interval_low"]), float(cells["interval_high"])
     else:
