@@ -1,0 +1,57 @@
+"""The registry of file formats. A new format is a module that opens it, and a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from moltc_vllm.tables.delimited import looks_like_csv, looks_like_tsv, open_csv, open_tsv
+from moltc_vllm.tables.parquet import looks_like_parquet, open_parquet
+from moltc_vllm.tables.sdf import looks_like_sdf, open_sdf
+from moltc_vllm.tables.smiles_files import open_smiles_file
+from moltc_vllm.tables.streams import COMPRESSED_SUFFIXES
+from moltc_vllm.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """A file format that tables are read from.
+
+    Attributes:
+        name: Name of the format.
+        suffixes: File name suffixes in lower case, without one for compression.
+        open: Function that opens a table, given the path and the first decompressed bytes.
+        matches: Predicate on the first decompressed bytes, for files with another suffix or none.
+        is_binary: Whether ``matches`` is certain, so that it overrides the suffix of a text format.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    open: Callable[[Path, bytes], Table]
+    matches: Callable[[bytes], bool]
+    is_binary: bool = False
+
+
+FORMATS = (
+    FileFormat("parquet", (".parquet", ".pq"), open_parquet, looks_like_parquet, is_binary=True),
+    FileFormat("sdf", (".sdf", ".sd"), open_sdf, looks_like_sdf),
+    FileFormat("csv", (".csv",), open_csv, looks_like_csv),
+    FileFormat("tsv", (".tsv", ".tab"), open_tsv, looks_like_tsv),
+    FileFormat("smi", (".smi", ".smiles", ".ism"), open_smiles_file, lambda _: True),
+)
+"""All formats, in the order in which a file without a known suffix is matched."""
+
+
+def detect_format(path: Path, start: bytes) -> FileFormat:
+    """Find the format of a file: by a binary signature, by its suffix, or by its first bytes.
+
+    Args:
+        path: Path of the file.
+        start: First decompressed bytes of the file.
+    """
+    binary = next((each for each in FORMATS if each.is_binary and each.matches(start)), None)
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffix = next((each for each in reversed(suffixes) if each not in COMPRESSED_SUFFIXES), "")
+    by_suffix = next((each for each in FORMATS if suffix in each.suffixes), None)
+    return binary or by_suffix or next(each for each in FORMATS if each.matches(start))
