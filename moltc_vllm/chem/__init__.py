@@ -1,9 +1,9 @@
-"""Molecules: SMILES in, checked graphs and canonical keys out. RDKit, numpy and numba only.
+"""Molecules: SMILES to validated graphs and canonical keys, with RDKit, numpy and numba only.
 
-Importing this does not import numba; the first molecule does.
+Importing the package does not import numba; the first molecule that is featurized does.
 """
 
-from moltc_vllm.chem.chunk import Row
+from moltc_vllm.chem.chunk import LibraryRow
 from moltc_vllm.chem.errors import ErrorKind, MoleculeError
 from moltc_vllm.chem.featurize import featurize, featurize_packed
 from moltc_vllm.chem.graph import (
@@ -34,11 +34,11 @@ __all__ = [
     "DEFAULT_LIMITS",
     "MAX_ATOMS",
     "ErrorKind",
+    "LibraryRow",
     "MolGraph",
     "MoleculeError",
     "MoleculeLimits",
     "PackedMolecule",
-    "Row",
     "as_written_key",
     "canonical_key",
     "featurize",

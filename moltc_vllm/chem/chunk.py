@@ -1,4 +1,4 @@
-"""Blocks of a library: many SMILES read in one process, and the form in which they travel."""
+"""Chunks of a library: many SMILES read in one process, in a form that is cheap to pickle."""
 
 from __future__ import annotations
 
@@ -13,56 +13,61 @@ from moltc_vllm.chem.fast.dispatch import compiled_reader
 from moltc_vllm.chem.featurize import featurize_packed
 from moltc_vllm.chem.limits import MoleculeLimits
 from moltc_vllm.chem.molecule import canonical_key, packed_of
-from moltc_vllm.chem.packed import PackedMolecule, empty_packed, frozen
+from moltc_vllm.chem.packed import PackedMolecule, empty_packed, freeze
 from moltc_vllm.chem.parse import clean_smiles, parse_for_graph
 from moltc_vllm.chem.rdkit_log import QuietLog
 
-Row: TypeAlias = tuple[str, PackedMolecule] | MoleculeError
-"""A molecule's key and packed graph, or why it has none."""
+LibraryRow: TypeAlias = tuple[str, PackedMolecule] | MoleculeError
+"""Key and packed graph of a molecule, or the error that explains why it has none."""
 
 
 class Chunk(NamedTuple):
-    """Rows of a library, flat: four arrays travel between processes, not four per molecule."""
+    """B rows of a library whose graphs are concatenated.
+
+    Worker processes then return four arrays per chunk instead of four per molecule.
+    """
 
     keys: list[str | MoleculeError]  # [B]
-    sizes: npt.NDArray[np.int64]  # [B, 2] atoms and directed bonds, 0 and 0 of errors
-    molecules: PackedMolecule  # of all rows, one after another
+    sizes: npt.NDArray[np.int64]  # [B, 2] numbers of atoms and directed bonds, 0 for errors
+    molecules: PackedMolecule  # arrays of all molecules, concatenated
 
-    def rows(self) -> Iterator[Row]:
-        """Take the block apart; the arrays are read-only views into the block's."""
-        molecules = frozen(self.molecules)
-        atom = bond = 0
+    def rows(self) -> Iterator[LibraryRow]:
+        """Split the chunk into rows; their arrays are read-only views of the chunk's arrays."""
+        molecules = freeze(self.molecules)
+        first_atom = first_bond = 0
         for key, (atoms, bonds) in zip(self.keys, self.sizes.tolist(), strict=True):
             if isinstance(key, MoleculeError):
                 yield key
                 continue
-            here, there = slice(atom, atom + atoms), slice(bond, bond + bonds)
+            atom_slice = slice(first_atom, first_atom + atoms)
+            bond_slice = slice(first_bond, first_bond + bonds)
             yield (
                 key,
                 PackedMolecule(
-                    molecules.atoms[here],
-                    molecules.degree[here],
-                    molecules.source[there],
-                    molecules.bond_code[there],
+                    molecules.atoms[atom_slice],
+                    molecules.degree[atom_slice],
+                    molecules.source[bond_slice],
+                    molecules.bond_code[bond_slice],
                 ),
             )
-            atom, bond = here.stop, there.stop
+            first_atom, first_bond = atom_slice.stop, bond_slice.stop
 
 
 def read_chunk(texts: Sequence[str], limits: MoleculeLimits, canonical: bool) -> Chunk:
-    """Read many SMILES; what is wrong with one is its own row's error.
+    """Read several SMILES; an invalid one only affects its own row.
 
     Args:
-        texts: SMILES as they were given.
-        limits: How large each may be.
-        canonical: Whether keys are canonical and graphs the keys'; otherwise a molecule's key is
-            its text, and its graph is what is written there, which takes a third of the time.
+        texts: SMILES as the user gave them.
+        limits: Bounds on each molecule's size.
+        canonical: Whether to canonicalize, so that each row is ``canonical_key(text)`` and its
+            graph. Otherwise the key is the stripped text and the graph has the text's atom order,
+            which takes a third of the time.
     """
-    return _read_canonically(texts, limits) if canonical else _read_as_written(texts, limits)
+    return _read_canonical(texts, limits) if canonical else _read_as_written(texts, limits)
 
 
-def _read_canonically(texts: Sequence[str], limits: MoleculeLimits) -> Chunk:
-    rows: list[Row] = []
+def _read_canonical(texts: Sequence[str], limits: MoleculeLimits) -> Chunk:
+    rows: list[LibraryRow] = []
     for text in texts:
         try:
             key = canonical_key(text, limits)
@@ -75,25 +80,26 @@ def _read_canonically(texts: Sequence[str], limits: MoleculeLimits) -> Chunk:
 def _read_as_written(texts: Sequence[str], limits: MoleculeLimits) -> Chunk:
     reader = compiled_reader()
     if reader is None:
-        return _join([_row(text, limits) for text in texts])
+        return _join([_read_row(text, limits) for text in texts])
     keys: list[str | MoleculeError] = []
-    binaries: list[bytes] = []
+    pickles: list[bytes] = []
     with QuietLog():
         for text in texts:
             try:
                 smiles = clean_smiles(text, limits)
-                binaries.append(reader.to_binary(parse_for_graph(smiles, limits)))
+                pickles.append(reader.to_binary(parse_for_graph(smiles, limits)))
                 keys.append(smiles)
             except MoleculeError as error:
                 keys.append(error)
-    sizes, molecules = reader.packed_all(binaries)
+    sizes, molecules = reader.pack_pickles(pickles)
     if sizes[:, 0].all():
-        return Chunk(keys, _with_errors(keys, sizes), molecules)
-    # A row needs the plain loops: the whole block again, which is seldom and simple.
-    return _join([_row(text, limits) for text in texts])
+        return Chunk(keys, _sizes_with_errors(keys, sizes), molecules)
+    # The compiled reader does not support one of the molecules. This is rare, so the whole chunk
+    # is read again row by row, which is simple.
+    return _join([_read_row(text, limits) for text in texts])
 
 
-def _row(text: str, limits: MoleculeLimits) -> Row:
+def _read_row(text: str, limits: MoleculeLimits) -> LibraryRow:
     try:
         smiles = clean_smiles(text, limits)
         return smiles, featurize_packed(parse_for_graph(smiles, limits), smiles)
@@ -101,19 +107,20 @@ def _row(text: str, limits: MoleculeLimits) -> Row:
         return error
 
 
-def _with_errors(
-    keys: Sequence[str | MoleculeError], sizes: npt.NDArray[np.int64]
+def _sizes_with_errors(
+    keys: Sequence[str | MoleculeError], valid_sizes: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Spread the sizes of good rows over all rows."""
-    every = np.zeros((len(keys), 2), np.int64)
-    every[[not isinstance(key, MoleculeError) for key in keys]] = sizes
-    return every
+    """Spread the sizes of the valid rows over all rows; errors have sizes 0 and 0."""
+    sizes = np.zeros((len(keys), 2), np.int64)
+    sizes[[not isinstance(key, MoleculeError) for key in keys]] = valid_sizes
+    return sizes
 
 
-def _join(rows: Sequence[Row]) -> Chunk:
+def _join(rows: Sequence[LibraryRow]) -> Chunk:
     keys = [row if isinstance(row, MoleculeError) else row[0] for row in rows]
-    good = [row[1] for row in rows if not isinstance(row, MoleculeError)]
-    sizes = np.array([(len(one.degree), len(one.source)) for one in good], np.int64)
-    columns = zip(empty_packed(0, 0), *good, strict=True)  # without `good`, the types stay
-    molecules = PackedMolecule(*(np.concatenate(arrays) for arrays in columns))
-    return Chunk(keys, _with_errors(keys, sizes.reshape(-1, 2)), molecules)
+    molecules = [row[1] for row in rows if not isinstance(row, MoleculeError)]
+    sizes = np.array([(len(packed.degree), len(packed.source)) for packed in molecules], np.int64)
+    # The empty molecule keeps the array types if no row is valid.
+    columns = zip(empty_packed(0, 0), *molecules, strict=True)
+    joined = PackedMolecule(*(np.concatenate(arrays) for arrays in columns))
+    return Chunk(keys, _sizes_with_errors(keys, sizes.reshape(-1, 2)), joined)

@@ -1,4 +1,4 @@
-"""Pictures of molecules."""
+"""Draw molecules as SVG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from moltc_vllm.chem.parse import parse_smiles
 
 
 def draw_svg(smiles: str, width: int = 180, height: int = 120) -> str:
-    """Draw a molecule as an ``<svg>`` element without XML header, sizes in pixels.
+    """Draw a molecule as an ``<svg>`` element without an XML header.
+
+    Args:
+        smiles: SMILES of the molecule.
+        width: Width in pixels.
+        height: Height in pixels.
 
     Raises:
         MoleculeError: If the SMILES cannot be read.

@@ -1,4 +1,4 @@
-"""`MoleculeError`: the one exception of this room."""
+"""`MoleculeError`: the one exception that this package raises for a molecule."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ class MoleculeError(ValueError):
     """A molecule that cannot be read or encoded, with the reason.
 
     Attributes:
-        molecule: The text as it was given, complete; the message shows its beginning.
-        kind: What is wrong, for counters and error rows:
+        molecule: Complete input text; the message shows only its beginning.
+        kind: Category of the error, for counters and error rows:
 
             * ``empty``: no text, or a molecule without atoms;
             * ``type``: not a string;
-            * ``syntax``: not a SMILES or not a molblock;
-            * ``valence``: well spelled, but RDKit's sanitisation refuses the structure (valence,
-              aromaticity, kekulisation);
+            * ``syntax``: neither a SMILES nor a molblock;
+            * ``valence``: well-formed text whose structure RDKit's sanitization rejects (valence,
+              aromaticity, kekulization);
             * ``unsupported``: a valid molecule that the encoder's feature tables cannot express;
-            * ``too_many_atoms``, ``too_long``: beyond the `MoleculeLimits`;
-            * ``crash``: reading it ended a worker process of `featurize_library`.
-        reason: One line; RDKit's own words where it was RDKit that refused.
+            * ``too_many_atoms``, ``too_long``: larger than the `MoleculeLimits` allow;
+            * ``crash``: a worker process of `featurize_library` died while reading it.
+        reason: Explanation in one line; RDKit's own message where RDKit rejected the molecule.
     """
 
     def __init__(self, molecule: str, kind: ErrorKind, reason: str) -> None:
-        # All three go to `args`, which is what pickle calls the class with.
+        # pickle calls the class with `args`, so all three arguments must be in it.
         super().__init__(molecule, kind, reason)
         self.molecule = molecule
         self.kind = kind
@@ -41,5 +41,5 @@ class MoleculeError(ValueError):
 
 
 def shorten(text: str, width: int = _SHOWN_CHARACTERS) -> str:
-    """Cut a text to ``width`` characters, the last an ellipsis if anything was lost."""
+    """Cut a text to ``width`` characters and end it with an ellipsis if anything was cut off."""
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""RDKit molecule to `MolGraph` or `PackedMolecule`: REFERENCE's feature tables, nothing else."""
+"""Featurize RDKit molecules: look up atoms and bonds in the encoder's feature tables."""
 
 from __future__ import annotations
 
@@ -13,31 +13,43 @@ from moltc_vllm.chem.packed import PackedMolecule, pack
 def featurize(mol: Chem.Mol, text: str | None = None) -> MolGraph:
     """Look up every atom and bond in the encoder's feature tables.
 
-    Atoms and bonds keep RDKit's order. Isotopes, charges and hydrogen counts are no features.
-    Bond directions exist only in a molecule that was read from a SMILES, so one from a molblock
-    should go through `molblock_to_smiles`.
+    Atoms and bonds keep RDKit's order. Isotopes, charges and hydrogen counts are not features.
+    RDKit sets bond directions only when it parses a SMILES, so a molecule from a molblock should
+    be converted by `molblock_to_smiles` first.
 
     Args:
-        mol: A sanitised molecule, not kekulised.
-        text: What an error calls the molecule; its SMILES if not given.
+        mol: Sanitized molecule, not kekulized.
+        text: Text that an error quotes as the molecule; by default its SMILES.
 
     Returns:
         The graph.
 
     Raises:
-        MoleculeError: Kind ``unsupported`` if an atom or a bond is in no table (dummy atoms;
+        MoleculeError: Kind ``unsupported`` if an atom or bond is in no table (dummy atoms;
             dative, quadruple and zero-order bonds; chirality other than tetrahedral), kind
-            ``empty`` if there is no atom.
+            ``empty`` if there are no atoms.
 
-    Source: the published ``smiles2graph`` (MolCA, MolTC), whose lists raise for the same things.
+    Source: the published ``smiles2graph`` (MolCA, MolTC), whose lists raise in the same cases;
+    ``docs/concepts/published-model.md``, "Molecule graph features".
     """
     reader = compiled_reader()
-    graph = None if reader is None else reader.graph(mol)
+    graph = None if reader is None else reader.featurize(mol)
     return featurize_loops(mol, text) if graph is None else graph
 
 
 def featurize_packed(mol: Chem.Mol, text: str | None = None) -> PackedMolecule:
-    """Do as `featurize` and `pack` do, in one go."""
+    """Compute ``pack(featurize(mol, text))`` without building the graph in between.
+
+    Args:
+        mol: Sanitized molecule, not kekulized.
+        text: Text that an error quotes as the molecule; by default its SMILES.
+
+    Returns:
+        The packed graph, read-only.
+
+    Raises:
+        MoleculeError: In the same cases as `featurize`.
+    """
     reader = compiled_reader()
-    packed = None if reader is None else reader.packed(mol)
+    packed = None if reader is None else reader.featurize_packed(mol)
     return pack(featurize_loops(mol, text)) if packed is None else packed

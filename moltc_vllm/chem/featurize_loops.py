@@ -1,7 +1,7 @@
-"""RDKit molecule to `MolGraph`, atom by atom and bond by bond: the truth, and the errors' names.
+"""Featurize RDKit molecules in Python loops: the reference implementation.
 
-`featurize.featurize` is the way to call it: it reads RDKit's bytes where it can and comes here
-for all else.
+Call `featurize.featurize` instead: it uses the compiled reader where that supports the molecule,
+and these loops otherwise. They also produce the error that names the unsupported atom or bond.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _BOND_DIRECTION: Final = {BondDir.NONE: 0, BondDir.ENDUPRIGHT: 1, BondDir.ENDDOW
 
 
 def featurize_loops(mol: Chem.Mol, text: str | None = None) -> MolGraph:
-    """Look up every atom and bond; arguments, result and errors are `featurize.featurize`'s.
+    """Look up every atom and bond in the encoder's feature tables.
 
-    Source: the published ``smiles2graph`` (MolCA, MolTC), whose lists raise for the same things.
+    Arguments, result and errors are those of `featurize.featurize`.
     """
-    # -1 marks what is in no table; a dummy atom (number 0) gets it by itself.
+    # -1 marks a value that is in no table; a dummy atom (atomic number 0) becomes -1 by itself.
     atoms = [
         (atom.GetAtomicNum() - 1, _CHIRALITY.get(atom.GetChiralTag(), -1))
         for atom in mol.GetAtoms()
@@ -51,7 +51,7 @@ def featurize_loops(mol: Chem.Mol, text: str | None = None) -> MolGraph:
     atom_table = np.array(atoms, dtype=np.int64).reshape(-1, 2)
     bond_table = np.array(bonds, dtype=np.int64).reshape(-1, 4)
     if not atoms or min(atom_table.min(), bond_table.min(initial=0)) < 0:
-        raise _unsupported(mol, text)
+        raise _feature_error(mol, text)
     return MolGraph(
         atomic_number=atom_table[:, 0].astype(np.uint8),
         chirality=atom_table[:, 1].astype(np.uint8),
@@ -61,24 +61,24 @@ def featurize_loops(mol: Chem.Mol, text: str | None = None) -> MolGraph:
     )
 
 
-def _unsupported(mol: Chem.Mol, text: str | None) -> MoleculeError:
+def _feature_error(mol: Chem.Mol, text: str | None) -> MoleculeError:
     name = Chem.MolToSmiles(mol) if text is None else text
     if mol.GetNumAtoms() == 0:
         return MoleculeError(name, "empty", "no atoms")
-    return MoleculeError(name, "unsupported", _first_problem(mol))
+    return MoleculeError(name, "unsupported", _describe_unsupported(mol))
 
 
-def _first_problem(mol: Chem.Mol) -> str:
+def _describe_unsupported(mol: Chem.Mol) -> str:
     for atom in mol.GetAtoms():
-        where = f"atom {atom.GetIdx()} ({atom.GetSymbol()})"
+        atom_name = f"atom {atom.GetIdx()} ({atom.GetSymbol()})"
         if not 1 <= atom.GetAtomicNum() <= ATOM_TYPES:
-            return f"{where} is not an element"
+            return f"{atom_name} is not an element"
         if atom.GetChiralTag() not in _CHIRALITY:
-            return f"{where} has chirality {atom.GetChiralTag()}, not tetrahedral"
+            return f"{atom_name} has chirality {atom.GetChiralTag()}, not tetrahedral"
     for bond in mol.GetBonds():
-        where = f"bond {bond.GetBeginAtomIdx()}-{bond.GetEndAtomIdx()}"
+        bond_name = f"bond {bond.GetBeginAtomIdx()}-{bond.GetEndAtomIdx()}"
         if bond.GetBondType() not in _BOND_TYPE:
-            return f"{where} is {bond.GetBondType()}, not single, double, triple or aromatic"
+            return f"{bond_name} is {bond.GetBondType()}, not single, double, triple or aromatic"
         if bond.GetBondDir() not in _BOND_DIRECTION:
-            return f"{where} has direction {bond.GetBondDir()}"
-    raise AssertionError("every atom and bond is in the tables")
+            return f"{bond_name} has direction {bond.GetBondDir()}"
+    raise AssertionError("all atoms and bonds are supported")

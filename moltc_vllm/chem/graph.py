@@ -1,4 +1,7 @@
-"""`MolGraph`: a molecule as the encoder's feature indices, plain numpy."""
+"""`MolGraph`: the encoder's feature indices of one molecule, as numpy arrays.
+
+The feature tables are listed in ``docs/concepts/published-model.md``, "Molecule graph features".
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 ATOM_TYPES = 118
-"""Elements H to Og; the atom type is the atomic number - 1."""
+"""Number of elements, H to Og; the atom type is the atomic number - 1."""
 
 CHIRALITIES = 3
-"""None, clockwise, counter-clockwise. A fourth (other) was listed but has no embedding row."""
+"""None, clockwise, counter-clockwise. RDKit's fourth tag (other) has no embedding row."""
 
 BOND_TYPES = 4
 """Single, double, triple, aromatic."""
@@ -21,27 +24,28 @@ BOND_DIRECTIONS = 3
 """None, up-right, down-right."""
 
 MAX_ATOMS = 32_767
-"""Atom numbers must fit into the signed 16 bits that molecules travel in."""
+"""Largest number of atoms: `PackedMolecule` stores atom indices as signed 16-bit integers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MolGraph:
-    """One molecule, at least one atom (V), any number of bonds (E).
+    """Graph of one molecule with V atoms (at least one) and E bonds.
 
-    Any integer arrays are taken; they are checked, copied to the types below and made read-only.
-    An index outside its table would be an out-of-bounds read on the GPU, which ends the serving
-    process: hence the checks here and not only where graphs are made.
+    The constructor accepts integer arrays of any type, checks them, copies them to the types below
+    and makes the copies read-only. It checks every index because an index outside its embedding
+    table would be an out-of-bounds read on the GPU, which kills the serving process.
 
     Raises:
         ValueError: If an array has another shape or an index outside its table.
         TypeError: If an array does not hold integers.
 
-    Source: the published MolTC's features, Hu et al. 2020 (pre-training GNNs).
+    Source: Hu et al. 2020 (Strategies for Pre-training Graph Neural Networks), as in MolTC;
+    ``docs/concepts/published-model.md``, "Molecule graph features".
     """
 
-    atomic_number: npt.NDArray[np.uint8]  # [V] atomic number - 1, as embedding tables count
+    atomic_number: npt.NDArray[np.uint8]  # [V] atomic number - 1, a row of the embedding table
     chirality: npt.NDArray[np.uint8]  # [V] CHI_UNSPECIFIED 0, TETRAHEDRAL_CW 1, _CCW 2
-    bond_index: npt.NDArray[np.uint16]  # [2, E] begin and end atom, each chemical bond once
+    bond_index: npt.NDArray[np.uint16]  # [2, E] begin and end atom of each chemical bond
     bond_type: npt.NDArray[np.uint8]  # [E] SINGLE 0, DOUBLE 1, TRIPLE 2, AROMATIC 3
     bond_direction: npt.NDArray[np.uint8]  # [E] NONE 0, ENDUPRIGHT 1, ENDDOWNRIGHT 2
 
@@ -56,22 +60,22 @@ class MolGraph:
         self._set("bond_type", np.uint8, (bonds,), BOND_TYPES)
         self._set("bond_direction", np.uint8, (bonds,), BOND_DIRECTIONS)
 
-    def _set(self, name: str, dtype: type[Any], shape: tuple[int, ...], size: int) -> None:
+    def _set(self, name: str, dtype: type[Any], shape: tuple[int, ...], table_size: int) -> None:
         array = np.asarray(getattr(self, name))
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name} has dtype {array.dtype}, expected integers")
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-        if array.size and not (array.min() >= 0 and array.max() < size):
+        if array.size and not (array.min() >= 0 and array.max() < table_size):
             raise ValueError(
-                f"{name} has values {array.min()} to {array.max()}, expected 0 to {size - 1}"
+                f"{name} has values {array.min()} to {array.max()}, expected 0 to {table_size - 1}"
             )
-        own = array.astype(dtype)
-        own.setflags(write=False)
-        object.__setattr__(self, name, own)
+        copy = array.astype(dtype)
+        copy.setflags(write=False)
+        object.__setattr__(self, name, copy)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # numpy forgets the read-only flag when it pickles; the constructor sets it again.
+        # Pickling loses numpy's read-only flag; the constructor sets it again.
         return MolGraph, (
             self.atomic_number,
             self.chirality,
@@ -82,21 +86,21 @@ class MolGraph:
 
     @property
     def num_atoms(self) -> int:
-        """Atoms (V)."""
+        """Number of atoms (V)."""
         return len(self.atomic_number)
 
     @property
     def num_bonds(self) -> int:
-        """Chemical bonds (E), each counted once."""
+        """Number of chemical bonds (E), each counted once."""
         return len(self.bond_type)
 
     def directed(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """List both directions of every bond, in the published code's order.
 
         Returns:
-            ``edge_index`` ``[2, 2 E]`` int64, source and target: begin to end and then end to
-            begin of the first bond, of the second, and so on; and ``edge_attr`` ``[2 E, 2]``
-            int64, bond type and direction, the same for both (the direction is not flipped).
+            ``edge_index`` ``[2, 2 E]`` int64, source and target atoms: begin to end, then end to
+            begin, bond by bond; and ``edge_attr`` ``[2 E, 2]`` int64, bond type and bond
+            direction, the same for both edges of a bond (the direction is not flipped).
         """
         both = np.stack([self.bond_index, self.bond_index[::-1]], axis=2)  # [2, E, 2]
         attributes = np.stack([self.bond_type, self.bond_direction], axis=1)  # [E, 2]
@@ -113,11 +117,18 @@ def graph_from_trusted_arrays(
     bond_type: npt.NDArray[np.uint8],
     bond_direction: npt.NDArray[np.uint8],
 ) -> MolGraph:
-    """Make a `MolGraph` of arrays that are already what its constructor would make of them.
+    """Build a `MolGraph` without the constructor's checks and copies.
 
-    Only for what `binary.read_graph` wrote, which has checked every index: the constructor's own
-    checks take longer than reading the molecule did. The arrays are taken over, not copied, and
-    become read-only.
+    Only for the output of `rdkit_pickle.read_graph`, which has the final types and whose indices
+    it has checked: the constructor's checks would take longer than reading the molecule. The
+    graph keeps the arrays without copying them and makes them read-only.
+
+    Args:
+        atomic_number: ``[V]``, values below `ATOM_TYPES`.
+        chirality: ``[V]``, values below `CHIRALITIES`.
+        bond_index: ``[2, E]``, values below V.
+        bond_type: ``[E]``, values below `BOND_TYPES`.
+        bond_direction: ``[E]``, values below `BOND_DIRECTIONS`.
     """
     graph = object.__new__(MolGraph)
     for name, array in (

@@ -1,24 +1,27 @@
-"""Whole libraries: many SMILES to packed molecules, in order, by several processes."""
+"""Featurize whole libraries: SMILES to packed molecules, in order, in several processes."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import NamedTuple
 
-from moltc_vllm.chem.chunk import Chunk, Row, read_chunk
+from moltc_vllm.chem.chunk import Chunk, LibraryRow, read_chunk
 from moltc_vllm.chem.errors import MoleculeError
 from moltc_vllm.chem.fast.dispatch import compiled_reader
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.parse import clean_smiles
+from moltc_vllm.utils.deprecation import warn_renamed
 
-_BLOCKS_PER_WORKER = 3  # one being read, one waiting, one being handed out
+_CHUNKS_PER_WORKER = 3  # One is being read, one is queued, one is being yielded.
+
+_ChunkReader = Callable[[Sequence[str]], Chunk]
 
 
 def featurize_library(
@@ -27,153 +30,165 @@ def featurize_library(
     limits: MoleculeLimits = DEFAULT_LIMITS,
     canonical: bool = True,
     workers: int | None = None,
-    block: int = 256,
-) -> Iterator[Row]:
-    """Read a library, row by row and in order, with bounded memory.
+    chunk_size: int = 256,
+    block: int | None = None,
+) -> Iterator[LibraryRow]:
+    """Featurize a library row by row, in order and with bounded memory.
 
-    RDKit's parser holds the GIL, so the work is done by processes. They are started ("spawn")
-    with the second block, so a script must guard its main part by ``if __name__ == "__main__"``.
-    A row that cannot be read costs no other row, not even if it ends the process that reads it:
-    the rows in flight are then read again one by one, in a process of their own.
+    RDKit's parser holds the GIL, so processes do the work. They are started ("spawn") with the
+    second chunk, so a script must guard its main part with ``if __name__ == "__main__"``. An
+    invalid row affects no other row, even if it crashes the process that reads it: the rows of
+    that chunk are then read again one by one in a separate process.
 
     Args:
-        smiles: Any number of SMILES; drawn as they are needed, three blocks per worker ahead.
-        limits: How large each may be.
+        smiles: SMILES of the library, of any number; consumed lazily, at most three chunks per
+            worker ahead.
+        limits: Bounds on each molecule's size.
         canonical: Whether each row is ``canonical_key(text)`` and ``packed_of(key)``. If not, the
-            key is the text as given, and the graph has the atoms in the text's order; three times
+            key is the stripped text, and the graph has the atoms in the text's order; three times
             as fast, for libraries whose SMILES are RDKit's canonical ones already.
-        workers: Processes; by default one for each CPU this process may use, 0 for none.
-        block: Rows that travel together. Arrays of one block share memory: copy what is kept.
+        workers: Number of processes; by default one for each CPU that this process may use, 0 to
+            read in this process.
+        chunk_size: Rows that a process reads at a time. The arrays of one chunk share memory, so
+            copy a row's arrays to keep them without the others.
+        block: Deprecated name of ``chunk_size``.
 
     Yields:
         For each row the pair of key and packed molecule, or the `MoleculeError`.
 
     Raises:
-        ValueError: If ``workers`` is negative or ``block`` not positive.
+        ValueError: If ``workers`` is negative or ``chunk_size`` not positive.
         RuntimeError: If worker processes cannot be started.
     """
+    if block is not None:
+        warn_renamed("argument 'block' of featurize_library", "'chunk_size'")
+        chunk_size = block
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if workers < 0 or block < 1:
-        raise ValueError(f"workers={workers} and block={block}, expected 0 or more and 1 or more")
-    job = _Job(limits, canonical)
-    return _rows(_blocks(smiles, block), job, workers)
+    if workers < 0 or chunk_size < 1:
+        raise ValueError(
+            f"workers={workers} and chunk_size={chunk_size}, expected 0 or more and 1 or more"
+        )
+    read = functools.partial(read_chunk, limits=limits, canonical=canonical)
+    return _read_rows(_split(smiles, chunk_size), read, workers)
 
 
-class _Job(NamedTuple):
-    """What to do with a block; travels to the worker."""
-
-    limits: MoleculeLimits
-    canonical: bool
-
-    def read(self, texts: Sequence[str]) -> Chunk:
-        return read_chunk(texts, self.limits, self.canonical)
-
-
-def _blocks(smiles: Iterable[str], size: int) -> Iterator[list[str]]:
+def _split(smiles: Iterable[str], size: int) -> Iterator[list[str]]:
     rows = iter(smiles)
-    while block := list(itertools.islice(rows, size)):
-        yield block
+    while texts := list(itertools.islice(rows, size)):
+        yield texts
 
 
-def _rows(blocks: Iterator[list[str]], job: _Job, workers: int) -> Iterator[Row]:
-    first = list(itertools.islice(blocks, 2))
-    if workers == 0 or len(first) < 2:  # starting processes takes longer than reading a block
-        for texts in itertools.chain(first, blocks):
-            yield from job.read(texts).rows()
+def _read_rows(
+    chunks: Iterator[list[str]], read: _ChunkReader, workers: int
+) -> Iterator[LibraryRow]:
+    first = list(itertools.islice(chunks, 2))
+    if workers == 0 or len(first) < 2:  # Starting processes takes longer than reading a chunk.
+        for texts in itertools.chain(first, chunks):
+            yield from read(texts).rows()
         return
-    pool = _Pool(job, workers)
+    pool = _CrashTolerantPool(read, workers)
     try:
-        for result in pool.map(itertools.chain(first, blocks)):
-            yield from result
+        for rows in pool.map(itertools.chain(first, chunks)):
+            yield from rows
     finally:
         pool.close()
 
 
-class _Pool:
-    """Worker processes that survive, as a group, the death of one."""
+class _CrashTolerantPool:
+    """Pool of worker processes that is replaced when one of them dies."""
 
-    def __init__(self, job: _Job, workers: int) -> None:
-        self._job = job
+    def __init__(self, read: _ChunkReader, workers: int) -> None:
+        self._read = read
         self._workers = workers
-        self._executor = _start(workers)
+        self._executor = _start_executor(workers)
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)
 
-    def map(self, blocks: Iterator[list[str]]) -> Iterator[Iterable[Row]]:
-        """Rows of each block, in order."""
-        ahead: deque[tuple[list[str], Future[Chunk]]] = deque()
-        for texts in blocks:
-            ahead.append((texts, self._submit(texts)))
-            if len(ahead) == self._workers * _BLOCKS_PER_WORKER:
-                yield self._finish(ahead)
-        while ahead:
-            yield self._finish(ahead)
+    def map(self, chunks: Iterator[list[str]]) -> Iterator[Iterable[LibraryRow]]:
+        """Yield the rows of each chunk, in order."""
+        pending: deque[tuple[list[str], Future[Chunk]]] = deque()
+        for texts in chunks:
+            pending.append((texts, self._submit(texts)))
+            if len(pending) == self._workers * _CHUNKS_PER_WORKER:
+                yield self._collect_oldest(pending)
+        while pending:
+            yield self._collect_oldest(pending)
 
     def _submit(self, texts: list[str]) -> Future[Chunk]:
-        # What is no string may not travel; its row gets its error afterwards.
+        # Other objects may not be picklable; `_collect_oldest` puts their error into the row.
         texts = [text if isinstance(text, str) else "" for text in texts]
         try:
-            return self._executor.submit(self._job.read, texts)
-        except BrokenProcessPool as error:  # to be met again where its turn comes
+            return self._executor.submit(self._read, texts)
+        except BrokenProcessPool as error:
+            # `_collect_oldest` handles the error when this chunk is the oldest.
             broken: Future[Chunk] = Future()
             broken.set_exception(error)
             return broken
 
-    def _finish(self, ahead: deque[tuple[list[str], Future[Chunk]]]) -> Iterable[Row]:
-        texts, future = ahead.popleft()
+    def _collect_oldest(
+        self, pending: deque[tuple[list[str], Future[Chunk]]]
+    ) -> Iterable[LibraryRow]:
+        texts, future = pending.popleft()
         try:
             rows = list(future.result().rows())
         except BrokenProcessPool:
             self.close()
-            rows = self._one_by_one(texts)
-            self._executor = _start(self._workers)
-            later = [(other, self._submit(other)) for other, _ in ahead]
-            ahead.clear()
-            ahead.extend(later)
+            rows = self._read_one_by_one(texts)
+            self._executor = _start_executor(self._workers)
+            resubmitted = [(other, self._submit(other)) for other, _ in pending]
+            pending.clear()
+            pending.extend(resubmitted)
         return [
-            row if isinstance(text, str) else _not_text(text)
+            row if isinstance(text, str) else _type_error(text)
             for text, row in zip(texts, rows, strict=True)
         ]
 
-    def _one_by_one(self, texts: list[str]) -> list[Row]:
-        """Read rows of which one may end the process."""
-        rows: list[Row] = []
-        self._executor = _start(1)
+    def _read_one_by_one(self, texts: list[str]) -> list[LibraryRow]:
+        """Read rows one by one, to find the row that crashes its process."""
+        rows: list[LibraryRow] = []
+        self._executor = _start_executor(1)
         for text in texts:
             try:
                 rows += self._submit([text]).result().rows()
             except BrokenProcessPool:
-                rows.append(MoleculeError(text, "crash", "reading it ended the process"))
+                rows.append(MoleculeError(text, "crash", "the process that read it crashed"))
                 self.close()
-                self._executor = _start(1)
+                self._executor = _start_executor(1)
         self.close()
         return rows
 
 
-def _start(workers: int) -> ProcessPoolExecutor:
-    """Start processes and see that they live: else a row would be blamed for their death."""
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), _prepare)
+def _start_executor(workers: int) -> ProcessPoolExecutor:
+    """Start worker processes and wait until one runs.
+
+    Without the wait, a failure to start would look like a crash caused by a row.
+
+    Raises:
+        RuntimeError: If worker processes cannot be started.
+    """
+    executor = ProcessPoolExecutor(workers, get_context("spawn"), _initialize_worker)
     try:
-        executor.submit(_prepare).result()
+        executor.submit(_initialize_worker).result()
     except BrokenProcessPool as error:
         executor.shutdown()
-        guard = 'if __name__ == "__main__"'
         raise RuntimeError(
-            f"worker processes cannot be started; is the script's main part guarded by `{guard}`?"
+            "worker processes cannot be started; guard the script's main part with "
+            '`if __name__ == "__main__"`, or use workers=0'
         ) from error
     return executor
 
 
-def _prepare() -> None:
+def _initialize_worker() -> None:
     compiled_reader()
-    gc.freeze()  # what was imported, perhaps by the script, stays: do not walk through it
+    gc.freeze()  # Imported modules never become garbage, so the collector need not traverse them.
 
 
-def _not_text(text: object) -> MoleculeError:
+def _type_error(value: object) -> MoleculeError:
+    """Build the error that `clean_smiles` raises for an object that is not a string."""
     try:
-        clean_smiles(text, DEFAULT_LIMITS)  # type: ignore[arg-type]
+        clean_smiles(value, DEFAULT_LIMITS)  # type: ignore[arg-type]
     except MoleculeError as error:
         return error
-    raise AssertionError("called for what is not a string")
+    raise AssertionError(f"{value!r} is a string")

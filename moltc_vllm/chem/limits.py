@@ -1,4 +1,4 @@
-"""How large a molecule may be."""
+"""Upper bounds on the size of a molecule."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from moltc_vllm.chem.graph import MAX_ATOMS
 
 _MOLBLOCK_HEADER_CHARACTERS = 4096
 _MOLBLOCK_CHARACTERS_PER_ATOM = 512
-"""An atom and its bonds are about 100 characters; hydrogens, which molblocks list, triple that."""
+"""An atom with its bonds takes about 100 characters; explicit hydrogens triple that."""
 
 
 @dataclass(frozen=True, slots=True)
 class MoleculeLimits:
-    """Bounds on a molecule that comes from outside.
+    """Bounds on the size of a molecule from user input.
 
     Args:
-        max_atoms: Atoms of the graph, i.e. without the hydrogens that RDKit makes implicit.
-        max_characters: Length of a SMILES, as given and in its canonical form.
+        max_atoms: Largest number of graph atoms, without the hydrogens that RDKit makes implicit.
+        max_characters: Largest length of a SMILES, both as given and in canonical form.
 
     Raises:
         ValueError: If a bound is not positive, or ``max_atoms`` is more than a `MolGraph` holds.
@@ -34,7 +34,7 @@ class MoleculeLimits:
 
     @property
     def max_molblock_characters(self) -> int:
-        """Length of a molblock; it follows from ``max_atoms``."""
+        """Largest length of a molblock, derived from ``max_atoms``."""
         return _MOLBLOCK_HEADER_CHARACTERS + _MOLBLOCK_CHARACTERS_PER_ATOM * self.max_atoms
 
 

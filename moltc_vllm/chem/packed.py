@@ -1,4 +1,4 @@
-"""`PackedMolecule`: a molecule as it travels to the model, with its bonds in CSR form."""
+"""`PackedMolecule`: the model's input format of a molecule, with its bonds in CSR form."""
 
 from __future__ import annotations
 
@@ -11,28 +11,35 @@ from moltc_vllm.chem.graph import BOND_DIRECTIONS, MolGraph
 
 
 class PackedMolecule(NamedTuple):
-    """One molecule's graph as it travels to the model: small integers, local atom numbers."""
+    """Graph of one molecule in small integer types, with atom indices local to the molecule.
+
+    It has V atoms and E chemical bonds, each of which is listed in both directions.
+    """
 
     atoms: npt.NDArray[np.uint8]  # [V, 2] atom type, chirality
-    degree: npt.NDArray[np.int16]  # [V] incoming bonds of each atom
-    source: npt.NDArray[np.int16]  # [2 E] atom at the other end, bonds sorted by target
+    degree: npt.NDArray[np.int16]  # [V] number of incoming bonds
+    source: npt.NDArray[np.int16]  # [2 E] source atom of each incoming bond, sorted by target
     bond_code: npt.NDArray[np.uint8]  # [2 E] bond type * 3 + direction
 
 
 def pack(graph: MolGraph) -> PackedMolecule:
-    """List every atom's incoming bonds; each chemical bond counts in both directions.
+    """Convert a graph to CSR form: list every atom's incoming bonds.
 
-    The bonds of one target keep their order: first those that end at it, then those that begin.
-    This is the plain form and the truth; `binary.pack_one` makes the same of RDKit's bytes.
+    Each chemical bond counts in both directions. The bonds of one target keep their order: first
+    the bonds that end at it, then those that begin at it. This is the reference implementation;
+    `rdkit_pickle_csr.pack_one` computes the same from RDKit's pickle.
+
+    Args:
+        graph: Graph of one molecule.
 
     Returns:
-        Read-only arrays.
+        The packed graph, read-only.
     """
     begin, end = graph.bond_index.astype(np.int16)
     target = np.concatenate([end, begin])
     order = np.argsort(target, kind="stable")
     code = (graph.bond_type * BOND_DIRECTIONS + graph.bond_direction).astype(np.uint8)
-    return frozen(
+    return freeze(
         PackedMolecule(
             atoms=np.stack([graph.atomic_number, graph.chirality], axis=1).astype(np.uint8),
             degree=np.bincount(target, minlength=graph.num_atoms).astype(np.int16),
@@ -42,15 +49,20 @@ def pack(graph: MolGraph) -> PackedMolecule:
     )
 
 
-def frozen(packed: PackedMolecule) -> PackedMolecule:
-    """Make the arrays read-only: packed molecules are cached and shared."""
+def freeze(packed: PackedMolecule) -> PackedMolecule:
+    """Make the arrays read-only, since packed molecules are cached and shared."""
     for array in packed:
         array.setflags(write=False)
     return packed
 
 
 def empty_packed(atoms: int, bonds: int) -> PackedMolecule:
-    """Room for some atoms and directed bonds, not yet written."""
+    """Allocate uninitialized arrays.
+
+    Args:
+        atoms: Number of atoms (V).
+        bonds: Number of directed bonds (2 E).
+    """
     return PackedMolecule(
         np.empty((atoms, 2), np.uint8),
         np.empty(atoms, np.int16),

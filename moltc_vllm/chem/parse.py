@@ -1,4 +1,4 @@
-"""Text to an RDKit molecule, or a `MoleculeError` that says why not."""
+"""Parse text to an RDKit molecule, or raise a `MoleculeError` with the reason."""
 
 from __future__ import annotations
 
@@ -10,106 +10,115 @@ from rdkit import Chem
 
 from moltc_vllm.chem.errors import MoleculeError
 from moltc_vllm.chem.fast.dispatch import compiled_reader
-from moltc_vllm.chem.fast.partial_sanitize import read_for_graph, read_for_writing
-from moltc_vllm.chem.fast.smiles_scan import has_large_number, scan_smiles
+from moltc_vllm.chem.fast.partial_sanitize import try_parse_for_graph, try_parse_for_writing
+from moltc_vllm.chem.fast.smiles_scan import may_have_large_number, scan_smiles
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.rdkit_log import QuietLog, captured_log, first_reason
 
 _MOLBLOCK_END = "M  END"
 
-# RDKit reads larger charges and isotopes modulo 2^8 and 2^16, without a word.
-_TOO_LARGE = re.compile(r"(?<=\[)\d{4,}|[+-]\d{3,}|\+{16,}|-{16,}")
-_NEVER_IN_SMILES = re.compile(r"[^!-~]")  # all but printable ASCII without the space
-_NEVER_IN_MOLBLOCK = re.compile(r"[^ -~\t\r\n]")
+# RDKit silently reduces larger charges and isotopes modulo 2^8 and 2^16.
+_OVERFLOWING_NUMBER = re.compile(r"(?<=\[)\d{4,}|[+-]\d{3,}|\+{16,}|-{16,}")
+_INVALID_IN_SMILES = re.compile(r"[^!-~]")  # anything but printable ASCII without the space
+_INVALID_IN_MOLBLOCK = re.compile(r"[^ -~\t\r\n]")
+
+_Parser = Callable[[str, bool], Chem.Mol | None]
+"""RDKit parser of a text and a ``sanitize`` flag; None if the text is malformed."""
 
 
 def parse_smiles(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.Mol:
-    """Read one SMILES with RDKit's default sanitisation.
+    """Parse one SMILES with RDKit's default sanitization.
 
-    All fragments stay, hydrogens become implicit where RDKit makes them so. White space around the
-    text is ignored. RDKit itself reads ``"CCO foo"`` as ethanol with a name, and ``""`` as a
-    molecule without atoms; here both are errors, and so are CXSMILES extensions.
+    All fragments are kept, and hydrogens become implicit where RDKit makes them so. White space
+    around the text is ignored. RDKit itself accepts ``"CCO foo"`` as ethanol with a name and ``""``
+    as a molecule without atoms; both raise here, and so do CXSMILES extensions.
 
     Args:
-        text: A SMILES.
-        limits: How large it may be.
+        text: SMILES of one molecule, which may have several fragments.
+        limits: Bounds on the molecule's size.
 
     Returns:
-        The sanitised molecule, with at least one atom.
+        The sanitized molecule, with at least one atom.
 
     Raises:
-        MoleculeError: If it is not one molecule within the limits. Kind ``valence`` stands for
-            everything that sanitisation refuses.
+        MoleculeError: If the text is not one molecule within the limits. Kind ``valence`` covers
+            every structure that sanitization rejects.
     """
     smiles = clean_smiles(text, limits)
-    return _checked(_read(smiles, _smiles_reader), smiles, limits)
+    return _check_atom_count(_parse(smiles, _smiles_parser), smiles, limits)
 
 
 def parse_for_graph(smiles: str, limits: MoleculeLimits) -> Chem.Mol:
-    """Read a clean SMILES as `parse_smiles` does, but only what `featurize` looks at.
+    """Parse a clean SMILES like `parse_smiles`, but only the properties that `featurize` reads.
 
     Raises:
-        MoleculeError: As `parse_smiles`.
+        MoleculeError: In the same cases as `parse_smiles`, with the same kind and reason.
     """
-    return _selectively(read_for_graph, smiles, limits)
+    return _parse_partially(try_parse_for_graph, smiles, limits)
 
 
 def parse_for_writing(smiles: str, limits: MoleculeLimits) -> Chem.Mol:
-    """Read a clean SMILES as `parse_smiles` does, but only what is looked at when it is written.
+    """Parse a clean SMILES like `parse_smiles`, but only the properties that a SMILES shows.
 
     Raises:
-        MoleculeError: As `parse_smiles`.
+        MoleculeError: In the same cases as `parse_smiles`, with the same kind and reason.
     """
-    return _selectively(read_for_writing, smiles, limits)
+    return _parse_partially(try_parse_for_writing, smiles, limits)
 
 
-def _selectively(
-    reader: Callable[[str], Chem.Mol | None], smiles: str, limits: MoleculeLimits
+def _parse_partially(
+    try_parse: Callable[[str], Chem.Mol | None], smiles: str, limits: MoleculeLimits
 ) -> Chem.Mol:
     mol = None
-    if compiled_reader() is not None:  # which was tested together with the selective readers
+    # The self-test that admits the compiled reader also checks partial sanitization.
+    if compiled_reader() is not None:
         with QuietLog():
-            mol = reader(smiles)
-    return _checked(_read(smiles, _smiles_reader) if mol is None else mol, smiles, limits)
+            mol = try_parse(smiles)
+    if mol is None:
+        mol = _parse(smiles, _smiles_parser)
+    return _check_atom_count(mol, smiles, limits)
 
 
 def clean_smiles(text: str, limits: MoleculeLimits) -> str:
-    """Check everything about a SMILES that needs no chemistry, and strip it.
+    """Strip a SMILES and check everything about it that needs no chemistry.
 
     Raises:
-        MoleculeError: If it is not text, empty, too long, or has characters no SMILES has.
+        MoleculeError: If it is not a string, is empty or too long, or has characters or numbers
+            that no SMILES has.
     """
-    smiles = _stripped(text)
+    smiles = _strip(text)
     _check_length(smiles, limits.max_characters)
-    _check_characters(smiles, _NEVER_IN_SMILES)
-    number = _TOO_LARGE.search(smiles) if has_large_number(scan_smiles(smiles)) else None
-    if number is not None:
-        raise MoleculeError(smiles, "syntax", f"no atom has {number[0]!r}")
+    _check_characters(smiles, _INVALID_IN_SMILES)
+    # The scan is cheap and rules the regular expression out for almost every molecule.
+    if may_have_large_number(scan_smiles(smiles)):
+        match = _OVERFLOWING_NUMBER.search(smiles)
+        if match is not None:
+            raise MoleculeError(smiles, "syntax", f"no atom has {match[0]!r}")
     return smiles
 
 
 def parse_molblock(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.Mol:
-    """Read one V2000 or V3000 molblock with RDKit's default sanitisation.
+    """Parse one V2000 or V3000 molblock with RDKit's default sanitization.
 
-    What follows ``M  END`` (an SDF record's data) is ignored, unless it is another molecule.
+    Text after ``M  END`` (an SDF record's data) is ignored, unless it is another molecule.
 
     Args:
-        block: A molblock, with its three header lines.
-        limits: How large it may be.
+        block: Molblock with its three header lines.
+        limits: Bounds on the molecule's size.
 
     Returns:
-        The sanitised molecule, hydrogens implicit, with at least one atom.
+        The sanitized molecule, with implicit hydrogens and at least one atom.
 
     Raises:
-        MoleculeError: As `parse_smiles`; also for query atoms and bonds, which RDKit would turn
-            into their first alternative.
+        MoleculeError: In the same cases as `parse_smiles`, and for query atoms and bonds, which
+            RDKit would replace by their first alternative.
     """
-    _stripped(block)  # only to check: in a molblock, leading blank lines count
+    _strip(block)  # Only a check: leading blank lines of a molblock are significant.
     _check_length(block, limits.max_molblock_characters)
-    _check_characters(block, _NEVER_IN_MOLBLOCK)
+    _check_characters(block, _INVALID_IN_MOLBLOCK)
     if block.count(_MOLBLOCK_END) != 1:
         raise MoleculeError(block, "syntax", f"not exactly one {_MOLBLOCK_END!r} line")
-    mol = _checked(_read(block, _molblock_reader), block, limits)
+    mol = _check_atom_count(_parse(block, _molblock_parser), block, limits)
     queries = [f"atom {atom.GetIdx()}" for atom in mol.GetAtoms() if atom.HasQuery()]
     queries += [f"bond {bond.GetIdx()}" for bond in mol.GetBonds() if bond.HasQuery()]
     if queries:
@@ -117,28 +126,30 @@ def parse_molblock(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.
     return mol
 
 
-def _stripped(text: str) -> str:
+def _strip(text: str) -> str:
     if not isinstance(text, str):
-        kind = type(text).__name__
-        raise MoleculeError(f"<{kind}>", "type", f"a molecule is a string, not {kind}")
+        type_name = type(text).__name__
+        raise MoleculeError(
+            f"<{type_name}>", "type", f"a molecule must be a string, not {type_name}"
+        )
     stripped = text.strip()
     if not stripped:
         raise MoleculeError(stripped, "empty", "no text")
     return stripped
 
 
-def _check_length(text: str, bound: int) -> None:
-    if len(text) > bound:
-        raise MoleculeError(text, "too_long", f"{len(text)} characters, at most {bound}")
+def _check_length(text: str, limit: int) -> None:
+    if len(text) > limit:
+        raise MoleculeError(text, "too_long", f"{len(text)} characters, at most {limit}")
 
 
-def _check_characters(text: str, never: re.Pattern[str]) -> None:
-    if wrong := never.search(text):
-        reason = f"character {wrong[0]!a} at position {wrong.start() + 1}"
+def _check_characters(text: str, invalid: re.Pattern[str]) -> None:
+    if match := invalid.search(text):
+        reason = f"character {match[0]!a} at position {match.start() + 1}"
         raise MoleculeError(text, "syntax", reason)
 
 
-def _checked(mol: Chem.Mol, text: str, limits: MoleculeLimits) -> Chem.Mol:
+def _check_atom_count(mol: Chem.Mol, text: str, limits: MoleculeLimits) -> Chem.Mol:
     atoms = mol.GetNumAtoms()
     if atoms == 0:
         raise MoleculeError(text, "empty", "no atoms")
@@ -147,31 +158,38 @@ def _checked(mol: Chem.Mol, text: str, limits: MoleculeLimits) -> Chem.Mol:
     return mol
 
 
-def _smiles_reader(text: str, sanitize: bool) -> Chem.Mol | None:
-    # Names and CXSMILES need a space, so they cannot get here.
+def _smiles_parser(text: str, sanitize: bool) -> Chem.Mol | None:
+    # Names and CXSMILES extensions need a space, which `clean_smiles` has rejected.
     return Chem.MolFromSmiles(text, sanitize=sanitize)
 
 
-def _molblock_reader(text: str, sanitize: bool) -> Chem.Mol | None:
+def _molblock_parser(text: str, sanitize: bool) -> Chem.Mol | None:
     return Chem.MolFromMolBlock(text, sanitize=sanitize, removeHs=sanitize)
 
 
-def _read(text: str, reader: Callable[[str, bool], Chem.Mol | None]) -> Chem.Mol:
-    """Read with sanitisation; if that fails, find out whether text or structure is at fault."""
+def _parse(text: str, parser: _Parser) -> Chem.Mol:
+    """Parse with sanitization.
+
+    A failed parse is repeated with the log captured, to tell malformed text from an impossible
+    structure and to quote RDKit's reason.
+
+    Raises:
+        MoleculeError: If RDKit rejects the text (``syntax``) or the structure (``valence``).
+    """
     with QuietLog(), suppress(ValueError, RuntimeError):
-        mol = reader(text, True)
+        mol = parser(text, True)
         if mol is not None:
             return mol
     with captured_log() as log:
         try:
-            mol = reader(text, True)
+            mol = parser(text, True)
             if mol is not None:
                 return mol
-            draft = reader(text, False)
-            if draft is not None:
-                Chem.SanitizeMol(draft)
+            unsanitized = parser(text, False)
+            if unsanitized is not None:
+                Chem.SanitizeMol(unsanitized)
         except Chem.MolSanitizeException as error:
             raise MoleculeError(text, "valence", first_reason(str(error))) from None
-        except (ValueError, RuntimeError) as error:  # a broken invariant inside RDKit
+        except (ValueError, RuntimeError) as error:  # RDKit's own invariants raise RuntimeError.
             raise MoleculeError(text, "syntax", first_reason(str(error))) from None
     raise MoleculeError(text, "syntax", first_reason(log.messages))

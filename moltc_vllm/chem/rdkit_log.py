@@ -1,4 +1,4 @@
-"""RDKit's log: kept off stderr, and read for the reason of a failure."""
+"""Silence RDKit's log and extract the reason of a failure from it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import Any
 
 from rdkit import rdBase
 
-# The log is one per process. With two threads in `BlockLogs`, the first to leave would switch it
-# on under the second, and a capture would hear both. RDKit's parsers hold the GIL anyway, so that
-# taking turns costs nothing.
+# RDKit has one log per process. If two threads blocked it at once, the first to leave would
+# enable it for the second, and a capture would collect messages of both. RDKit's parsers hold
+# the GIL anyway, so serializing them with a lock costs nothing.
 _LOG_LOCK = threading.RLock()
 
 _TIMESTAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] ")
 _PREFIX = re.compile(r"^SMILES Parse Error: ")
 _ECHO = re.compile(r" (?:while parsing: |for input: ').*$")
-_HEADLINE = re.compile(r"^(?:\**|[\w-]+ (?:Violation|Error))$")  # of a broken invariant
+_INVARIANT_HEADLINE = re.compile(r"^(?:\**|[\w-]+ (?:Violation|Error))$")
 _POSITION = re.compile(r"check for mistakes around position (\d+)")
 
 
 class QuietLog:
-    """Keep RDKit silent; for what will most likely succeed, as it costs a third of a capture.
+    """Context manager that silences RDKit's log.
 
-    Blocks nest, so around many short calls one block is cheaper still.
+    It costs a third of `captured_log`, so it is the right choice where failures are rare. Blocks
+    nest: around many short calls, one outer block is cheaper still.
     """
 
     __slots__ = ("_block",)
@@ -41,12 +42,12 @@ class QuietLog:
 
 @contextmanager
 def captured_log() -> Iterator[Any]:
-    """Keep RDKit silent and collect its errors, in ``messages`` of what is yielded.
+    """Silence RDKit's log and collect its errors in ``messages`` of the yielded object.
 
-    Which of RDKit's logs are on is afterwards as it was before.
+    Logs that were disabled before stay disabled afterwards.
     """
-    # Blocking is for warnings ("not removing hydrogen atom without neighbors"); errors are
-    # captured even so.
+    # `BlockLogs` suppresses warnings such as "not removing hydrogen atom without neighbors";
+    # `CaptureErrorLog` still receives errors.
     with _LOG_LOCK, rdBase.BlockLogs(), rdBase.CaptureErrorLog() as capture:
         yield capture
 
@@ -55,7 +56,7 @@ def first_reason(messages: str) -> str:
     """Reduce RDKit's messages to one line, without time stamps and the molecule's text."""
     lines = [_PREFIX.sub("", _TIMESTAMP.sub("", line)) for line in messages.splitlines()]
     reasons = (_ECHO.sub("", line).strip() for line in lines)
-    reason = next((r for r in reasons if not _HEADLINE.match(r)), "RDKit gives no reason")
+    reason = next((r for r in reasons if not _INVARIANT_HEADLINE.match(r)), "RDKit gives no reason")
     position = _POSITION.search(messages)
     if position and not _POSITION.search(reason):
         reason += f" around position {position[1]}"

@@ -1,4 +1,4 @@
-"""`MolGraph` refuses what would read outside the embedding tables."""
+"""`MolGraph` rejects indices that would read outside the embedding tables."""
 
 import pickle
 
@@ -12,24 +12,24 @@ FIELDS = ("atomic_number", "chirality", "bond_index", "bond_type", "bond_directi
 
 def arrays(**changes):
     """A chain of three atoms with two bonds."""
-    good = {
+    valid = {
         "atomic_number": [5, 5, 7],
         "chirality": [0, 1, 2],
         "bond_index": [[0, 1], [1, 2]],
         "bond_type": [0, 3],
         "bond_direction": [0, 2],
     }
-    return {name: np.array(value) for name, value in (good | changes).items()}
+    return {name: np.array(value) for name, value in (valid | changes).items()}
 
 
-def test_directed_lists_each_bond_forth_and_back():
+def test_directed_lists_each_bond_in_both_directions():
     edge_index, edge_attr = MolGraph(**arrays()).directed()
     assert edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
     assert edge_attr.tolist() == [[0, 0], [0, 0], [3, 2], [3, 2]]
     assert edge_index.dtype == edge_attr.dtype == np.int64
 
 
-def test_arrays_are_small_own_and_read_only():
+def test_arrays_are_copied_converted_and_read_only():
     given = arrays()
     graph = MolGraph(**given)
     for name in FIELDS:
@@ -40,7 +40,7 @@ def test_arrays_are_small_own_and_read_only():
             array[...] = 0
 
 
-def test_pickle_keeps_values_and_read_only():
+def test_pickle_keeps_values_and_read_only_flags():
     graph = MolGraph(**arrays())
     copy = pickle.loads(pickle.dumps(graph))
     for name in FIELDS:
@@ -53,7 +53,7 @@ def test_pickle_keeps_values_and_read_only():
     [
         {"atomic_number": [5, 5, 118]},
         {"atomic_number": [5, 5, -1]},
-        {"atomic_number": [5, 5, 256 + 5]},  # would be carbon after a cast to 8 bits
+        {"atomic_number": [5, 5, 256 + 5]},  # would become carbon in a cast to 8 bits
         {"chirality": [0, 0, 3]},
         {"bond_index": [[0, 1], [1, 3]]},
         {"bond_index": [[0, 1], [1, -1]]},
@@ -68,11 +68,11 @@ def test_pickle_keeps_values_and_read_only():
     ],
     ids=str,
 )
-def test_wrong_shape_or_range_is_refused(change):
+def test_wrong_shape_or_range_is_rejected(change):
     with pytest.raises(ValueError, match="expected"):
         MolGraph(**arrays(**change))
 
 
-def test_only_integers_are_taken():
+def test_other_types_than_integers_are_rejected():
     with pytest.raises(TypeError, match="chirality has dtype float64"):
         MolGraph(**arrays(chirality=[0.0, 0.5, 1.0]))

@@ -1,4 +1,4 @@
-"""One molecule, one key; and the graph that belongs to the key."""
+"""Canonical keys: one per molecule; and the graph of a key."""
 
 import csv
 import gzip
@@ -43,10 +43,10 @@ MOLECULES = (
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(MOLECULES), st.integers(0, 2**31 - 1))
-def test_every_way_of_writing_a_molecule_has_one_key(smiles, seed):
+def test_canonical_key_is_the_same_for_all_spellings(smiles, seed):
     mol = Chem.MolFromSmiles(smiles)
-    written = Chem.MolToRandomSmilesVect(mol, 1, randomSeed=seed)[0]
-    assert canonical_key(written) == canonical_key(smiles)
+    spelling = Chem.MolToRandomSmilesVect(mol, 1, randomSeed=seed)[0]
+    assert canonical_key(spelling) == canonical_key(smiles)
 
 
 @pytest.mark.parametrize(
@@ -54,18 +54,18 @@ def test_every_way_of_writing_a_molecule_has_one_key(smiles, seed):
     [
         (" OCC\n", "CCO"),
         ("[CH3:1][CH2:2][OH:3]", "CCO"),
-        ("[CH3:1][C@H](Cl)[CH3:2]", "CC(C)Cl"),  # a centre only as long as the labels count
+        ("[CH3:1][C@H](Cl)[CH3:2]", "CC(C)Cl"),  # stereogenic only because of the atom map numbers
         ("[H]O[H]", "O"),
         ("[H][H]", "[H][H]"),
         ("C1=CC=CC=C1", "c1ccccc1"),
     ],
 )
-def test_key(text, key):
+def test_canonical_key(text, key):
     assert canonical_key(text) == key
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"),
         ("F/C=C/F", "F/C=C\\F"),
@@ -74,11 +74,11 @@ def test_key(text, key):
         ("CC(=O)[O-]", "CC(=O)[O-].[Na+]"),
     ],
 )
-def test_different_molecules_have_different_keys(one, other):
-    assert canonical_key(one) != canonical_key(other)
+def test_different_molecules_have_different_keys(first, second):
+    assert canonical_key(first) != canonical_key(second)
 
 
-def test_graph_is_the_canonical_molecules_not_the_written_ones():
+def test_graph_of_key_has_canonical_atom_order():
     written, key = "OC(=O)[C@@H](N)C", "C[C@H](N)C(=O)O"
     assert canonical_key(written) == key
     for graph in (graph_of(canonical_key(written)), featurize(parse_smiles(key))):
@@ -88,20 +88,20 @@ def test_graph_is_the_canonical_molecules_not_the_written_ones():
 
 
 @pytest.mark.parametrize("text", ["C*", "[Re]$[Re]", "CC.[NH3]->[Pt]"])
-def test_what_cannot_be_encoded_gets_no_key(text):
+def test_unsupported_molecule_has_no_key(text):
     with pytest.raises(MoleculeError) as caught:
         canonical_key(text)
     assert (caught.value.molecule, caught.value.kind) == (text, "unsupported")
 
 
-def test_an_error_counts_the_atoms_the_user_wrote():
+def test_error_has_atom_indices_of_the_given_text():
     with pytest.raises(MoleculeError, match=r"atom 3 \(\*\)"):
         canonical_key("CCC*")
     with pytest.raises(MoleculeError, match=r"atom 0 \(\*\)"):
         canonical_key("*CCC")
 
 
-def test_limits_are_part_of_what_is_cached():
+def test_limits_are_part_of_the_cache_key():
     assert canonical_key("CCCCO") == "CCCCO"
     with pytest.raises(MoleculeError, match="too_many_atoms"):
         canonical_key("CCCCO", MoleculeLimits(max_atoms=4))
@@ -109,30 +109,30 @@ def test_limits_are_part_of_what_is_cached():
         canonical_key("CCCCO", MoleculeLimits(max_atoms=4))
 
 
-def test_key_is_within_the_character_limit_too():
+def test_character_limit_applies_to_the_canonical_form():
     assert canonical_key("[Na]Cl") == "[Na][Cl]"
     with pytest.raises(MoleculeError, match="8 characters in canonical form, at most 6"):
         canonical_key("[Na]Cl", MoleculeLimits(max_characters=6))
 
 
-def test_key_of_texts_that_turn_into_one_another_is_the_least(monkeypatch):
-    follows = {"c": "b", "b": "d", "d": "b", "s": "s"}
-    monkeypatch.setattr(molecule, "_canonicalise", lambda text: (follows[text], None))
-    assert [molecule._fixed_point(text) for text in "cbds"] == ["b", "b", "b", "s"]
+def test_key_of_a_canonicalization_cycle_is_its_smallest_text(monkeypatch):
+    successor = {"c": "b", "b": "d", "d": "b", "s": "s"}
+    monkeypatch.setattr(molecule, "_canonicalize", lambda text: (successor[text], None))
+    assert [molecule._canonical_fixed_point(text) for text in "cbds"] == ["b", "b", "b", "s"]
 
 
-def test_molblock_and_smiles_have_one_key():
+def test_molblock_and_smiles_have_the_same_key():
     for smiles in MOLECULES:
         mol = Chem.MolFromSmiles(smiles)
         Compute2DCoords(mol)
         assert canonical_key(molblock_to_smiles(Chem.MolToMolBlock(mol))) == canonical_key(smiles)
 
 
-def test_molblock_loses_atom_map_numbers():
+def test_molblock_to_smiles_drops_atom_map_numbers():
     assert molblock_to_smiles(Chem.MolToMolBlock(Chem.MolFromSmiles("[CH3:1][OH:2]"))) == "CO"
 
 
-def test_approved_drugs_are_encoded_and_their_keys_are_fixed_points():
+def test_keys_of_approved_drugs_are_fixed_points():
     with gzip.open(data_dir() / "screen_approved_drugs.csv.gz", "rt") as lines:
         drugs = [row["smiles"] for row in csv.DictReader(lines)][::5]
     assert len(drugs) > 400
@@ -145,8 +145,8 @@ def test_approved_drugs_are_encoded_and_their_keys_are_fixed_points():
 def test_threads_agree_on_keys_and_graphs():
     texts = [
         text
-        for number, smiles in enumerate(MOLECULES)
-        for text in Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(smiles), 10, randomSeed=number)
+        for index, smiles in enumerate(MOLECULES)
+        for text in Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(smiles), 10, randomSeed=index)
     ]
     with ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(canonical_key, texts))

@@ -1,4 +1,4 @@
-"""What is a molecule, what is not, and why; and RDKit's log stays as it was."""
+"""Parsing of SMILES and molblocks, the reasons in errors, and the state of RDKit's log."""
 
 import json
 import pickle
@@ -24,17 +24,17 @@ from moltc_vllm.chem import (
 from tests.paths import reference_dir
 
 
-def error_of(text, limits=DEFAULT_LIMITS, read=parse_smiles):
+def error_of(text, limits=DEFAULT_LIMITS, parse=parse_smiles):
     with pytest.raises(MoleculeError) as caught:
-        read(text, limits)
+        parse(text, limits)
     return caught.value
 
 
-def test_reference_bad_molecules_are_refused():
+def test_invalid_reference_molecules_are_rejected():
     lines = (reference_dir() / "bad_smiles.jsonl").read_text().splitlines()
     assert len(lines) == 9
     for line in lines:
-        error_of(json.loads(line)["smiles"], read=canonical_key)
+        error_of(json.loads(line)["smiles"], parse=canonical_key)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_reference_bad_molecules_are_refused():
         ("C" * 513, "too_many_atoms", "513 atoms, at most 512"),
     ],
 )
-def test_errors_say_what_is_wrong(text, kind, reason):
+def test_error_has_kind_and_reason(text, kind, reason):
     error = error_of(text)
     assert error.kind == kind
     assert reason in error.reason
@@ -74,45 +74,45 @@ def test_limits_are_inclusive():
 
 
 @pytest.mark.parametrize("limits", [(0, 10), (40_000, 10), (10, 0)])
-def test_impossible_limits_are_refused(limits):
+def test_invalid_limits_are_rejected(limits):
     with pytest.raises(ValueError, match="expected"):
         MoleculeLimits(*limits)
 
 
-def test_message_and_pickle():
+def test_error_survives_pickling():
     error = error_of("C1CC")
     assert str(error) == "molecule 'C1CC': syntax: unclosed ring"
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.molecule, copy.kind) == (str(error), "C1CC", "syntax")
 
 
-def test_message_shows_the_beginning_of_a_long_text():
+def test_error_message_shortens_long_text():
     error = error_of("C" * 5000)
     assert error.molecule == "C" * 5000
     assert "C" * 79 + "…'" in str(error)
     assert len(str(error)) < 160
 
 
-def test_ten_thousand_atoms_are_refused_at_once():
-    began = time.perf_counter()
-    assert error_of("C" * 10_000, read=canonical_key).kind == "too_long"
-    assert time.perf_counter() - began < 0.05
+def test_overlong_text_is_rejected_without_parsing():
+    start = time.perf_counter()
+    assert error_of("C" * 10_000, parse=canonical_key).kind == "too_long"
+    assert time.perf_counter() - start < 0.05
 
 
 @pytest.mark.parametrize("write", [Chem.MolToMolBlock, Chem.MolToV3KMolBlock])
-def test_molblock_with_its_sdf_data(write):
+def test_parse_molblock_ignores_sdf_data(write):
     block = write(Chem.MolFromSmiles("C[C@H](N)C(=O)O")) + "> <name>\nalanine\n\n$$$$\n"
     assert Chem.MolToSmiles(parse_molblock(block)) == "C[C@H](N)C(=O)O"
 
 
-def test_molblock_errors():
+def test_parse_molblock_rejects_invalid_blocks():
     block = Chem.MolToMolBlock(Chem.MolFromSmiles("CCO"))
-    assert error_of("CCO", read=parse_molblock).kind == "syntax"
-    assert error_of(block + block, read=parse_molblock).kind == "syntax"
-    assert "'Cx'" in error_of(block.replace("C ", "Cx", 1), read=parse_molblock).reason
-    assert error_of(block.replace("O ", "Q "), read=parse_molblock).kind == "unsupported"
-    assert error_of("", read=parse_molblock).kind == "empty"
-    assert error_of(block + " " * 300_000, read=parse_molblock).kind == "too_long"
+    assert error_of("CCO", parse=parse_molblock).kind == "syntax"
+    assert error_of(block + block, parse=parse_molblock).kind == "syntax"
+    assert "'Cx'" in error_of(block.replace("C ", "Cx", 1), parse=parse_molblock).reason
+    assert error_of(block.replace("O ", "Q "), parse=parse_molblock).kind == "unsupported"
+    assert error_of("", parse=parse_molblock).kind == "empty"
+    assert error_of(block + " " * 300_000, parse=parse_molblock).kind == "too_long"
     assert error_of(block, MoleculeLimits(max_atoms=2), parse_molblock).kind == "too_many_atoms"
 
 
@@ -123,7 +123,7 @@ _TOKENS = (
 _SMILES_LIKE = st.lists(st.sampled_from(_TOKENS.split()), max_size=30).map("".join)
 
 
-def test_random_text_gives_a_key_or_a_molecule_error_and_no_output(capfd):
+def test_random_text_has_key_or_error_and_prints_nothing(capfd):
     @settings(max_examples=400, deadline=None)
     @given(st.one_of(st.text(max_size=40), _SMILES_LIKE))
     def check(text):
@@ -138,22 +138,22 @@ def test_random_text_gives_a_key_or_a_molecule_error_and_no_output(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_random_molblocks_give_a_molecule_or_a_molecule_error(capfd):
+def test_random_molblock_has_molecule_or_error_and_prints_nothing(capfd):
     block = Chem.MolToMolBlock(Chem.MolFromSmiles("C[C@H](N)C(=O)O"))
 
     @settings(max_examples=150, deadline=None)
     @given(st.integers(0, len(block) - 1), st.sampled_from("019 C*QA\nM"))
-    def check(place, character):
+    def check(position, character):
         with suppress(MoleculeError):
-            parse_molblock(block[:place] + character + block[place + 1 :])
+            parse_molblock(block[:position] + character + block[position + 1 :])
 
     check()
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("switched_off", [(), ("rdApp.warning",), ("rdApp.error",)])
-def test_rdkit_log_is_afterwards_as_before(switched_off):
-    for name in switched_off:
+@pytest.mark.parametrize("disabled", [(), ("rdApp.warning",), ("rdApp.error",)])
+def test_rdkit_log_status_is_restored(disabled):
+    for name in disabled:
         rdBase.DisableLog(name)
     try:
         before = rdBase.LogStatus()
@@ -161,13 +161,13 @@ def test_rdkit_log_is_afterwards_as_before(switched_off):
         parse_smiles("[H][H]")
         assert rdBase.LogStatus() == before
     finally:
-        for name in switched_off:
+        for name in disabled:
             rdBase.EnableLog(name)
 
 
 @pytest.fixture
 def eager_threads():
-    """Switch threads as often as Python can, so that two meet inside one call."""
+    """Switch threads as often as Python can, so that several are inside a call at once."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -175,7 +175,7 @@ def eager_threads():
 
 
 @pytest.mark.usefixtures("eager_threads")
-def test_threads_get_their_own_reasons_and_silence(capfd):
+def test_threads_get_their_own_errors_and_print_nothing(capfd):
     texts = [f"C1CC{'C' * n}" for n in range(40)] + [f"N(C)(C)(C){'C' * n}" for n in range(1, 40)]
     texts += ["[H][H]", "not_a_smiles"] * 20
 

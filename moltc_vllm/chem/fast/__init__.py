@@ -1,1 +1,1 @@
-"""What is here for speed alone: without it every molecule is read by the plain loops, as well."""
+"""Optional speed-ups of featurization; without them Python loops compute the same graphs."""

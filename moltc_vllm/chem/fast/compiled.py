@@ -1,6 +1,7 @@
-"""RDKit molecules to graphs through `binary`: arrays out, or None where the loops must decide.
+"""`CompiledReader`: RDKit molecules to graphs through `rdkit_pickle`.
 
-Imports numba: ask `route.compiled_reader` for it instead of importing it at a top level.
+The module imports numba: get the reader from `dispatch.compiled_reader` instead of importing it at
+the top of a module.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from rdkit import Chem
 
 from moltc_vllm.chem.fast import rdkit_pickle, rdkit_pickle_csr
 from moltc_vllm.chem.graph import MolGraph, graph_from_trusted_arrays
-from moltc_vllm.chem.packed import PackedMolecule, empty_packed, frozen
+from moltc_vllm.chem.packed import PackedMolecule, empty_packed, freeze
 
 _STRUCTURE_ONLY: Final = int(
     Chem.PropertyPickleOptions.NoProps | Chem.PropertyPickleOptions.NoConformers
@@ -22,16 +23,19 @@ _STRUCTURE_ONLY: Final = int(
 
 
 class CompiledReader:
-    """Graphs of molecules that the feature tables express."""
+    """Featurizes molecules by reading RDKit's pickle of them in compiled code.
+
+    It does not support every molecule: for the others, use `featurize_loops`.
+    """
 
     def to_binary(self, mol: Chem.Mol) -> bytes:
-        """Write a molecule as `packed_all` reads it."""
+        """Pickle a molecule without properties and conformers, as `pack_pickles` expects it."""
         return mol.ToBinary(_STRUCTURE_ONLY)
 
-    def graph(self, mol: Chem.Mol) -> MolGraph | None:
-        """Make what `featurize_loops` makes; None if the loops must look at it."""
+    def featurize(self, mol: Chem.Mol) -> MolGraph | None:
+        """Compute the result of `featurize_loops`, or None if the molecule is not supported."""
         data = self.to_binary(mol)
-        atoms, bonds = rdkit_pickle.sizes_of(data, 0, len(data))
+        atoms, bonds = rdkit_pickle.read_sizes(data, 0, len(data))
         if atoms < 0:
             return None
         arrays = (
@@ -45,32 +49,33 @@ class CompiledReader:
             return graph_from_trusted_arrays(*arrays)
         return None
 
-    def packed(self, mol: Chem.Mol) -> PackedMolecule | None:
-        """Make what `pack` makes of the graph; None if the loops must look at it."""
+    def featurize_packed(self, mol: Chem.Mol) -> PackedMolecule | None:
+        """Compute the packed graph, or None if the molecule is not supported."""
         data = self.to_binary(mol)
-        atoms, bonds = rdkit_pickle.sizes_of(data, 0, len(data))
+        atoms, bonds = rdkit_pickle.read_sizes(data, 0, len(data))
         if atoms < 0:
             return None
         packed = empty_packed(atoms, 2 * bonds)
-        return frozen(packed) if rdkit_pickle_csr.pack_one(data, 0, len(data), *packed) else None
+        return freeze(packed) if rdkit_pickle_csr.pack_one(data, 0, len(data), *packed) else None
 
-    def packed_all(
-        self, molecules: Sequence[bytes]
+    def pack_pickles(
+        self, pickles: Sequence[bytes]
     ) -> tuple[npt.NDArray[np.int64], PackedMolecule]:
-        """Read many molecules in one call.
+        """Pack several molecules in one call.
 
         Args:
-            molecules: From `to_binary`, so that molecules need not be kept: RDKit's are large.
+            pickles: Results of `to_binary`. The caller then need not keep RDKit's molecules,
+                which are large.
 
         Returns:
-            ``[B, 2]`` int64, atoms and directed bonds of each molecule, 0 and 0 where the loops
-            must look at it; and the arrays of all molecules, one after another.
+            Sizes ``[B, 2]`` int64, the numbers of atoms and directed bonds of each molecule, 0
+            and 0 for unsupported ones; and the concatenated arrays of all molecules.
         """
-        offsets = np.zeros(len(molecules) + 1, np.int64)
-        np.cumsum([len(data) for data in molecules], out=offsets[1:])
-        data = b"".join(molecules)
-        sizes = np.empty((len(molecules), 2), np.int64)
-        packed = empty_packed(*rdkit_pickle_csr.room_for(data, offsets))
+        offsets = np.zeros(len(pickles) + 1, np.int64)
+        np.cumsum([len(data) for data in pickles], out=offsets[1:])
+        data = b"".join(pickles)
+        sizes = np.empty((len(pickles), 2), np.int64)
+        packed = empty_packed(*rdkit_pickle_csr.total_sizes(data, offsets))
         atoms, bonds = rdkit_pickle_csr.pack_many(data, offsets, sizes, *packed)
         return sizes, PackedMolecule(
             packed.atoms[:atoms],

@@ -1,4 +1,7 @@
-"""Which way molecules are read: compiled where it works as the plain loops do, else plainly."""
+"""Select how molecules are featurized: by the compiled reader or by Python loops.
+
+``MOLTC_FEATURIZE=loops`` selects the loops; ``fast`` is the default.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +13,53 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from moltc_vllm.chem.fast.compiled import CompiledReader
 
-VARIABLE: Final = "MOLTC_FEATURIZE"
-"""Set to ``loops`` to read every molecule the plain way; ``fast`` is the default."""
+FEATURIZE_ENV: Final = "MOLTC_FEATURIZE"
+"""Environment variable that selects how molecules are featurized: ``fast`` or ``loops``."""
 
 _log = logging.getLogger("moltc_vllm.chem")
 _lock = threading.Lock()
-_chosen: list[CompiledReader | None] = []
+_selected: list[CompiledReader | None] = []  # Empty until the first call selects a reader.
 
 
 def compiled_reader() -> CompiledReader | None:
-    """Return the compiled reader, or None if molecules are to be read the plain way.
+    """Return the compiled reader, or None if Python loops are to be used.
 
-    Chosen at the first call of a process, which takes numba's import and, the first time on a
-    machine, its compilation. The compiled reader depends on a private format of RDKit's, so it
-    must first agree with the plain loops on `self_test`'s molecules. If it does not, or numba is
-    missing, one warning says so.
+    The first call in a process selects the reader. It imports numba and compiles the reader if the
+    machine has no cached code yet. The reader depends on a private format of RDKit, so it is
+    selected only if it agrees with the loops on the molecules of `self_test`. If it does not, or
+    numba is missing, one warning is logged.
 
     Raises:
-        ValueError: If `VARIABLE` is set to something else.
+        ValueError: If the environment variable ``MOLTC_FEATURIZE`` has another value.
     """
-    if not _chosen:
+    if not _selected:
         with _lock:
-            if not _chosen:
-                _chosen.append(_choose())
-    return _chosen[0]
+            if not _selected:
+                _selected.append(_select())
+    return _selected[0]
 
 
-def forget() -> None:
-    """Choose again at the next call; for tests."""
+def reset_compiled_reader() -> None:
+    """Make the next call of `compiled_reader` select again; for tests."""
     with _lock:
-        _chosen.clear()
+        _selected.clear()
 
 
-def _choose() -> CompiledReader | None:
-    wish = os.environ.get(VARIABLE, "fast")
-    if wish not in ("fast", "loops"):
-        raise ValueError(f"{VARIABLE} is {wish!r}, expected 'fast' or 'loops'")
-    if wish == "loops":
+def _select() -> CompiledReader | None:
+    choice = os.environ.get(FEATURIZE_ENV, "fast")
+    if choice not in ("fast", "loops"):
+        raise ValueError(f"{FEATURIZE_ENV} is {choice!r}, expected 'fast' or 'loops'")
+    if choice == "loops":
         return None
     try:
         from moltc_vllm.chem.fast.compiled import CompiledReader
         from moltc_vllm.chem.fast.self_test import first_difference
 
         reader = CompiledReader()
-        difference = first_difference(reader)
-    except Exception as error:  # numba may be missing, or fail to compile in many ways
-        difference = f"{type(error).__name__}: {error}"
-    if difference is None:
+        problem = first_difference(reader)
+    except Exception as error:  # numba may be missing, and compilation can fail in many ways.
+        problem = f"{type(error).__name__}: {error}"
+    if problem is None:
         return reader
-    _log.warning("molecules are read by the plain loops, which is slower: %s", difference)
+    _log.warning("molecules are featurized by Python loops, which is slower: %s", problem)
     return None

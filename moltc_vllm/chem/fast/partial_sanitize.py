@@ -1,20 +1,20 @@
-"""SMILES to RDKit molecules by only those steps whose outcome is looked at afterwards.
+"""Parse SMILES with only those sanitization steps whose outcome is used afterwards.
 
-``Chem.MolFromSmiles`` parses, merges explicit hydrogens, sanitises and assigns stereo chemistry
-with all *possible* centres flagged. Here the same steps run in the same order, without
+``Chem.MolFromSmiles`` parses, merges explicit hydrogens, sanitizes and assigns stereochemistry with
+all *possible* centers flagged. The functions here run the same steps in the same order, without
 
-* merging hydrogens: texts with a hydrogen in brackets of its own go the plain way;
-* tidying bonds to metals where no metal is written;
-* flagging possible centres: nothing reads the flags, and ranking all atoms for them is a fifth of
-  the whole parse;
-* for graphs of texts without a stereo mark: the sanitising steps after whose effect no feature
-  looks (radicals, conjugation, hybridisation, chirality, hydrogen counts of aromatic atoms).
-  Stereo assignment looks at all of it: ``c1(=N/R)nc(C)cc(C)[nH]1`` has two sides only by where
-  the hydrogen is counted.
+* merging hydrogens: texts with a bracket hydrogen are left to default parsing;
+* cleaning up bonds to metals if the text has no metal;
+* flagging possible centers: nothing reads the flags, and ranking all atoms for them takes a fifth
+  of the whole parse;
+* for graphs of texts without a stereo mark: the sanitization steps that change no feature
+  (radicals, conjugation, hybridization, chirality, hydrogen counts of aromatic atoms). Stereo
+  assignment depends on all of them: the double bond in ``c1(=N/R)nc(C)cc(C)[nH]1`` is stereogenic
+  only because of the position of the hydrogen.
 
-None stands for "read it the plain way": for texts that are not plain organic SMILES, and for
-every failure, so that errors are always those of the plain way. `self_test` compares both at
-first use, ``benchmarks/featurize.py --check-all`` on all staged molecules.
+The result is None for texts that are not plain organic SMILES and after every failure. The caller
+then uses RDKit's default parsing, so that errors do not depend on the path taken. `self_test`
+compares both paths at first use, ``benchmarks/featurize.py --check-all`` on all staged molecules.
 """
 
 from __future__ import annotations
@@ -24,49 +24,60 @@ from typing import Any, Final
 from rdkit import Chem
 from rdkit.Chem import SanitizeFlags
 
-from moltc_vllm.chem.fast.smiles_scan import has_stereo, is_unusual, may_have_metal, scan_smiles
+from moltc_vllm.chem.fast.smiles_scan import (
+    has_stereo,
+    may_have_metal,
+    needs_default_parsing,
+    scan_smiles,
+)
 
-_FOR_GRAPH: Final = int(
+_STEPS_FOR_GRAPH: Final = int(
     SanitizeFlags.SANITIZE_CLEANUP
     | SanitizeFlags.SANITIZE_PROPERTIES
     | SanitizeFlags.SANITIZE_SYMMRINGS
     | SanitizeFlags.SANITIZE_KEKULIZE
     | SanitizeFlags.SANITIZE_SETAROMATICITY
 )
-_FOR_METALS: Final = int(SanitizeFlags.SANITIZE_CLEANUP_ORGANOMETALLICS)
-_FOR_WRITING: Final = int(SanitizeFlags.SANITIZE_ALL) & ~_FOR_METALS
+_STEPS_FOR_METALS: Final = int(SanitizeFlags.SANITIZE_CLEANUP_ORGANOMETALLICS)
+_STEPS_FOR_WRITING: Final = int(SanitizeFlags.SANITIZE_ALL) & ~_STEPS_FOR_METALS
 
 
-def _as_written() -> Chem.SmilesParserParams:
-    params: Any = Chem.SmilesParserParams()  # the stubs give its fields the wrong type
+def _unsanitized_params() -> Chem.SmilesParserParams:
+    params: Any = Chem.SmilesParserParams()  # RDKit's stubs give its fields the wrong type.
     params.sanitize = False
     params.removeHs = False
     return params
 
 
-_AS_WRITTEN: Final = _as_written()
+_UNSANITIZED: Final = _unsanitized_params()
 
 
-def read_for_graph(smiles: str) -> Chem.Mol | None:
-    """Read what `featurize` needs; the molecule must not be written or searched."""
-    shape = scan_smiles(smiles)
-    stereo = has_stereo(shape)
-    return _read(smiles, shape, _FOR_WRITING if stereo else _FOR_GRAPH, stereo)
+def try_parse_for_graph(smiles: str) -> Chem.Mol | None:
+    """Parse the properties that `featurize` reads; None where default parsing is needed.
+
+    The molecule must not be written as SMILES or searched for substructures.
+    """
+    kinds = scan_smiles(smiles)
+    stereo = has_stereo(kinds)
+    return _try_parse(smiles, kinds, _STEPS_FOR_WRITING if stereo else _STEPS_FOR_GRAPH, stereo)
 
 
-def read_for_writing(smiles: str) -> Chem.Mol | None:
-    """Read what `featurize` and ``MolToSmiles`` need."""
-    return _read(smiles, scan_smiles(smiles), _FOR_WRITING, True)
+def try_parse_for_writing(smiles: str) -> Chem.Mol | None:
+    """Parse the properties that `featurize` and ``MolToSmiles`` read.
+
+    None where default parsing is needed.
+    """
+    return _try_parse(smiles, scan_smiles(smiles), _STEPS_FOR_WRITING, True)
 
 
-def _read(smiles: str, shape: bytes, steps: int, assign_stereo: bool) -> Chem.Mol | None:
-    if is_unusual(shape):
+def _try_parse(smiles: str, kinds: bytes, steps: int, assign_stereo: bool) -> Chem.Mol | None:
+    if needs_default_parsing(kinds):
         return None
-    mol = Chem.MolFromSmiles(smiles, _AS_WRITTEN)
+    mol = Chem.MolFromSmiles(smiles, _UNSANITIZED)
     if mol is None:
         return None
     try:
-        Chem.SanitizeMol(mol, steps | _FOR_METALS if may_have_metal(shape) else steps)
+        Chem.SanitizeMol(mol, steps | _STEPS_FOR_METALS if may_have_metal(kinds) else steps)
         if assign_stereo:
             Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     except (ValueError, RuntimeError):

@@ -1,11 +1,11 @@
-"""RDKit's pickles to `PackedMolecule`'s arrays, compiled; see `binary`."""
+"""Read RDKit's pickles into the arrays of a `PackedMolecule`, compiled; see `rdkit_pickle`."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from moltc_vllm.chem.fast.rdkit_pickle import U8, U16, jit, read_graph, sizes_of
+from moltc_vllm.chem.fast.rdkit_pickle import U8, U16, jit, read_graph, read_sizes
 from moltc_vllm.chem.graph import BOND_DIRECTIONS
 
 I16 = npt.NDArray[np.int16]
@@ -16,21 +16,21 @@ I64 = npt.NDArray[np.int64]
 def pack_one(
     data: bytes, begin: int, end: int, atoms: U8, degree: I16, source: I16, bond_code: U8
 ) -> bool:
-    """Read one molecule into `PackedMolecule`'s arrays.
+    """Read one molecule into the arrays of a `PackedMolecule`.
 
     Args:
-        data: As `rdkit_pickle.read_graph`'s.
-        begin: Where the molecule begins.
-        end: Where it ends.
-        atoms: ``[>= V, 2]``, out.
-        degree: ``[>= V]``, out.
-        source: ``[>= 2 E]``, out.
-        bond_code: ``[>= 2 E]``, out.
+        data: Buffer as in `rdkit_pickle.read_graph`.
+        begin: Offset of the molecule's first byte.
+        end: Offset after the molecule's last byte.
+        atoms: Output, ``[>= V, 2]``.
+        degree: Output, ``[>= V]``.
+        source: Output, ``[>= 2 E]``.
+        bond_code: Output, ``[>= 2 E]``.
 
     Returns:
-        Whether it was understood; if not, the arrays hold nothing of use.
+        Whether the molecule is supported; if not, the content of the arrays is undefined.
     """
-    v, e = sizes_of(data, begin, end)
+    v, e = read_sizes(data, begin, end)
     if not 0 <= v <= min(len(atoms), len(degree)) or 2 * e > min(len(source), len(bond_code)):
         return False
     element, chirality = np.empty(v, np.uint8), np.empty(v, np.uint8)
@@ -46,11 +46,14 @@ def pack_one(
 
 
 @jit
-def room_for(data: bytes, offsets: I64) -> tuple[int, int]:
-    """Atoms and directed bonds that `pack_many` writes at most, by the molecules' headers."""
+def total_sizes(data: bytes, offsets: I64) -> tuple[int, int]:
+    """Sum the numbers of atoms and directed bonds in the headers of molecules.
+
+    `pack_many` writes at most as many.
+    """
     num_atoms = num_bonds = 0
-    for number in range(len(offsets) - 1):
-        atoms, bonds = sizes_of(data, offsets[number], offsets[number + 1])
+    for index in range(len(offsets) - 1):
+        atoms, bonds = read_sizes(data, offsets[index], offsets[index + 1])
         if atoms > 0:
             num_atoms, num_bonds = num_atoms + atoms, num_bonds + 2 * bonds
     return num_atoms, num_bonds
@@ -66,27 +69,27 @@ def pack_many(
     source: I16,
     bond_code: U8,
 ) -> tuple[int, int]:
-    """Read molecules into the arrays of `PackedMolecule`, one after another.
+    """Read several molecules into the arrays of one `PackedMolecule`, concatenated.
 
     Args:
-        data: Results of ``ToBinary``, joined.
-        offsets: ``[B + 1]``, where each begins.
-        sizes: ``[B, 2]``, out: atoms and directed bonds, 0 and 0 of what is not understood.
-        atoms: ``[>= sum of V, 2]``, out.
-        degree: ``[>= sum of V]``, out.
-        source: ``[>= sum of 2 E]``, out.
-        bond_code: ``[>= sum of 2 E]``, out.
+        data: Concatenated results of ``ToBinary``.
+        offsets: Offsets of the molecules' first bytes and of the end, ``[B + 1]``.
+        sizes: Output, ``[B, 2]``: numbers of atoms and directed bonds, 0 and 0 if unsupported.
+        atoms: Output, ``[>= sum of V, 2]``.
+        degree: Output, ``[>= sum of V]``.
+        source: Output, ``[>= sum of 2 E]``.
+        bond_code: Output, ``[>= sum of 2 E]``.
 
     Returns:
-        Atoms and directed bonds in all.
+        Total numbers of atoms and directed bonds.
     """
     v = e = 0
-    for number in range(len(offsets) - 1):
-        sizes[number, 0] = sizes[number, 1] = 0
-        begin, end = offsets[number], offsets[number + 1]
+    for index in range(len(offsets) - 1):
+        sizes[index, 0] = sizes[index, 1] = 0
+        begin, end = offsets[index], offsets[index + 1]
         if pack_one(data, begin, end, atoms[v:], degree[v:], source[e:], bond_code[e:]):
-            num_atoms, num_bonds = sizes_of(data, begin, end)
-            sizes[number, 0], sizes[number, 1] = num_atoms, 2 * num_bonds
+            num_atoms, num_bonds = read_sizes(data, begin, end)
+            sizes[index, 0], sizes[index, 1] = num_atoms, 2 * num_bonds
             v, e = v + num_atoms, e + 2 * num_bonds
     return v, e
 
@@ -95,18 +98,21 @@ def pack_many(
 def _sort_bonds(
     index: U16, kind: U8, direction: U8, degree: I16, source: I16, bond_code: U8
 ) -> None:
-    """Counting sort by target, in `pack`'s order: all bonds forth, then all bonds back."""
+    """Sort bonds by target (counting sort), in the order of `pack`.
+
+    First each bond from its begin to its end atom, then each bond from its end to its begin atom.
+    """
     degree[:] = 0
     for target in index.flat:
         degree[target] += 1
-    place = np.empty(len(degree), np.int64)
+    next_slot = np.empty(len(degree), np.int64)
     total = 0
     for atom in range(len(degree)):
-        place[atom] = total
+        next_slot[atom] = total
         total += degree[atom]
-    for way in range(2):
+    for begin_row in range(2):
         for bond in range(len(kind)):
-            target = index[1 - way, bond]
-            source[place[target]] = index[way, bond]
-            bond_code[place[target]] = kind[bond] * BOND_DIRECTIONS + direction[bond]
-            place[target] += 1
+            target = index[1 - begin_row, bond]
+            source[next_slot[target]] = index[begin_row, bond]
+            bond_code[next_slot[target]] = kind[bond] * BOND_DIRECTIONS + direction[bond]
+            next_slot[target] += 1

@@ -1,7 +1,8 @@
-"""The shape of a SMILES: one letter per kind of character, to ask cheap questions about a text.
+"""Scan SMILES cheaply: map each character to its kind and search the kinds for patterns.
 
-Regular expressions with alternatives cost up to a tenth of RDKit's parse here; ``translate`` and
-``in`` cost a hundredth. Where the answer is "maybe", the exact and slow question can follow.
+Regular expressions with alternatives cost up to a tenth of RDKit's parse here, ``translate`` and
+``in`` a hundredth. Functions named ``may_...`` can return True for a harmless text, so a caller
+that needs certainty checks such texts exactly.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import string
 from typing import Final
 
 _KINDS: Final = {
-    "0": string.digits + "#H",  # after "[": an isotope, an atomic number, a hydrogen
-    "K": "KUVWY",  # metals of one letter
+    "0": string.digits + "#H",  # after "[": an isotope, an atomic number or a hydrogen
+    "K": "KUVWY",  # metals with one-letter symbols
     "S": "ABCDEFGIJLMNOPQRSTXZ",
     "a": string.ascii_lowercase,
     "+": "+-",
@@ -20,15 +21,17 @@ _KINDS: Final = {
     "[": "[",
     ".": "()]=%.",
 }
-_ANY_OTHER: Final = "!"
+"""Characters of each kind, by the letter that stands for the kind."""
+
+_OTHER_KIND: Final = "!"
 _TABLE: Final = bytes(
-    ord(next((kind for kind, members in _KINDS.items() if chr(code) in members), _ANY_OTHER))
+    ord(next((kind for kind, members in _KINDS.items() if chr(code) in members), _OTHER_KIND))
     for code in range(256)
 )
 
 
 def scan_smiles(smiles: str) -> bytes:
-    """Translate each character to its kind; all that plain organic SMILES lack becomes ``!``.
+    """Map each character to its kind; characters outside plain organic SMILES become ``!``.
 
     >>> scan_smiles("C[C@@H](N)C#[13C]")
     b'S[S@@0..S.S0[00S.'
@@ -36,25 +39,26 @@ def scan_smiles(smiles: str) -> bytes:
     return smiles.encode("ascii", "replace").translate(_TABLE)
 
 
-def has_large_number(shape: bytes) -> bool:
-    """Say whether an isotope or a charge may be one that RDKit would wrap around."""
-    return b"[0000" in shape or b"+000" in shape or b"++++++++++++++++" in shape
+def may_have_large_number(kinds: bytes) -> bool:
+    """Tell whether an isotope or a charge may be so large that RDKit would wrap it around."""
+    return b"[0000" in kinds or b"+000" in kinds or b"++++++++++++++++" in kinds
 
 
-def is_unusual(shape: bytes) -> bool:
-    """Say whether the text has more than organic SMILES do.
+def needs_default_parsing(kinds: bytes) -> bool:
+    """Tell whether the text has features that `partial_sanitize` does not handle.
 
-    Those are atom maps, dummy atoms, dative, quadruple and any bonds, quoted symbols; hydrogens
-    and isotopes in brackets; chirality other than ``@`` and ``@@``; and what RDKit may yet add.
+    These are atom maps, dummy atoms, dative, quadruple and unspecified bonds, and quoted symbols;
+    bracket hydrogens and isotopes; chirality other than ``@`` and ``@@``; and any syntax that a
+    later RDKit release may add.
     """
-    return b"!" in shape or b"[0" in shape or b"@S" in shape
+    return b"!" in kinds or b"[0" in kinds or b"@S" in kinds
 
 
-def has_stereo(shape: bytes) -> bool:
-    """Say whether an atom or a bond carries a stereo mark."""
-    return b"@" in shape or b"/" in shape
+def has_stereo(kinds: bytes) -> bool:
+    """Tell whether an atom or a bond has a stereo mark."""
+    return b"@" in kinds or b"/" in kinds
 
 
-def may_have_metal(shape: bytes) -> bool:
-    """Say whether an element in brackets is written as metals are: two letters, or K U V W Y."""
-    return b"[Sa" in shape or b"[K" in shape
+def may_have_metal(kinds: bytes) -> bool:
+    """Tell whether a bracket atom is spelled like a metal: two letters, or K, U, V, W or Y."""
+    return b"[Sa" in kinds or b"[K" in kinds

@@ -1,4 +1,4 @@
-"""Selective reading gives the plain way's graphs, keys and errors."""
+"""Partial sanitization gives the graphs, keys and errors of RDKit's default parsing."""
 
 import csv
 import gzip
@@ -25,8 +25,8 @@ from moltc_vllm.chem import (
 )
 from moltc_vllm.chem.fast import dispatch
 from moltc_vllm.chem.fast.compiled import CompiledReader
-from moltc_vllm.chem.fast.partial_sanitize import read_for_graph, read_for_writing
-from moltc_vllm.chem.fast.self_test import difference, same_graph, same_packed
+from moltc_vllm.chem.fast.partial_sanitize import try_parse_for_graph, try_parse_for_writing
+from moltc_vllm.chem.fast.self_test import find_difference, same_graph, same_packed
 from moltc_vllm.chem.fast.smiles_scan import scan_smiles
 from moltc_vllm.chem.featurize_loops import featurize_loops
 from moltc_vllm.chem.parse import clean_smiles, parse_for_graph, parse_for_writing
@@ -42,8 +42,8 @@ FILES = (
 )
 
 
-def staged(count):
-    """Some molecules of every library."""
+def staged_molecules(count):
+    """About ``count`` molecules of each staged library."""
     for name in FILES:
         with gzip.open(data_dir() / name, "rt", newline="") as lines:
             if ".csv" in name:
@@ -53,19 +53,19 @@ def staged(count):
         yield from texts[:: len(texts) // count]
 
 
-def test_staged_molecules_in_three_writings():
-    for number, smiles in enumerate(staged(250)):
+def test_staged_molecules_agree_with_loops_in_three_spellings():
+    for index, smiles in enumerate(staged_molecules(250)):
         mol = Chem.MolFromSmiles(smiles)
-        texts = [smiles, Chem.MolToRandomSmilesVect(mol, 1, randomSeed=number)[0]]
+        texts = [smiles, Chem.MolToRandomSmilesVect(mol, 1, randomSeed=index)[0]]
         Chem.Kekulize(mol, clearAromaticFlags=True)
-        texts.append(Chem.MolToSmiles(mol, kekuleSmiles=True, allHsExplicit=number % 2 == 0))
+        texts.append(Chem.MolToSmiles(mol, kekuleSmiles=True, allHsExplicit=index % 2 == 0))
         for text in texts:
-            assert difference(READER, text) is None
-    assert number > 900
+            assert find_difference(READER, text) is None
+    assert index > 900
 
 
 @pytest.mark.slow
-def test_all_staged_molecules():
+def test_all_staged_molecules_agree_with_loops():
     run = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "featurize.py", "--check-all"],
         capture_output=True,
@@ -78,7 +78,7 @@ def test_all_staged_molecules():
     assert counts["molecules"] > 100_000
 
 
-PLAIN_WAY = (
+NEEDS_DEFAULT_PARSING = (
     "[H]O[H]",
     "[2H]O[2H]",
     "[H][H]",
@@ -97,10 +97,10 @@ PLAIN_WAY = (
 )
 
 
-@pytest.mark.parametrize("smiles", PLAIN_WAY)
-def test_unusual_texts_go_the_plain_way(smiles):
-    assert read_for_graph(smiles) is None
-    assert read_for_writing(smiles) is None
+@pytest.mark.parametrize("smiles", NEEDS_DEFAULT_PARSING)
+def test_unusual_texts_need_default_parsing(smiles):
+    assert try_parse_for_graph(smiles) is None
+    assert try_parse_for_writing(smiles) is None
 
 
 @pytest.mark.parametrize(
@@ -116,21 +116,23 @@ def test_unusual_texts_go_the_plain_way(smiles):
         "C[Zn]C",
     ],
 )
-def test_organic_texts_are_read_selectively(smiles):
-    assert read_for_graph(smiles) is not None
-    assert read_for_writing(smiles) is not None
-    assert difference(READER, smiles) is None
+def test_organic_texts_are_partially_sanitized(smiles):
+    assert try_parse_for_graph(smiles) is not None
+    assert try_parse_for_writing(smiles) is not None
+    assert find_difference(READER, smiles) is None
 
 
 @pytest.mark.parametrize("smiles", ["CN(C)(C)[Pt]", "C[N]1(C)CC[Cu]1", "O(C)(C)[Li]", "N[K]"])
-def test_bonds_to_metals_are_tidied_up_as_always(smiles):
-    def outcome(mol):
+def test_bonds_to_metals_are_cleaned_up_as_by_default(smiles):
+    def bond_types_or_error(mol):
         try:
             return featurize_loops(mol, smiles).bond_type.tolist()
         except MoleculeError as error:
             return error.reason
 
-    assert outcome(read_for_graph(smiles)) == outcome(Chem.MolFromSmiles(smiles))
+    assert bond_types_or_error(try_parse_for_graph(smiles)) == bond_types_or_error(
+        Chem.MolFromSmiles(smiles)
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,23 +143,24 @@ def test_bonds_to_metals_are_tidied_up_as_always(smiles):
         "CCNC(=S)N/N=c1/nc(N2CCOCC2)nc(N2CCOCC2)[nH]1",
     ],
 )
-def test_directions_that_only_the_place_of_a_hydrogen_justifies(smiles):
-    assert set(featurize(read_for_graph(smiles)).bond_direction) > {0}
-    assert difference(READER, smiles, understood=True) is None
+def test_bond_directions_that_depend_on_hydrogen_position_are_kept(smiles):
+    assert set(featurize(try_parse_for_graph(smiles)).bond_direction) > {0}
+    assert find_difference(READER, smiles, must_support=True) is None
 
 
-def outcome(read, text):
-    """A graph, or all there is to know of the error."""
+def outcome(parse, text):
+    """Graph of a text, or all attributes of the error."""
     try:
-        return featurize(read(clean_smiles(text, DEFAULT_LIMITS), DEFAULT_LIMITS), text)
+        return featurize(parse(clean_smiles(text, DEFAULT_LIMITS), DEFAULT_LIMITS), text)
     except MoleculeError as error:
         return error.molecule, error.kind, error.reason
 
 
-def agree(text):
+def check_outcome(text):
+    """Assert that partial sanitization has the outcome of default parsing, and return that."""
     expected = outcome(parse_smiles, text)
-    for read in (parse_for_graph, parse_for_writing):
-        got = outcome(read, text)
+    for parse in (parse_for_graph, parse_for_writing):
+        got = outcome(parse, text)
         if isinstance(expected, tuple):
             assert got == expected
         else:
@@ -185,8 +188,8 @@ def agree(text):
         (None, "type"),
     ],
 )
-def test_errors_are_the_plain_ways(text, kind):
-    assert agree(text)[1] == kind
+def test_errors_equal_those_of_default_parsing(text, kind):
+    assert check_outcome(text)[1] == kind
 
 
 _TOKENS = (
@@ -198,45 +201,45 @@ _TOKENS = (
 @pytest.mark.parametrize(
     "number", ["1234", "+100", "-256", "+" * 16, "-" * 16, "+" * 15 + "-" * 16]
 )
-def test_numbers_that_rdkit_would_wrap_around_are_named(number):
+def test_clean_smiles_rejects_numbers_that_rdkit_wraps_around(number):
     text = f"C[{number}CH4]" if number.isdigit() else f"C[Fe{number}]"
-    named = "-" * 16 if "+-" in number else number
+    quoted = "-" * 16 if "+-" in number else number
     with pytest.raises(MoleculeError) as caught:
         clean_smiles(text, DEFAULT_LIMITS)
-    assert caught.value.reason == f"no atom has {named!r}"
+    assert caught.value.reason == f"no atom has {quoted!r}"
 
 
-def test_random_texts_have_the_plain_ways_outcome(capfd):
+def test_random_texts_have_outcome_of_default_parsing(capfd):
     @settings(max_examples=500, deadline=None)
     @given(st.lists(st.sampled_from(_TOKENS.split()), min_size=1, max_size=20).map("".join))
     def check(text):
-        agree(text)
+        check_outcome(text)
 
     check()
     assert capfd.readouterr() == ("", "")
 
 
-def test_keys_and_graphs_are_those_of_the_loops(monkeypatch):
-    texts = [*staged(25), "[CH3:1][C@H](Cl)[CH3:2]", "[2H]OC"]
+def test_keys_and_graphs_equal_those_of_loops(monkeypatch):
+    texts = [*staged_molecules(25), "[CH3:1][C@H](Cl)[CH3:2]", "[2H]OC"]
 
-    def all_of(setting):
-        monkeypatch.setenv(dispatch.VARIABLE, setting)
-        for cached in (molecule._key, molecule._canonicalise, molecule._graph):
+    def compute_all(setting):
+        monkeypatch.setenv(dispatch.FEATURIZE_ENV, setting)
+        for cached in (molecule._cached_key, molecule._canonicalize, molecule._cached_graph):
             cached.cache_clear()
-        dispatch.forget()
+        dispatch.reset_compiled_reader()
         assert (dispatch.compiled_reader() is None) == (setting == "loops")
         keys = [canonical_key(text) for text in texts]
         return keys, [packed_of(key) for key in keys], [graph_of(key) for key in keys]
 
     try:
-        fast, loops = all_of("fast"), all_of("loops")
+        fast, loops = compute_all("fast"), compute_all("loops")
     finally:
-        dispatch.forget()
+        dispatch.reset_compiled_reader()
     assert fast[0] == loops[0]
     assert all(map(same_packed, fast[1], loops[1]))
     assert all(map(same_graph, fast[2], loops[2]))
 
 
-def test_shape():
+def test_scan_smiles_maps_characters_to_kinds():
     assert scan_smiles("C[C@@H](N)C#[13C]") == b"S[S@@0..S.S0[00S."
     assert scan_smiles("\u2013\xe9*") == b"!!!"

@@ -1,4 +1,4 @@
-"""Which reader is chosen, and that all fall back to the loops when the compiled one is wrong."""
+"""Selection of the compiled reader, and the fallback to Python loops where it does not work."""
 
 import logging
 import subprocess
@@ -17,14 +17,15 @@ from moltc_vllm.chem.featurize_loops import featurize_loops
 
 
 @pytest.fixture(autouse=True)
-def chosen_anew():
-    """Each test may spoil the choice of the reader."""
-    dispatch.forget()
+def reset_selection():
+    """Isolate the tests, which break the reader in different ways."""
+    dispatch.reset_compiled_reader()
     yield
-    dispatch.forget()
+    dispatch.reset_compiled_reader()
 
 
-def plainly_chosen(caplog):
+def warnings_of_fallback(caplog):
+    """Assert that the loops are used, and return the warnings that were logged."""
     with caplog.at_level(logging.WARNING, "moltc_vllm.chem"):
         assert dispatch.compiled_reader() is None
         assert dispatch.compiled_reader() is None
@@ -34,35 +35,35 @@ def plainly_chosen(caplog):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_another_format_version_falls_back_with_one_warning(monkeypatch, caplog):
+def test_other_format_version_falls_back_with_one_warning(monkeypatch, caplog):
     def newer(self, mol):
         data = bytearray(mol.ToBinary())
         data[8] = 17
         return bytes(data)
 
     monkeypatch.setattr(CompiledReader, "to_binary", newer)
-    (message,) = plainly_chosen(caplog)
-    assert "plain loops" in message
-    assert "is not understood" in message
+    (message,) = warnings_of_fallback(caplog)
+    assert "Python loops" in message
+    assert "is not supported" in message
 
 
-def test_a_wrong_graph_falls_back_with_one_warning(monkeypatch, caplog):
-    right = CompiledReader.graph
+def test_wrong_graph_falls_back_with_one_warning(monkeypatch, caplog):
+    original = CompiledReader.featurize
 
     def wrong(self, mol):
-        graph = right(self, mol)
+        graph = original(self, mol)
         mirrored = np.array([0, 2, 1])[graph.chirality]
         return MolGraph(
             graph.atomic_number, mirrored, graph.bond_index, graph.bond_type, graph.bond_direction
         )
 
-    monkeypatch.setattr(CompiledReader, "graph", wrong)
+    monkeypatch.setattr(CompiledReader, "featurize", wrong)
     assert "differs" in first_difference(CompiledReader())
-    (message,) = plainly_chosen(caplog)
+    (message,) = warnings_of_fallback(caplog)
     assert "differs" in message
 
 
-def test_no_numba_falls_back_with_one_warning():
+def test_missing_numba_falls_back_with_one_warning():
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "from moltc_vllm.chem import canonical_key, packed_of\n"
@@ -70,19 +71,19 @@ def test_no_numba_falls_back_with_one_warning():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[1, 0] [1, 1]"
-    assert run.stderr.count("plain loops") == run.stderr.count("numba") == 1
+    assert run.stderr.count("Python loops") == run.stderr.count("numba") == 1
 
 
-def test_the_environment_can_ask_for_the_loops(monkeypatch, caplog):
-    monkeypatch.setenv(dispatch.VARIABLE, "loops")
-    assert plainly_chosen(caplog) == []
-    dispatch.forget()
-    monkeypatch.setenv(dispatch.VARIABLE, "slow")
+def test_environment_variable_selects_loops(monkeypatch, caplog):
+    monkeypatch.setenv(dispatch.FEATURIZE_ENV, "loops")
+    assert warnings_of_fallback(caplog) == []
+    dispatch.reset_compiled_reader()
+    monkeypatch.setenv(dispatch.FEATURIZE_ENV, "slow")
     with pytest.raises(ValueError, match="expected 'fast' or 'loops'"):
         dispatch.compiled_reader()
 
 
-def test_without_a_place_for_its_cache_numba_compiles_without(monkeypatch):
+def test_jit_compiles_without_cache_folder(monkeypatch):
     original = numba.njit
 
     def njit(*arguments, **options):
