@@ -1,14 +1,16 @@
-"""How far is SMILES to graph from RDKit's bare parse?
+"""Compare SMILES to graph with RDKit's bare parse: CPU time per molecule.
 
-One process, one core, CPU time. Every chunk of molecules is read in every way, in an order that
-turns, so that all ways see the same machine; a round is all chunks, figures are medians over the
-rounds, and a ratio is taken within its round. All our ways end with the bonds in CSR form.
+One process, one core, CPU time. Each method reads every chunk of molecules, in a rotating order, so
+that all methods see the same state of the machine. A round is a pass over all chunks; figures are
+medians over the rounds, and a ratio compares times of the same round. All methods of this project
+end with bonds in CSR form.
 
     python benchmarks/featurize.py --json featurize.json
     python benchmarks/featurize.py --check-all
 
-The second compares every staged molecule, also written in two other ways, with the plain loops,
-and its canonical key with the plain way's; it ends with status 1 if anything differs.
+The second command compares the compiled reader with the Python loops on every staged molecule, in
+three spellings, and its canonical key with the key that RDKit's defaults give. It exits with status
+1 if anything differs.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import DATA, SETS, add_json_option, described, read_smiles, write_json
+from common import DATA, MOLECULE_FILES, add_json_option, environment_info, read_smiles, write_json
 from featurize_check import check_all
 from rdkit import Chem
 
@@ -46,173 +48,228 @@ from moltc_vllm.chem.rdkit_log import QuietLog
 
 CHUNK = 250
 
-Way = Callable[[list[str]], object]
+Method = Callable[[list[str]], object]
 
 
-def bare(chunk: list[str]) -> object:
-    """RDKit's parse alone, nothing kept: the floor."""
+def rdkit_parse(chunk: list[str]) -> object:
+    """Parse with RDKit's defaults and drop the molecules: the floor of all methods."""
     for smiles in chunk:
         Chem.MolFromSmiles(smiles)
     return None
 
 
-def one_by_one(chunk: list[str]) -> object:
-    """As one molecule is read: checked, selectively sanitised, packed by compiled code."""
+def single_molecules(chunk: list[str]) -> object:
+    """Read molecule by molecule: check, sanitize partially, pack in compiled code."""
     return [
         featurize_packed(parse_for_graph(clean_smiles(smiles, DEFAULT_LIMITS), DEFAULT_LIMITS))
         for smiles in chunk
     ]
 
 
-def library(chunk: list[str]) -> object:
-    """As a library's block is read, taken apart into rows."""
+def library_chunk(chunk: list[str]) -> object:
+    """Read the whole chunk like `featurize_library`, and split it into rows."""
     return list(read_chunk(chunk, DEFAULT_LIMITS, canonical=False).rows())
 
 
-def whole_sanitising(chunk: list[str]) -> object:
-    """One by one, with all of RDKit's sanitisation."""
+def full_sanitization(chunk: list[str]) -> object:
+    """Read molecule by molecule with all of RDKit's sanitization."""
     return [featurize_packed(parse_smiles(smiles)) for smiles in chunk]
 
 
-def plain_loops(chunk: list[str]) -> object:
-    """Loops over atoms and bonds in Python, CSR by numpy."""
+def python_loops(chunk: list[str]) -> object:
+    """Featurize in Python loops over atoms and bonds, with CSR by numpy."""
     return [pack(featurize_loops(parse_smiles(smiles))) for smiles in chunk]
 
 
-def serving(chunk: list[str]) -> object:
-    """What a server does with a molecule that it has not seen: canonical key, then its graph."""
-    molecule._key.cache_clear()
-    molecule._canonicalise.cache_clear()
+def key_and_graph(chunk: list[str]) -> object:
+    """Compute canonical key and graph, as a server does for a molecule that it has not seen."""
+    molecule._cached_key.cache_clear()
+    molecule._canonicalize.cache_clear()
     return [packed_of(canonical_key(smiles)) for smiles in chunk]
 
 
-def two_parses_and_writes(chunk: list[str]) -> object:
-    """The floor of ``serving``: bare RDKit, read, written, read again, written again."""
+def rdkit_parse_write_twice(chunk: list[str]) -> object:
+    """Parse and write twice with RDKit's defaults: the floor of ``key_and_graph``."""
     return [
         Chem.MolToSmiles(Chem.MolFromSmiles(Chem.MolToSmiles(Chem.MolFromSmiles(smiles))))
         for smiles in chunk
     ]
 
 
-def ways() -> dict[str, Way]:
-    """All ways that are installed."""
-    own = (bare, one_by_one, library, whole_sanitising, plain_loops, serving)
-    found: dict[str, Way] = {way.__name__: way for way in (*own, two_parses_and_writes)}
+def installed_methods() -> dict[str, Method]:
+    """Return all methods by name; PyG's only if it is installed."""
+    methods: dict[str, Method] = {
+        method.__name__: method
+        for method in (
+            rdkit_parse,
+            single_molecules,
+            library_chunk,
+            full_sanitization,
+            python_loops,
+            key_and_graph,
+            rdkit_parse_write_twice,
+        )
+    }
     try:
         from torch_geometric.utils import from_smiles
     except ImportError:
-        return found
-    return {**found, "pyg_from_smiles": lambda chunk: [from_smiles(smiles) for smiles in chunk]}
+        return methods
+    return {**methods, "pyg_from_smiles": lambda chunk: [from_smiles(smiles) for smiles in chunk]}
 
 
-def measure(smiles: list[str], rounds: int, pyg: int) -> dict[str, Any]:
-    """CPU seconds of every way in every round; PyG on the first ``pyg`` molecules only."""
+def measure(smiles: list[str], rounds: int, pyg_molecules: int) -> dict[str, Any]:
+    """Measure every method.
+
+    Args:
+        smiles: Molecules to read.
+        rounds: Number of passes over all molecules.
+        pyg_molecules: Number of molecules that PyG reads, from the beginning; it is slow.
+
+    Returns:
+        Figures by method.
+    """
     chunks = [smiles[i : i + CHUNK] for i in range(0, len(smiles), CHUNK)]
-    every = list(ways().items())
-    spent: dict[str, list[float]] = {name: [] for name, _ in every}
-    bare_of_subset = []
-    for _, way in every:
-        way(chunks[0])
-    for number in range(rounds):
-        seconds: Counter[str] = Counter()
-        subset = 0.0
-        for place, chunk in enumerate(chunks):
-            turn = (place + number) % len(every)
-            for name, way in every[turn:] + every[:turn]:
-                if name.startswith("pyg") and place * CHUNK >= pyg:
-                    continue
-                begin = time.process_time()
-                result = way(chunk)
-                took = time.process_time() - begin
-                del result
-                seconds[name] += took
-                subset += took if name == "bare" and place * CHUNK < pyg else 0.0
-        for name in spent:
-            spent[name].append(seconds[name])
-        bare_of_subset.append(subset)
+    methods = list(installed_methods().items())
+    cpu_seconds: dict[str, list[float]] = {name: [] for name, _ in methods}
+    floor_of_pyg = []
+    for _, method in methods:
+        method(chunks[0])  # Warm up.
+    for round_index in range(rounds):
+        seconds, seconds_of_floor = _run_round(chunks, methods, round_index, pyg_molecules)
+        for name in cpu_seconds:
+            cpu_seconds[name].append(seconds[name])
+        floor_of_pyg.append(seconds_of_floor)
     figures = {}
-    for name, seconds_each in spent.items():
-        is_subset = name.startswith("pyg")
-        count = min(len(smiles), -(-pyg // CHUNK) * CHUNK) if is_subset else len(smiles)
-        floor = bare_of_subset if is_subset else spent["bare"]
-        ratios = [mine / its for mine, its in zip(seconds_each, floor, strict=True)]
-        figures[name] = {
-            "molecules": count,
-            "molecules_per_second_per_core": round(count / statistics.median(seconds_each)),
-            "us_per_molecule": round(statistics.median(seconds_each) / count * 1e6, 1),
-            "ratio_to_bare": round(statistics.median(ratios), 3),
-            "ratio_to_bare_range": [round(min(ratios), 3), round(max(ratios), 3)],
-        }
+    for name, values in cpu_seconds.items():
+        is_pyg = name.startswith("pyg")
+        count = min(len(smiles), -(-pyg_molecules // CHUNK) * CHUNK) if is_pyg else len(smiles)
+        floor = floor_of_pyg if is_pyg else cpu_seconds["rdkit_parse"]
+        figures[name] = _summarize(count, values, floor)
     return figures
 
 
-def pool(smiles: list[str], workers: int, canonical: bool) -> dict[str, float]:
-    """Wall-clock throughput of `featurize_library` after its processes have started."""
-    begin = time.perf_counter()
-    rows = featurize_library(iter(smiles), workers=workers, canonical=canonical)
-    head = sum(1 for _ in itertools.islice(rows, 256))
-    started = time.perf_counter()
-    rest = sum(1 for _ in rows)
+def _run_round(
+    chunks: list[list[str]], methods: list[tuple[str, Method]], round_index: int, pyg_molecules: int
+) -> tuple[Counter[str], float]:
+    """Return CPU seconds by method, and those of the floor on the molecules that PyG reads."""
+    seconds: Counter[str] = Counter()
+    floor_of_pyg = 0.0
+    for index, chunk in enumerate(chunks):
+        is_read_by_pyg = index * CHUNK < pyg_molecules
+        turn = (index + round_index) % len(methods)
+        for name, method in methods[turn:] + methods[:turn]:
+            if name.startswith("pyg") and not is_read_by_pyg:
+                continue
+            start = time.process_time()
+            result = method(chunk)
+            elapsed = time.process_time() - start
+            del result
+            seconds[name] += elapsed
+            floor_of_pyg += elapsed if name == "rdkit_parse" and is_read_by_pyg else 0.0
+    return seconds, floor_of_pyg
+
+
+def _summarize(count: int, seconds: list[float], floor: list[float]) -> dict[str, Any]:
+    ratios = [own / bare for own, bare in zip(seconds, floor, strict=True)]
     return {
-        "seconds_to_first_block": round(started - begin, 2),
-        "molecules_per_second": round(rest / (time.perf_counter() - started)),
-        "molecules": head + rest,
+        "molecules": count,
+        "molecules_per_second_per_core": round(count / statistics.median(seconds)),
+        "us_per_molecule": round(statistics.median(seconds) / count * 1e6, 1),
+        "ratio_to_rdkit_parse": round(statistics.median(ratios), 3),
+        "ratio_to_rdkit_parse_range": [round(min(ratios), 3), round(max(ratios), 3)],
+    }
+
+
+def measure_pool(smiles: list[str], workers: int, canonical: bool) -> dict[str, float]:
+    """Measure wall-clock throughput of `featurize_library` after its processes have started."""
+    start = time.perf_counter()
+    rows = featurize_library(iter(smiles), workers=workers, canonical=canonical)
+    first_rows = sum(1 for _ in itertools.islice(rows, 256))
+    started = time.perf_counter()
+    other_rows = sum(1 for _ in rows)
+    return {
+        "seconds_to_first_chunk": round(started - start, 2),
+        "molecules_per_second": round(other_rows / (time.perf_counter() - started)),
+        "molecules": first_rows + other_rows,
     }
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All figures."""
-    begin = time.perf_counter()
+    """Measure all methods on all sets, and `featurize_library` with 0, 1 and 2 processes."""
+    start = time.perf_counter()
     reader = compiled_reader()
     report: dict[str, Any] = {
         "benchmark": "featurize",
         "compiled_reader": reader is not None,
-        "seconds_to_prepare_reader": round(time.perf_counter() - begin, 2),
+        "seconds_to_prepare_reader": round(time.perf_counter() - start, 2),
         "rounds": arguments.rounds,
-        **described("rdkit", "numba", "torch-geometric"),
+        **environment_info("rdkit", "numba", "torch-geometric"),
         "sets": {},
         "pool": {},
     }
-    gc.freeze()  # what the imports made is not to be walked through again and again
-    with QuietLog():  # so that the bare parse does not write its warnings either
-        for name, file in SETS.items():
+    gc.freeze()  # Imported modules never become garbage; collections need not traverse them.
+    with QuietLog():  # RDKit's warnings would slow the bare parse down.
+        for name, file in MOLECULE_FILES.items():
             path = arguments.data / file
             smiles = list(itertools.islice(read_smiles(path), arguments.molecules))
             report["sets"][name] = measure(smiles, arguments.rounds, arguments.pyg)
-    smiles = list(itertools.islice(read_smiles(arguments.data / SETS["zinc250k"]), 20_000))
+    smiles = list(
+        itertools.islice(read_smiles(arguments.data / MOLECULE_FILES["zinc250k"]), 20_000)
+    )
     for workers, canonical in itertools.product((0, 1, 2), (False, True)):
-        kind = "canonical" if canonical else "as_written"
-        report["pool"][f"{workers}_workers_{kind}"] = pool(smiles, workers, canonical)
+        name = f"{workers}_workers_{'canonical' if canonical else 'as_written'}"
+        report["pool"][name] = measure_pool(smiles, workers, canonical)
     return report
 
 
 def print_table(report: dict[str, Any]) -> None:
-    """Print the figures for people."""
-    for name, ways_of_set in report["sets"].items():
-        print(f"\n{name:<28}{'molecules':>10}{'us each':>9}{'per s':>9}{'x bare':>8}")
-        for way, figures in ways_of_set.items():
+    """Print the figures as text tables."""
+    for name, figures_by_method in report["sets"].items():
+        print(f"\n{name:<28}{'molecules':>10}{'us each':>9}{'per s':>9}{'x parse':>8}")
+        for method, figures in figures_by_method.items():
             print(
-                f"{way:<28}{figures['molecules']:>10}{figures['us_per_molecule']:>9}"
-                f"{figures['molecules_per_second_per_core']:>9}{figures['ratio_to_bare']:>8.2f}"
+                f"{method:<28}{figures['molecules']:>10}{figures['us_per_molecule']:>9}"
+                f"{figures['molecules_per_second_per_core']:>9}"
+                f"{figures['ratio_to_rdkit_parse']:>8.2f}"
             )
     print(f"\n{'pool, wall clock':<28}{'molecules':>10}{'first, s':>9}{'per s':>9}")
     for name, figures in report["pool"].items():
         print(
-            f"{name:<28}{figures['molecules']:>10}{figures['seconds_to_first_block']:>9}"
+            f"{name:<28}{figures['molecules']:>10}{figures['seconds_to_first_chunk']:>9}"
             f"{figures['molecules_per_second']:>9}"
         )
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data")
-    parser.add_argument("--molecules", type=int, default=20_000, help="at most, of each set")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pyg", type=int, default=2_000, help="molecules that PyG reads")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="Folder of the staged data; default: %(default)s."
+    )
+    parser.add_argument(
+        "--molecules",
+        type=int,
+        default=20_000,
+        help="Largest number of molecules of each set; default: %(default)s.",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="Passes over all molecules; default: %(default)s."
+    )
+    parser.add_argument(
+        "--pyg",
+        type=int,
+        default=2_000,
+        help="Number of molecules of each set that PyG reads; default: %(default)s.",
+    )
     add_json_option(parser)
-    parser.add_argument("--check-all", action="store_true", help="compare instead of measuring")
-    parser.add_argument("--workers", type=int, default=2, help="processes of --check-all")
+    parser.add_argument(
+        "--check-all",
+        action="store_true",
+        help="Compare the compiled reader with the Python loops instead of measuring.",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="Processes of --check-all; default: %(default)s."
+    )
     arguments = parser.parse_args()
     if arguments.check_all:
         sys.exit(1 if check_all(arguments.data, arguments.workers) else 0)

@@ -1,6 +1,6 @@
-"""Compares the compiled reader with the plain loops on every staged molecule.
+"""Compare the compiled reader with the Python loops on every staged molecule.
 
-Run it as ``python benchmarks/featurize.py --check-all``.
+Run as ``python benchmarks/featurize.py --check-all``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from rdkit import Chem
 
 from moltc_vllm.chem import MoleculeError, canonical_key
 from moltc_vllm.chem.fast.dispatch import compiled_reader
-from moltc_vllm.chem.fast.self_test import difference
+from moltc_vllm.chem.fast.self_test import find_difference
 from moltc_vllm.chem.rdkit_log import QuietLog
 
+_MAX_CANONICALIZATIONS = 8
+_SHOWN_MISMATCHES = 20
 
-def _plain_key(smiles: str) -> str:
-    """The canonical key by RDKit's defaults alone."""
+
+def _default_key(smiles: str) -> str:
+    """Compute the canonical key with RDKit's defaults alone."""
     key = Chem.MolToSmiles(Chem.MolFromSmiles(smiles))
-    for _ in range(8):
+    for _ in range(_MAX_CANONICALIZATIONS):
         following = Chem.MolToSmiles(Chem.MolFromSmiles(key))
         if following == key:
             break
@@ -33,52 +36,68 @@ def _plain_key(smiles: str) -> str:
     return key
 
 
-def _other_writings(smiles: str, number: int) -> Iterator[str]:
-    """The molecule in random order; and kekulised, every hydrogen or every bond written out."""
+def _other_spellings(smiles: str, index: int) -> Iterator[str]:
+    """Write the molecule in random order, and kekulized with explicit hydrogens or bonds."""
     mol = Chem.MolFromSmiles(smiles)
-    yield Chem.MolToRandomSmilesVect(mol, 1, randomSeed=number)[0]
+    yield Chem.MolToRandomSmilesVect(mol, 1, randomSeed=index)[0]
     Chem.Kekulize(mol, clearAromaticFlags=True)
-    style = {"allHsExplicit": number % 2 == 0, "allBondsExplicit": number % 3 == 0}
+    style = {"allHsExplicit": index % 2 == 0, "allBondsExplicit": index % 3 == 0}
     yield Chem.MolToSmiles(mol, doRandom=True, kekuleSmiles=True, **style)
 
 
-def _check(batch: tuple[int, list[str]]) -> tuple[Counter[str], list[str]]:
-    """Compare some molecules; in a process of its own."""
+def _check_batch(batch: tuple[int, list[str]]) -> tuple[Counter[str], list[str]]:
+    """Compare a batch of molecules in a worker process.
+
+    Args:
+        batch: Index of the first molecule, and the SMILES.
+
+    Returns:
+        Counts by name, and descriptions of the mismatches.
+    """
     reader = compiled_reader()
     assert reader is not None, "the compiled reader is not in use"
+    first_index, molecules = batch
     counts: Counter[str] = Counter()
-    wrong: list[str] = []
+    mismatches: list[str] = []
     with QuietLog():
-        for number, smiles in enumerate(batch[1], batch[0]):
+        for index, smiles in enumerate(molecules, first_index):
             counts["molecules"] += 1
-            for text in (smiles, *_other_writings(smiles, number)):
+            for text in (smiles, *_other_spellings(smiles, index)):
                 counts["texts"] += 1
-                found = difference(reader, text)
-                wrong += [] if found is None else [found]
+                difference = find_difference(reader, text)
+                mismatches += [] if difference is None else [difference]
             try:
                 key = canonical_key(smiles)
             except MoleculeError as error:
                 counts[f"no key: {error.kind}"] += 1
                 continue
             counts["keys"] += 1
-            wrong += [] if key == _plain_key(smiles) else [f"key of {smiles!r} is {key!r}"]
-    return counts, wrong
+            mismatches += [] if key == _default_key(smiles) else [f"key of {smiles!r} is {key!r}"]
+    return counts, mismatches
 
 
 def check_all(data: Path, workers: int) -> int:
-    """Compare all staged molecules; print counts and mismatches, return how many."""
+    """Compare all staged molecules and print counts and mismatches.
+
+    Args:
+        data: Folder of the staged data.
+        workers: Number of processes.
+
+    Returns:
+        Number of mismatches.
+    """
     unique: dict[str, None] = {}
     for path in sorted([*data.glob("*.smi.gz"), *data.glob("*.csv.gz")]):
         unique.update(dict.fromkeys(read_smiles(path)))
     smiles = list(unique)
-    batches = [(at, smiles[at : at + 1000]) for at in range(0, len(smiles), 1000)]
+    batches = [(start, smiles[start : start + 1000]) for start in range(0, len(smiles), 1000)]
     counts: Counter[str] = Counter()
-    wrong: list[str] = []
+    mismatches: list[str] = []
     with ProcessPoolExecutor(workers, get_context("spawn")) as executor:
-        for some, differences in executor.map(_check, batches):
-            counts += some
-            wrong += differences
+        for batch_counts, batch_mismatches in executor.map(_check_batch, batches):
+            counts += batch_counts
+            mismatches += batch_mismatches
             print(f"\r{counts['molecules']} of {len(smiles)}", end="", file=sys.stderr)
-    print("", *wrong[:20], sep="\n", file=sys.stderr)
-    print(json.dumps({**counts, "mismatches": len(wrong)}))
-    return len(wrong)
+    print("", *mismatches[:_SHOWN_MISMATCHES], sep="\n", file=sys.stderr)
+    print(json.dumps({**counts, "mismatches": len(mismatches)}))
+    return len(mismatches)
