@@ -1,20 +1,25 @@
-# The two commands of a fresh machine are `make demo` and `make test`; both set everything up.
+# The two commands for a fresh machine are `make demo` and `make test`; each installs what it needs.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A machine with an NVIDIA GPU gets vLLM itself, any other one its CPU build.
+# vLLM itself where there is an NVIDIA driver, its CPU build elsewhere.
 STACK ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 INSTALLED := $(VENV)/.installed-$(STACK)
 
-.PHONY: demo test test-slow test-gpu lint doctor install train-mini clean
+.PHONY: demo test test-fast test-slow test-gpu lint docs doctor install train-mini clean
 
 demo: $(INSTALLED)
 	$(BIN)/moltc demo
 
-# Two processes: much of a test's time is one core's. A file's tests stay together (tests/conftest.py).
+# Two processes, because much of a test's time is spent on one core. The tests of a file stay
+# together (tests/conftest.py).
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+
+# Tests that start no engine, server, cluster or training.
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow and not gpu and not engine"
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
@@ -27,7 +32,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The shipped model from MOLTC_DATA, in hours; `make train-mini SMOKE=1` is a rehearsal of minutes.
+# Fails on any warning, e.g. a broken link; the pages are in build/docs.
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict --quiet
+
+# The shipped model from the data in MOLTC_DATA, in hours; SMOKE=1 is a rehearsal of minutes.
 MOLTC_DATA ?= $(wildcard ../shared/data)
 train-mini: $(INSTALLED)
 	MOLTC_DATA="$(MOLTC_DATA)" $(BIN)/python -m moltc_vllm.train.mini $(if $(SMOKE),--smoke --out runs/smoke)
@@ -48,4 +57,4 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) build demo
