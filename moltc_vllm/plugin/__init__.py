@@ -1,18 +1,22 @@
-"""The only room that imports vLLM. This module is light: vLLM calls `register` in every process."""
+"""vLLM plugin; no other package of `moltc_vllm` imports vLLM.
+
+This module has no heavy imports, because vLLM imports it in every process.
+"""
 
 from __future__ import annotations
 
 RENDERER_MODE = "moltc"
-"""Value of ``--tokenizer-mode`` that selects our renderer."""
+"""Value of ``--tokenizer-mode`` that selects `MoltcRenderer`."""
 
 ARCHITECTURE = "MoltcForConditionalGeneration"
+"""Value of ``architectures`` in a checkpoint's ``config.json``, and name of the model class."""
 
 
 def register() -> None:
-    """Make vLLM know the molecule modality (entry point ``vllm.general_plugins``).
+    """Register model, configuration, tokenizer and renderer (entry point ``vllm.general_plugins``).
 
-    Runs in the API server, the engine core, the workers and the inspection subprocess, perhaps
-    more than once in each.
+    vLLM calls it in the API server, the engine core, the workers and the inspection subprocess,
+    possibly several times in each.
     """
     from transformers import AutoConfig, AutoTokenizer
     from vllm import ModelRegistry
@@ -21,9 +25,9 @@ def register() -> None:
 
     from moltc_vllm.models.config import MoltcConfig
     from moltc_vllm.models.tokenizer import MoltcTokenizer
-    from moltc_vllm.plugin.compat import let_vllm_scan_llvmlite
+    from moltc_vllm.plugin.compat import make_llvmlite_scannable
 
-    let_vllm_scan_llvmlite()
+    make_llvmlite_scannable()
     AutoConfig.register(MoltcConfig.model_type, MoltcConfig, exist_ok=True)
     AutoTokenizer.register(MoltcConfig, fast_tokenizer_class=MoltcTokenizer, exist_ok=True)
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():

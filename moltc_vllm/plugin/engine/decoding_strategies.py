@@ -1,4 +1,9 @@
-"""A pair's way through the engine: which requests it needs, and what their outputs come to."""
+"""Decoding strategies: the engine requests of one pair, and the generated tokens in their outputs.
+
+A strategy does not run the engine. The caller submits `DecodingStrategy.requests` and passes their
+outputs to `DecodingStrategy.step` until that returns a result; `VllmEngine` does so synchronously,
+the server's `InteractionsService` with coroutines.
+"""
 
 from __future__ import annotations
 
@@ -11,70 +16,85 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from moltc_vllm.models.answer_trie import TrieNode
-from moltc_vllm.models.beam_search import BeamSearch, Candidate
-from moltc_vllm.models.interval_tokens import TokenCandidate
+from moltc_vllm.models.beam_search import BeamSearch
+from moltc_vllm.models.token_candidate import TokenCandidate
 
 
 class GenerationResult(NamedTuple):
-    """A generated text, as tokens without the stop token."""
+    """The generated tokens of one pair.
+
+    Attributes:
+        token_ids: Tokens of the answer, without the stop token.
+        logprobs: Log-probability of each token.
+        truncated: Whether the answer reached its maximum length.
+        first_token_candidates: Most probable first tokens; empty for beam search.
+        scored: Whether the tokens are a path through the answer trie, see
+            `GenerationSettings.score`.
+    """
 
     token_ids: Sequence[int]
     logprobs: Sequence[float]
-    cut_off: bool
-    likely: Sequence[TokenCandidate] = ()  # first tokens; not of beams
-    scored: bool = False  # whether only what is decided was asked, see `Settings.score`
+    truncated: bool
+    first_token_candidates: Sequence[TokenCandidate] = ()
+    scored: bool = False
 
 
 class DecodingStrategy(Protocol):
-    """One pair's way through the engine."""
+    """Generation of one pair's answer in one or more rounds of engine requests."""
 
     def requests(self) -> list[tuple[Any, SamplingParams]]:
-        """Engine inputs and parameters of the requests that are needed now."""
+        """Return the engine inputs and sampling parameters of the next round of requests."""
         ...
 
     def step(self, outputs: Sequence[RequestOutput]) -> GenerationResult | None:
-        """Take their outputs, in order; ``None``: more requests are needed.
+        """Process the outputs of one round.
+
+        Args:
+            outputs: Finished output of each request of `requests`, in the same order.
+
+        Returns:
+            The result, or ``None`` if another round is needed.
 
         Raises:
-            EngineGenerateError: If the engine failed on one of them.
-            EngineDeadError: If it was shut down meanwhile.
+            EngineGenerateError: If one of the requests failed.
+            EngineDeadError: If the engine was shut down meanwhile.
         """
         ...
 
 
 class GreedyDecoding:
-    """The likeliest tokens, in one request."""
+    """Most probable token at each position; one request generates the whole answer."""
 
     def __init__(self, inputs: Any, params: SamplingParams) -> None:
         self._request = (inputs, params)
 
     def requests(self) -> list[tuple[Any, SamplingParams]]:
-        """That request."""
+        """Return the only request."""
         return [self._request]
 
     def step(self, outputs: Sequence[RequestOutput]) -> GenerationResult:
-        """Its output."""
+        """Return the generated tokens of the only output."""
         (completion,) = outputs[0].outputs
         if completion.finish_reason not in ("stop", "length"):
             raise _failure(completion, "answer")
-        ids = list(completion.token_ids)
+        token_ids = list(completion.token_ids)
         logprobs = [
-            chosen[token].logprob
-            for token, chosen in zip(ids, completion.logprobs or [], strict=True)
+            candidates[token_id].logprob
+            for token_id, candidates in zip(token_ids, completion.logprobs or [], strict=True)
         ]
-        likely = [
-            TokenCandidate(token, one.logprob) for token, one in completion.logprobs[0].items()
-        ]
+        first_token_candidates = _candidates(completion.logprobs[0])
         if completion.finish_reason == "stop":
-            ids, logprobs = ids[:-1], logprobs[: len(ids) - 1]
-        return GenerationResult(ids, logprobs, completion.finish_reason == "length", likely)
+            token_ids, logprobs = token_ids[:-1], logprobs[: len(token_ids) - 1]
+        return GenerationResult(
+            token_ids, logprobs, completion.finish_reason == "length", first_token_candidates
+        )
 
 
 class BeamDecoding:
-    """A beam search: every step is one request of one token for each beam.
+    """Beam search; a round is one request of a single token for each beam.
 
-    This is vLLM's own way, too: what beams have in common is in its prefix cache. Only the ranking
-    differs, see `moltc_vllm.models.beam_search`.
+    vLLM's own beam search works in the same way: shared prefixes of beams are in the prefix cache.
+    Only the ranking differs, see `moltc_vllm.models.beam_search`.
     """
 
     def __init__(self, inputs: Any, search: BeamSearch) -> None:
@@ -83,14 +103,14 @@ class BeamDecoding:
         self._params = SamplingParams(
             temperature=0.0,
             max_tokens=1,
-            logprobs=search.wanted,
+            logprobs=search.num_candidates,
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
     def requests(self) -> list[tuple[Any, SamplingParams]]:
-        """One token of each open beam."""
+        """Return a request of one token for each open beam."""
         prompt = list(self._inputs["prompt_token_ids"])
         return [
             ({**self._inputs, "prompt_token_ids": [*prompt, *beam.tokens]}, self._params)
@@ -98,8 +118,8 @@ class BeamDecoding:
         ]
 
     def step(self, outputs: Sequence[RequestOutput]) -> GenerationResult | None:
-        """Let the beams grow; the best answer, when no better one can come."""
-        self._search.advance([_candidates(output) for output in outputs])
+        """Extend the beams; return the best answer when no better one is possible."""
+        self._search.advance([_candidates(_single_token(output)) for output in outputs])
         if not self._search.done:
             return None
         best = self._search.best()[0]
@@ -107,63 +127,77 @@ class BeamDecoding:
 
 
 class ForcedChoiceDecoding:
-    """Walks down a tree of answers, and takes the likeliest way at each fork.
+    """Descent of the answer trie; the model chooses a child at each branching node.
 
-    A held answer is the same: what a grammar leaves no choice about has a probability of 1 under
-    its mask. Here it is not generated, but stands in the prompt of the next request; all before it
-    is in the prefix cache.
+    The answer equals the one that is generated under a grammar, because a token without an
+    alternative has probability 1 under the grammar's mask. Such forced tokens are not generated
+    here but appended to the prompt of the next request, whose other tokens are in the prefix cache.
+
+    Args:
+        inputs: Rendered prompt.
+        trie: Root of the task's answer trie.
+        num_candidates: Number of the most probable first tokens to report.
     """
 
-    def __init__(self, inputs: Any, tree: TrieNode, likeliest: int) -> None:
+    def __init__(self, inputs: Any, trie: TrieNode, num_candidates: int) -> None:
         self._inputs = inputs
-        self._likeliest = likeliest
-        self._tokens, self._node = tree.forced_prefix()
-        self._logprobs = [0.0] * len(self._tokens)
-        self._likely: list[TokenCandidate] = []
+        self._num_candidates = num_candidates
+        self._token_ids, self._node = trie.forced_prefix()
+        self._logprobs = [0.0] * len(self._token_ids)
+        self._first_token_candidates: list[TokenCandidate] = []
 
     def requests(self) -> list[tuple[Any, SamplingParams]]:
-        """One token of those that may stand here."""
+        """Return a request of one token among the children of the current node."""
         params = SamplingParams(
             temperature=0.0,
             max_tokens=1,
-            logprobs=self._likeliest,
+            logprobs=self._num_candidates,
             allowed_token_ids=list(self._node.children),
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,  # hundreds of tokens, copied one by one, and these are nobody else's
+            # These parameters are not shared with another request, and vLLM's deep copy of
+            # hundreds of allowed tokens is slow.
+            skip_clone=True,
         )
-        prompt = [*self._inputs["prompt_token_ids"], *self._tokens]
+        prompt = [*self._inputs["prompt_token_ids"], *self._token_ids]
         return [({**self._inputs, "prompt_token_ids": prompt}, params)]
 
     def step(self, outputs: Sequence[RequestOutput]) -> GenerationResult | None:
-        """The way that was chosen; the whole answer, when it leads to an end."""
-        (completion,) = outputs[0].outputs
-        if not completion.logprobs:
-            raise _failure(completion, "token")
-        (token,), (top,) = completion.token_ids, completion.logprobs
-        if not self._likely:
-            self._likely = [TokenCandidate(one, found.logprob) for one, found in top.items()]
-        # Among those that may stand here, as under a grammar's mask: the engine's default here.
-        chosen = top[token].logprob
-        forced, self._node = self._node.children[token].forced_prefix()
-        self._tokens += [token, *forced]
-        self._logprobs += [chosen, *[0.0] * len(forced)]
+        """Follow the chosen branch; return the result at a leaf."""
+        candidates = _single_token(outputs[0])
+        (token_id,) = outputs[0].outputs[0].token_ids
+        if not self._first_token_candidates:
+            self._first_token_candidates = _candidates(candidates)
+        # By our default of vLLM's `logprobs_mode` the probability is relative to the allowed
+        # tokens, as under a grammar's mask.
+        logprob = candidates[token_id].logprob
+        forced, self._node = self._node.children[token_id].forced_prefix()
+        self._token_ids += [token_id, *forced]
+        self._logprobs += [logprob, *[0.0] * len(forced)]
         if self._node.children:
             return None
-        return GenerationResult(self._tokens, self._logprobs, False, self._likely, scored=True)
+        return GenerationResult(
+            self._token_ids, self._logprobs, False, self._first_token_candidates, scored=True
+        )
 
 
-def _failure(completion: CompletionOutput, wanted: str) -> VLLMServerError:
-    """Why there is nothing: of this request alone, or because the engine is being shut down."""
-    if completion.finish_reason == "abort":
-        return EngineDeadError()
-    return EngineGenerateError(f"the engine gave no {wanted}: {completion.finish_reason}")
+def _candidates(logprobs: Any) -> list[TokenCandidate]:
+    """Convert vLLM's log-probabilities of one position."""
+    return [TokenCandidate(token_id, entry.logprob) for token_id, entry in logprobs.items()]
 
 
-def _candidates(output: RequestOutput) -> list[Candidate]:
+def _single_token(output: RequestOutput) -> Any:
+    """Return vLLM's log-probabilities by token id of an output of one token."""
     (completion,) = output.outputs
     if not completion.logprobs:
         raise _failure(completion, "token")
-    (top,) = completion.logprobs
-    return [Candidate(token, one.logprob) for token, one in top.items()]
+    (logprobs,) = completion.logprobs
+    return logprobs
+
+
+def _failure(completion: CompletionOutput, missing: str) -> VLLMServerError:
+    """Build the error of an output without tokens: of the request, or of a dead engine."""
+    if completion.finish_reason == "abort":
+        return EngineDeadError()
+    return EngineGenerateError(f"the engine gave no {missing}: {completion.finish_reason}")

@@ -1,7 +1,6 @@
-"""From a task and its molecules to an engine's requests, and from its outputs to an `Answer`.
+"""Build the engine requests of a pair of molecules, and parse the generated tokens to an `Answer`.
 
-Who drives the engine, step by step or with coroutines, does not matter here: an `DecodingStrategy` says
-which requests it needs next, takes their outputs, and goes on until it has an answer.
+Nothing here runs the engine, so that the engine in the caller's process and the server share it.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TextPrompt
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
-from moltc_vllm.models.answer_parsing import read_answer, read_interval, read_text
+from moltc_vllm.models.answer_parsing import decode_answer, parse_answer, parse_interval_token
 from moltc_vllm.models.answer_trie import answer_trie
 from moltc_vllm.models.beam_search import BeamSearch
 from moltc_vllm.models.config import MoltcConfig
-from moltc_vllm.models.interval_tokens import LIKELIEST, interval_vocabulary
+from moltc_vllm.models.interval_tokens import NUM_CANDIDATES, interval_vocabulary
 from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.plugin.engine.decoding_strategies import (
     BeamDecoding,
@@ -29,122 +28,159 @@ from moltc_vllm.plugin.engine.decoding_strategies import (
     GreedyDecoding,
 )
 from moltc_vllm.plugin.modality.molecules import MODALITY, BadMoleculeError, MoleculeSpec
-from moltc_vllm.tasks import (
-    Answer,
-    FailedStatus,
-    Limits,
-    Task,
-    held_to_grammar,
-)
+from moltc_vllm.tasks import Answer, FailedStatus, GenerationLimits, Task, uses_grammar
 
-SCORES = "processed_logprobs"
-"""vLLM's ``logprobs_mode`` in which probabilities are among what may stand in a place."""
+SCORING_LOGPROBS_MODE = "processed_logprobs"
+"""Value of vLLM's ``logprobs_mode`` for probabilities relative to the allowed tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How answers are generated.
+class GenerationSettings:
+    """Options of generation.
 
     Attributes:
-        constrained: Hold answers to their task's grammar; default: as the checkpoint's prompt
-            style has it.
-        max_tokens: Longest answer; default: the style's.
-        beams: Search with so many beams; 1: greedily.
-        limits: In place of the style's limits.
-        score: Ask only what there is to decide, see `moltc_vllm.models.answer_trie`. The text is the
-            same; but numbers, where each interval is one token, have none, and no stated value.
-            Other tasks, and answers that are not held to a grammar, are generated as always.
+        constrained: Whether a grammar constrains answers to the task's form; default: the choice
+            of the checkpoint's prompt style.
+        max_tokens: Maximum length of an answer in tokens; default: the prompt style's.
+        beams: Width of the beam search; 1 is greedy decoding.
+        limits: Length limits that replace the prompt style's.
+        score: Whether only the tokens that distinguish a task's answers are generated, see
+            `moltc_vllm.models.answer_trie`. Labels and texts are the same, but a number whose
+            intervals are single tokens has no text and no generated value. Other tasks, and
+            answers without a grammar, are generated as usual.
     """
 
     constrained: bool | None = None
     max_tokens: int | None = None
     beams: int = 1
-    limits: Limits | None = None
+    limits: GenerationLimits | None = None
     score: bool = False
 
 
 class PairRequestBuilder:
-    """Asks a checkpoint in its own style.
+    """Builder of engine requests in a checkpoint's prompt style.
 
     Args:
-        config: The checkpoint's configuration.
-        tokenizer: Its tokenizer.
-        settings: How answers are generated.
-        max_logprobs: How many of the likeliest tokens the engine tells at most; -1: all.
-        logprobs_mode: Of the engine.
+        config: Configuration of the checkpoint.
+        tokenizer: Tokenizer of the checkpoint.
+        settings: Options of generation.
+        max_logprobs: Maximum number of candidates that the engine reports for a token; -1 is all.
+        logprobs_mode: Value of the engine's ``logprobs_mode``.
 
     Raises:
-        ValueError: If settings contradict each other, or the engine's mode.
+        ValueError: If the settings contradict each other or the engine's ``logprobs_mode``.
     """
 
     def __init__(
         self,
         config: MoltcConfig,
         tokenizer: Any,
-        settings: Settings,
-        max_logprobs: int = LIKELIEST,
-        logprobs_mode: str = SCORES,
+        settings: GenerationSettings,
+        max_logprobs: int = NUM_CANDIDATES,
+        logprobs_mode: str = SCORING_LOGPROBS_MODE,
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
         self.settings = settings
         self.style = config.style
-        if settings.score and logprobs_mode != SCORES:
-            raise ValueError(f"scores need an engine with --logprobs-mode {SCORES}")
-        self._constrained = held_to_grammar(self.style, settings.constrained, settings.beams)
-        self._likeliest = LIKELIEST if max_logprobs < 0 else min(LIKELIEST, max_logprobs)
+        if settings.score and logprobs_mode != SCORING_LOGPROBS_MODE:
+            raise ValueError(f"scores need an engine with --logprobs-mode {SCORING_LOGPROBS_MODE}")
+        self._constrained = uses_grammar(self.style, settings.constrained, settings.beams)
+        self._num_candidates = (
+            NUM_CANDIDATES if max_logprobs < 0 else min(NUM_CANDIDATES, max_logprobs)
+        )
         self._stop = stop_token_id(tokenizer, self.style)
 
-    def prompt(self, task: Task, molecules: Sequence[Any], question: str | None) -> TextPrompt:
-        """The prompt of one pair.
+    def build_prompt(
+        self, task: Task, molecules: Sequence[Any], question: str | None
+    ) -> TextPrompt:
+        """Build the prompt of one pair.
+
+        Args:
+            task: Task to answer.
+            molecules: Molecules in the order of the task's roles, in any form that
+                `MoleculeSpec.from_request` accepts.
+            question: Question of a task that takes one.
 
         Raises:
-            VLLMValidationError: If a molecule is not given as one.
-            PromptError: If molecules or question do not fit the task or the style.
+            VLLMValidationError: If a molecule has another form.
+            PromptError: If molecules or question do not fit the task or the prompt style.
         """
         specs = [
-            MoleculeSpec.of(molecule, f"molecule {place + 1}", self.config)._replace(task=task.name)
-            for place, molecule in enumerate(molecules)
+            MoleculeSpec.from_request(molecule, f"molecule {index + 1}", self.config)._replace(
+                task=task.name
+            )
+            for index, molecule in enumerate(molecules)
         ]
         text, order = self.style.compose(task, [spec.smiles for spec in specs], question)
-        return TextPrompt(prompt=text, multi_modal_data={MODALITY: [specs[i] for i in order]})
+        return TextPrompt(
+            prompt=text, multi_modal_data={MODALITY: [specs[index] for index in order]}
+        )
 
-    def strategy(self, task: Task, inputs: Any) -> DecodingStrategy:
-        """Begin with a rendered prompt."""
-        # What is not held to a grammar may say anything: it has to be generated.
-        held = self.settings.score and self._constrained
-        if held and (tree := answer_trie(task, self.tokenizer)):
-            return ForcedChoiceDecoding(inputs, tree, self._likeliest)
-        limits = self.settings.limits or self.style.limits(task)
-        if self.settings.max_tokens is not None:
-            longest = self.settings.max_tokens
-            limits = limits._replace(
-                max_new_tokens=longest, min_new_tokens=min(limits.min_new_tokens, longest)
-            )
+    def create_strategy(self, task: Task, inputs: Any) -> DecodingStrategy:
+        """Create the decoding strategy for a rendered prompt.
+
+        Args:
+            task: Task to answer.
+            inputs: Prompt as rendered by vLLM's renderer.
+        """
+        # Without a grammar the answer may be any text, not only a leaf of the trie.
+        if (
+            self.settings.score
+            and self._constrained
+            and (trie := answer_trie(task, self.tokenizer))
+        ):
+            return ForcedChoiceDecoding(inputs, trie, self._num_candidates)
+        limits = self._length_limits(task)
         if self.settings.beams > 1:
             return BeamDecoding(inputs, BeamSearch(self.settings.beams, limits, self._stop))
         return GreedyDecoding(inputs, self._sampling_params(task, limits))
 
-    def answer(self, task: Task, found: GenerationResult) -> Answer:
-        """The typed answer in a generated text."""
-        if any(map(math.isnan, found.logprobs)):  # half precision, on a molecule out of range
+    def parse_result(self, task: Task, result: GenerationResult) -> Answer:
+        """Parse generated tokens to a typed answer.
+
+        Args:
+            task: Task that was answered.
+            result: Generated tokens.
+        """
+        # Half precision overflows on molecules far outside the training data.
+        if any(map(math.isnan, result.logprobs)):
             return task.failed("error", "the model's probabilities are not numbers")
-        if found.scored and interval_vocabulary(task, self.tokenizer) is not None:
-            token, logprob = found.token_ids[-1], found.logprobs[-1]
-            return read_interval(task, self.tokenizer, token, logprob, found.likely)
-        answer = read_answer(
-            task, self.style, self.tokenizer, found.token_ids, found.logprobs, found.likely
+        if result.scored and interval_vocabulary(task, self.tokenizer) is not None:
+            return parse_interval_token(
+                task,
+                self.tokenizer,
+                result.token_ids[-1],
+                result.logprobs[-1],
+                result.first_token_candidates,
+            )
+        answer = parse_answer(
+            task,
+            self.style,
+            self.tokenizer,
+            result.token_ids,
+            result.logprobs,
+            result.first_token_candidates,
         )
-        if answer.status == "unparsed" and found.cut_off:
-            reason = f"{answer.error} (cut off after {len(found.token_ids)} tokens)"
+        if answer.status == "unparsed" and result.truncated:
+            reason = f"{answer.error} (cut off after {len(result.token_ids)} tokens)"
             return task.failed("unparsed", reason, text=answer.text)
         return answer
 
-    def text(self, token_ids: Sequence[int]) -> str:
-        """Tokens as the style's users read them."""
-        return read_text(self.style, self.tokenizer, token_ids)
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Decode generated tokens to the text that the prompt style shows to users."""
+        return decode_answer(self.style, self.tokenizer, token_ids)
 
-    def _sampling_params(self, task: Task, limits: Limits) -> SamplingParams:
+    def _length_limits(self, task: Task) -> GenerationLimits:
+        limits = self.settings.limits or self.style.limits(task)
+        if self.settings.max_tokens is None:
+            return limits
+        max_tokens = self.settings.max_tokens
+        return limits._replace(
+            max_new_tokens=max_tokens, min_new_tokens=min(limits.min_new_tokens, max_tokens)
+        )
+
+    def _sampling_params(self, task: Task, limits: GenerationLimits) -> SamplingParams:
         grammar = task.grammar() if self._constrained else None
         arguments: dict[str, Any] = {}
         if grammar is not None:
@@ -153,39 +189,48 @@ class PairRequestBuilder:
                 if grammar.kind == "choice"
                 else StructuredOutputsParams(regex=str(grammar.value))
             )
-            # A whole answer is followed by the tokenizer's end token, in any style.
+            # Whatever the prompt style's stop token, a grammar ends with the tokenizer's.
             arguments["stop_token_ids"] = [self.tokenizer.eos_token_id]
-            limits = Limits(self.settings.max_tokens or task.max_tokens)
+            limits = GenerationLimits(self.settings.max_tokens or task.max_tokens)
         return SamplingParams(
             temperature=0.0,
             max_tokens=limits.max_new_tokens,
             min_tokens=limits.min_new_tokens,
-            # Of the chosen token only, but for the mean of a number.
-            logprobs=self._likeliest if interval_vocabulary(task, self.tokenizer) else 0,
-            detokenize=False,  # `answer` does it, once and at the end
+            # Only the mean over a number's intervals needs more than the chosen token.
+            logprobs=self._num_candidates if interval_vocabulary(task, self.tokenizer) else 0,
+            detokenize=False,  # `parse_result` decodes all tokens at once
             output_kind=RequestOutputKind.FINAL_ONLY,
             **arguments,
         )
 
 
-def check_beams(beams: int, max_logprobs: int) -> None:
-    """Refuse more beams than the engine tells candidates for.
+def check_beam_width(beams: int, max_logprobs: int) -> None:
+    """Check that the engine reports enough candidates for a beam search.
+
+    Args:
+        beams: Width of the beam search.
+        max_logprobs: Maximum number of candidates that the engine reports for a token; -1 is all.
 
     Raises:
-        VLLMValidationError: With the flag that helps.
+        VLLMValidationError: If there are too few; the message names the flag to set.
     """
-    wanted = 2 * beams + 1
-    if beams > 1 and 0 <= max_logprobs < wanted:
+    needed = 2 * beams + 1
+    if beams > 1 and 0 <= max_logprobs < needed:
         raise VLLMValidationError(
-            f"{beams} beams need {wanted} candidates per token: start with --max-logprobs {wanted}",
+            f"{beams} beams need {needed} candidates per token: start with --max-logprobs {needed}",
             parameter="beams",
             value=beams,
         )
 
 
-def failure(task: Task, error: Exception) -> Answer:
-    """The answer of a pair that could not be asked."""
+def failed_answer(task: Task, error: Exception) -> Answer:
+    """Build the answer of a pair that the engine could not process.
+
+    Args:
+        task: Task to answer.
+        error: Error that was raised for this pair.
+    """
     status: FailedStatus = "bad_molecule" if isinstance(error, BadMoleculeError) else "error"
-    # The message without vLLM's parameter suffix: it names the molecule already.
+    # `str(error)` would end with vLLM's parameter suffix; the message names the molecule already.
     message = str(error.args[0]) if error.args else str(error)
     return task.failed(status, message or type(error).__name__)

@@ -1,4 +1,4 @@
-"""vLLM in this process as an `Engine`."""
+"""vLLM's engine in the caller's process as an `Engine`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import os
 import random
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from moltc_vllm.plugin.engine.lora_arguments import folder_adapters, lora_arguments
 from moltc_vllm.plugin.launcher import engine_defaults, on_cpu, prepare_environment
-from moltc_vllm.plugin.lora_arguments import folder_modules, lora_arguments
 
 # vLLM reads its environment when it is imported.
 prepare_environment()
@@ -33,57 +33,51 @@ from moltc_vllm.plugin.engine.decoding_strategies import (  # noqa: E402
     GenerationResult,
 )
 from moltc_vllm.plugin.engine.request_builder import (  # noqa: E402
+    GenerationSettings,
     PairRequestBuilder,
-    Settings,
-    check_beams,
-    failure,
+    check_beam_width,
+    failed_answer,
 )
-from moltc_vllm.tasks import Answer, Limits, Task, get_task  # noqa: E402
+from moltc_vllm.tasks import Answer, GenerationLimits, Task, get_task  # noqa: E402
 from moltc_vllm.tasks.engine import COUNTERS, EngineError, Pair  # noqa: E402
 
-
-@dataclass(slots=True)
-class _Asked:
-    """A pair in the engine, and which outputs of its requests have come."""
-
-    pair: Pair
-    strategy: DecodingStrategy
-    outputs: list[RequestOutput | None]
-    adapter: LoRARequest | None
-
-
+_VLLM_MAX_LOGPROBS = 20  # vLLM's default of `max_logprobs`
 _MULTIPROCESSING_ENV = "VLLM_ENABLE_V1_MULTIPROCESSING"
-_BINDING = "VLLM_CPU_OMP_THREADS_BIND"
-_in_process_engine: weakref.ref[LLMEngine] | None = None  # the engine of this process
+_CPU_BINDING_ENV = "VLLM_CPU_OMP_THREADS_BIND"
+
+# The engine that runs in this process, if there is one.
+_in_process_engine: weakref.ref[LLMEngine] | None = None
 
 
-def _engine(arguments: EngineArgs) -> LLMEngine:
-    """Start an engine: without a GPU in this process, unless the user has said otherwise.
+def _start_engine(arguments: EngineArgs) -> LLMEngine:
+    """Start an engine, on CPU without separate processes unless the user sets otherwise.
 
-    There engine, worker and this process have the same cores, and what they send each other takes
-    longer than what they could do meanwhile. One at a time: the end of one would take what all
-    engines of a process have in common. Cores can only be bound to a worker's own process.
+    On CPU the engine shares cores with the caller, so inter-process communication costs more than
+    running in parallel gains. Only one engine can run in a process, because shutting it down
+    releases vLLM's process-wide state; a second one gets processes of its own. So does an engine
+    whose cores are bound, because vLLM binds the cores of a whole process.
     """
     global _in_process_engine
-    bound = os.environ.get(_BINDING) != "nobind"
+    binds_cores = os.environ.get(_CPU_BINDING_ENV) != "nobind"
     if (
         not on_cpu()
-        or bound
+        or binds_cores
         or _MULTIPROCESSING_ENV in os.environ
         or (_in_process_engine and _in_process_engine())
     ):
         return LLMEngine.from_engine_args(arguments, enable_multiprocessing=_uses_multiprocessing())
     os.environ[_MULTIPROCESSING_ENV] = "0"
-    set_threads = torch.set_num_threads
+    set_num_threads = torch.set_num_threads
     try:
         with _preserve_rng_state():
             engine = LLMEngine.from_engine_args(arguments)
     finally:
         del os.environ[_MULTIPROCESSING_ENV]
     _in_process_engine = weakref.ref(engine)
-    # While it lives, nobody may change the number of threads: vLLM itself would, around each text
-    # that it tokenises, and its worker says so each time, which would take 7 % of the time.
-    weakref.finalize(engine, setattr, torch, "set_num_threads", set_threads)
+    # The worker replaces `torch.set_num_threads` with a function that only logs a warning; the
+    # original is restored when the engine ends. vLLM calls it around each tokenization, where
+    # these warnings take 7 % of the time, so they are silenced.
+    weakref.finalize(engine, setattr, torch, "set_num_threads", set_num_threads)
     logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
     return engine
 
@@ -94,7 +88,7 @@ def _uses_multiprocessing() -> bool:
 
 @contextlib.contextmanager
 def _preserve_rng_state() -> Iterator[None]:
-    """Give back what a worker takes of a process that it believes to be its own."""
+    """Restore the RNG state that vLLM's worker overwrites."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -104,24 +98,56 @@ def _preserve_rng_state() -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-class VllmEngine:
-    """The true engine and scheduler, driven step by step.
+@dataclass(slots=True)
+class _OpenPair:
+    """A pair whose answer is not complete.
 
-    A task for which the folder has an adapter is answered with it, unless ``enable_lora=False``.
+    Attributes:
+        pair: The pair as the caller gave it.
+        strategy: Decoding strategy that generates its answer.
+        adapter: Adapter of the task, if it has one.
+        outputs: Output of each request of the current round; ``None`` until it is finished.
+    """
+
+    pair: Pair
+    strategy: DecodingStrategy
+    adapter: LoRARequest | None
+    outputs: list[RequestOutput | None] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """Work of one call of `VllmEngine.generate` in the engine.
+
+    Attributes:
+        requests: Pair and index in its round of each unfinished request, by request id.
+        pair_count: Number of pairs whose answers are not complete.
+    """
+
+    requests: dict[str, tuple[_OpenPair, int]] = field(default_factory=dict)
+    pair_count: int = 0
+
+
+class VllmEngine:
+    """vLLM's engine and scheduler, stepped synchronously by the caller.
+
+    A task is answered with its adapter if the checkpoint folder has one, unless ``enable_lora``
+    is false.
 
     Args:
         model: Checkpoint folder.
-        constrained: Hold answers to their task's grammar; default: as the checkpoint's prompt
-            style has it, and never with beams.
-        max_in_flight: Pairs the engine holds at once.
-        beams: Search answers with so many beams; 1: greedily.
-        limits: Lengths of answers, in place of the prompt style's.
-        score: Ask only what there is to decide, see `Settings.score`.
-        **engine_args: Further `vllm.EngineArgs`.
+        constrained: Whether a grammar constrains answers to the task's form; default: the choice
+            of the checkpoint's prompt style, and false with a beam search.
+        max_in_flight: Maximum number of pairs in the engine at the same time.
+        beams: Width of the beam search; 1 is greedy decoding.
+        limits: Length limits of answers that replace the prompt style's.
+        score: Whether only the tokens that distinguish answers are generated, see
+            `GenerationSettings.score`.
+        **engine_args: Further arguments of `vllm.EngineArgs`.
 
     Raises:
-        AdapterError: If one of the folder's adapters is not whole, or does not fit.
-        ValueError: If beams and grammar are both wanted.
+        AdapterError: If an adapter of the folder is incomplete or does not fit.
+        ValueError: If both a beam search and a grammar are requested.
     """
 
     def __init__(
@@ -131,38 +157,36 @@ class VllmEngine:
         constrained: bool | None = None,
         max_in_flight: int = 256,
         beams: int = 1,
-        limits: Limits | None = None,
+        limits: GenerationLimits | None = None,
         score: bool = False,
         **engine_args: Any,
     ) -> None:
         self.max_in_flight = max_in_flight
-        # vLLM tells 20 candidates of a token unless it is told otherwise.
-        defaults = {**engine_defaults(), "max_logprobs": max(20, 2 * beams + 1)}
-        wanted = engine_args.get("enable_lora", True)
-        modules = folder_modules(Path(model)) if wanted else []
+        defaults = {**engine_defaults(), "max_logprobs": max(_VLLM_MAX_LOGPROBS, 2 * beams + 1)}
+        adapters = folder_adapters(Path(model)) if engine_args.get("enable_lora", True) else []
         self._adapters = {
-            module.name: LoRARequest(module.name, number, str(module.path.absolute()))
-            for number, module in enumerate(modules, start=1)
+            adapter.name: LoRARequest(adapter.name, lora_id, str(adapter.path.absolute()))
+            for lora_id, adapter in enumerate(adapters, start=1)
         }
-        defaults |= lora_arguments(modules, on_cpu=on_cpu())
+        defaults |= lora_arguments(adapters, on_cpu=on_cpu())
         arguments = {**defaults, "disable_log_stats": True, **engine_args}
-        self.engine = _engine(EngineArgs(model=str(model), **arguments))
+        self.engine = _start_engine(EngineArgs(model=str(model), **arguments))
         config = self.engine.model_config
-        check_beams(beams, config.max_logprobs)
+        check_beam_width(beams, config.max_logprobs)
         self.request_builder = PairRequestBuilder(
             config.hf_config,
             self.engine.get_tokenizer(),
-            Settings(constrained=constrained, beams=beams, limits=limits, score=score),
+            GenerationSettings(constrained=constrained, beams=beams, limits=limits, score=score),
             config.max_logprobs,
             config.logprobs_mode,
         )
-        self._numbers = itertools.count()
+        self._request_ids = itertools.count()
         self._counts = dict.fromkeys(COUNTERS, 0)
         self._busy = False
         self._broken = False
 
     def counters(self) -> dict[str, int]:
-        """See `moltc_vllm.tasks.engine.Counting`."""
+        """Return the counts of `moltc_vllm.tasks.engine.COUNTERS` since the engine was started."""
         return dict(self._counts)
 
     def submit(
@@ -173,98 +197,118 @@ class VllmEngine:
         Raises:
             UnknownTaskError: If there is no such task.
         """
-        wanted = get_task(task)
-        for pair, found in self.generate(wanted, pairs, question):
-            if isinstance(found, Answer):
-                yield pair, found
+        known_task = get_task(task)
+        for pair, result in self.generate(known_task, pairs, question):
+            if isinstance(result, Answer):
+                yield pair, result
             else:
-                yield pair, self.request_builder.answer(wanted, found)
+                yield pair, self.request_builder.parse_result(known_task, result)
 
     def generate(
         self, task: Task, pairs: Iterable[Pair], question: str | None = None
     ) -> Iterator[tuple[Pair, GenerationResult | Answer]]:
-        """As `submit`, but tokens as they were generated; an `Answer` for pairs that failed.
+        """Generate the tokens of every pair's answer without parsing them.
+
+        Args:
+            task: Task to answer.
+            pairs: Pairs, drawn as the engine has room for them.
+            question: Question of a task that takes one.
+
+        Yields:
+            Each pair with its tokens, or with an `Answer` that holds the error of a failed pair.
 
         Raises:
-            EngineError: If the engine ends, or an earlier call has not.
+            EngineError: If the engine dies, or an earlier call is still running.
         """
         if self._busy:
-            raise EngineError("the engine is at work on other pairs")
+            raise EngineError("the engine is still answering the pairs of an earlier call")
         if self._broken:
             raise EngineError("vLLM's engine was interrupted in a step: open another one")
-        waiting: dict[str, tuple[_Asked, int]] = {}
-        source = iter(pairs)
-        open_pairs = 0
-        exhausted = False
+        in_flight = _InFlight()
         self._busy = True
         try:
-            while waiting or not exhausted:
-                while not exhausted and open_pairs < self.max_in_flight:
-                    pair = next(source, None)
-                    if pair is None:
-                        exhausted = True
-                        break
-                    try:
-                        self._begin(task, pair, question, waiting)
-                        open_pairs += 1
-                    except (VLLMClientError, ValueError) as error:
-                        yield pair, failure(task, error)
-                for output in self._step():
-                    if not output.finished:
-                        continue
-                    self._counts["prompt_tokens"] += len(output.prompt_token_ids or ())
-                    self._counts["cached_tokens"] += output.num_cached_tokens or 0
-                    asked, place = waiting.pop(output.request_id)
-                    asked.outputs[place] = output
-                    outputs = [one for one in asked.outputs if one is not None]
-                    if len(outputs) < len(asked.outputs):
-                        continue
-                    found: GenerationResult | Answer | None
-                    try:
-                        found = asked.strategy.step(outputs)
-                    except EngineGenerateError as error:
-                        found = failure(task, error)
-                    if found is None:
-                        self._send(asked, waiting)
-                    else:
-                        open_pairs -= 1
-                        yield asked.pair, found
+            yield from self._run(task, iter(pairs), question, in_flight)
         except EngineDeadError as error:
-            waiting.clear()
+            in_flight.requests.clear()
             raise EngineError("vLLM's engine has ended") from error
         finally:
             self._busy = False
-            if waiting:  # the caller stopped early
-                self.engine.abort_request(list(waiting))
+            if in_flight.requests:  # the caller stopped iterating
+                self.engine.abort_request(list(in_flight.requests))
+
+    def _run(
+        self, task: Task, source: Iterator[Pair], question: str | None, in_flight: _InFlight
+    ) -> Iterator[tuple[Pair, GenerationResult | Answer]]:
+        """Alternate between filling and stepping the engine until all pairs are complete."""
+        while True:
+            yield from self._fill(task, source, question, in_flight)
+            if not in_flight.requests:
+                return
+            for output in self._step():
+                if output.finished and (result := self._resolve(task, output, in_flight)):
+                    yield result
+
+    def _fill(
+        self, task: Task, source: Iterator[Pair], question: str | None, in_flight: _InFlight
+    ) -> Iterator[tuple[Pair, Answer]]:
+        """Submit pairs until the engine holds `max_in_flight`; yield those that are rejected."""
+        while in_flight.pair_count < self.max_in_flight:
+            pair = next(source, None)
+            if pair is None:
+                return
+            try:
+                self._submit_pair(task, pair, question, in_flight)
+            except (VLLMClientError, ValueError) as error:
+                yield pair, failed_answer(task, error)
+
+    def _submit_pair(
+        self, task: Task, pair: Pair, question: str | None, in_flight: _InFlight
+    ) -> None:
+        prompt = self.request_builder.build_prompt(task, pair.molecules, question)
+        (inputs,) = self.engine.renderer.render_cmpl([prompt])
+        strategy = self.request_builder.create_strategy(task, inputs)
+        self._add_requests(_OpenPair(pair, strategy, self._adapters.get(task.name)), in_flight)
+        in_flight.pair_count += 1
+
+    def _add_requests(self, open_pair: _OpenPair, in_flight: _InFlight) -> None:
+        """Add the next round of a pair's requests to the engine."""
+        requests = open_pair.strategy.requests()
+        open_pair.outputs = [None] * len(requests)
+        for index, (inputs, params) in enumerate(requests):
+            request_id = f"pair-{next(self._request_ids)}"
+            self.engine.add_request(request_id, inputs, params, lora_request=open_pair.adapter)
+            in_flight.requests[request_id] = (open_pair, index)
 
     def _step(self) -> list[RequestOutput]:
-        """One step of the engine. What ends it half way leaves caches that say what is not so."""
+        """Run one engine step; an interrupted step leaves the engine's caches inconsistent."""
         try:
             return self.engine.step()
         except EngineDeadError:
             raise
         except BaseException as error:
             self._broken = True
-            if isinstance(error, Exception):  # in a process of its own it would have died
+            if isinstance(error, Exception):  # a process of its own would have died of it
                 raise EngineError(f"vLLM's engine has failed: {error}") from error
             raise
 
-    def _begin(
-        self,
-        task: Task,
-        pair: Pair,
-        question: str | None,
-        waiting: dict[str, tuple[_Asked, int]],
-    ) -> None:
-        prompt = self.request_builder.prompt(task, pair.molecules, question)
-        (inputs,) = self.engine.renderer.render_cmpl([prompt])
-        strategy = self.request_builder.strategy(task, inputs)
-        self._send(_Asked(pair, strategy, [], self._adapters.get(task.name)), waiting)
-
-    def _send(self, asked: _Asked, waiting: dict[str, tuple[_Asked, int]]) -> None:
-        requests = asked.strategy.requests()
-        asked.outputs = [None] * len(requests)
-        for place, (inputs, params) in enumerate(requests):
-            name = f"pair-{next(self._numbers)}"
-            self.engine.add_request(name, inputs, params, lora_request=asked.adapter)
-            waiting[name] = (asked, place)
+    def _resolve(
+        self, task: Task, output: RequestOutput, in_flight: _InFlight
+    ) -> tuple[Pair, GenerationResult | Answer] | None:
+        """Record a finished request; return the pair's result if this completes its answer."""
+        self._counts["prompt_tokens"] += len(output.prompt_token_ids or ())
+        self._counts["cached_tokens"] += output.num_cached_tokens or 0
+        open_pair, index = in_flight.requests.pop(output.request_id)
+        open_pair.outputs[index] = output
+        outputs = [finished for finished in open_pair.outputs if finished is not None]
+        if len(outputs) < len(open_pair.outputs):
+            return None
+        result: GenerationResult | Answer | None
+        try:
+            result = open_pair.strategy.step(outputs)
+        except EngineGenerateError as error:
+            result = failed_answer(task, error)
+        if result is None:
+            self._add_requests(open_pair, in_flight)
+            return None
+        in_flight.pair_count -= 1
+        return open_pair.pair, result

@@ -1,1 +1,1 @@
-"""The molecule modality inside vLLM: processor, model and caches."""
+"""Molecule modality of vLLM: parsing, processor, model and caches."""

@@ -1,4 +1,4 @@
-"""The model that vLLM runs: our molecule modules in front of vLLM's language model."""
+"""Model class for vLLM: molecule encoder and projectors in front of vLLM's language model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
-from moltc_vllm.chem import packed_of
+from moltc_vllm.chem import PackedMolecule, packed_of
 from moltc_vllm.models.batch import BatchMolGraph, split_by_atoms
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder
@@ -47,39 +47,44 @@ from moltc_vllm.plugin.modality.processor import (
 from moltc_vllm.plugin.modality.serialization import unpack_molecule
 from moltc_vllm.plugin.modality.shared_encoder_cache import SharedEncoderCache
 
-_CACHE_SETTING = "moltc_encoder_cache_mb"
+# Keys of vLLM's `--additional-config` and their defaults.
+_CACHE_MB_KEY = "moltc_encoder_cache_mb"
 _CACHE_MB = 64.0  # 5,461 molecules of the published encoder in half precision
-_ATOMS = 65_536  # of one run of the encoder: a step may bring many large molecules
-_SHARED_SETTING, _SHARED_SIZE = "moltc_shared_cache", "moltc_shared_cache_mb"
-_SHARED_MB = 256.0
+_SHARED_CACHE_KEY = "moltc_shared_cache"
+_SHARED_CACHE_MB_KEY = "moltc_shared_cache_mb"
+_SHARED_CACHE_MB = 256.0
+
+# GenerationLimits the encoder's memory in a scheduler step with many large molecules.
+_MAX_ATOMS_PER_RUN = 65_536
 
 
 @MULTIMODAL_REGISTRY.register_processor(
     MoleculeProcessor, info=MoleculeProcessingInfo, dummy_inputs=MoleculeDummyInputs
 )
 class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP):
-    """Molecule encoder and projectors from `moltc_vllm.models`, language model from vLLM.
+    """Molecule encoder and projectors of `moltc_vllm.models` with a language model of vLLM.
 
-    ``--additional-config '{"moltc_encoder_cache_mb": 64}'`` sets how much is kept of molecules
-    that were encoded before. With ``{"moltc_shared_cache": "/dev/shm/NAME"}`` all engines of this
-    machine have them in common (``"moltc_shared_cache_mb"``: 256).
+    ``--additional-config`` sets the caches of encoded molecules: ``moltc_encoder_cache_mb`` is the
+    size of this engine's cache (64 MB). ``moltc_shared_cache`` is the folder of a cache that all
+    engines of this machine share, e.g. ``/dev/shm/NAME``, and ``moltc_shared_cache_mb`` its size
+    (256 MB).
     """
 
-    # Adapters trained with PEFT on the bare language model lack our prefix.
+    # Adapters that PEFT trained on the language model alone lack the prefix.
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_prefix={
             "model.": "language_model.model.",
             "lm_head.": "language_model.lm_head.",
         }
     )
-    packed_modules_mapping = {  # noqa: RUF012 (vLLM's own spelling)
+    packed_modules_mapping = {  # noqa: RUF012 (vLLM reads it as a plain class attribute)
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],
         "gate_up_proj": ["gate_proj", "up_proj"],
     }
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
-        """The placeholder of one molecule."""
+        """Return the placeholder of one molecule."""
         if modality == MODALITY:
             return "<mol>"
         raise ValueError(f"{modality!r} is not supported, only {MODALITY!r}")
@@ -102,60 +107,75 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
             )
         extra = vllm_config.additional_config
         settings = extra if isinstance(extra, dict) else {}
-        self.encoded = EncoderCache(int(float(settings.get(_CACHE_SETTING, _CACHE_MB)) * 1e6))
-        self.shared: SharedEncoderCache | None = None
-        if folder := settings.get(_SHARED_SETTING):
-            size_mb = float(settings.get(_SHARED_SIZE, _SHARED_MB))
-            self.shared = SharedEncoderCache(folder, size_mb)
-        self._kernels_used = False
+        cache_mb = float(settings.get(_CACHE_MB_KEY, _CACHE_MB))
+        self.encoder_cache = EncoderCache(int(cache_mb * 1e6))
+        self.shared_encoder_cache: SharedEncoderCache | None = None
+        if folder := settings.get(_SHARED_CACHE_KEY):
+            shared_cache_mb = float(settings.get(_SHARED_CACHE_MB_KEY, _SHARED_CACHE_MB))
+            self.shared_encoder_cache = SharedEncoderCache(folder, shared_cache_mb)
+        self._are_kernels_warm = False
         self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
 
     def embed_multimodal(self, **kwargs: Any) -> MultiModalEmbeddings:
-        """Encode the molecules of one scheduler step as one ragged batch.
+        """Encode and project the molecules of one scheduler step as one batch.
 
         Returns:
-            ``[molecules, num_queries, hidden]``, empty where the step has none.
+            ``[molecules, num_queries, hidden]``; empty for a step without molecules.
         """
         if kwargs.get(GRAPH) is None:
             return []
-        begin = time.perf_counter()
+        started_at = time.perf_counter()
         molecules = [unpack_molecule(row) for row in kwargs[GRAPH]]
-        identities = [one.identity for one in molecules]
-        device = self.molecule_encoder.qformer.queries.device
-        if device.type == "cuda" and not self._kernels_used:
-            # In vLLM's memory profile, which has only the largest molecules, not while users wait.
-            self._kernels_used = True
-            self.use_each_kernel()
+        molecule_ids = [molecule.molecule_id for molecule in molecules]
+        device = self._device
+        if device.type == "cuda" and not self._are_kernels_warm:
+            # vLLM's memory profile, which runs before the first request, has only molecules of
+            # the largest size, so the kernels of small molecules are compiled here.
+            self._are_kernels_warm = True
+            self.warm_up_kernels()
 
-        encoded = runs = 0
+        encoded_count = 0
 
-        def encode(places: list[int]) -> Tensor:
-            nonlocal encoded, runs
-            encoded += len(places)
-            found = []
-            for some in split_by_atoms([molecules[place].graph() for place in places], _ATOMS):
-                found.append(self.molecule_encoder(BatchMolGraph.from_molecules(some, device)))
-                runs += 1
-            return torch.cat(found) if len(found) > 1 else found[0]
+        def encode(indices: list[int]) -> Tensor:
+            nonlocal encoded_count
+            encoded_count += len(indices)
+            return self._encode([molecules[index].graph() for index in indices])
 
-        def share(places: list[int]) -> Tensor:
-            if self.shared is None:
-                return encode(places)
-            names = [identities[place] for place in places]
-            return self.shared.fetch(
-                names,
-                lambda missing: encode([places[place] for place in missing]),
+        def get_shared_or_encode(indices: list[int]) -> Tensor:
+            if self.shared_encoder_cache is None:
+                return encode(indices)
+            return self.shared_encoder_cache.get_or_encode(
+                [molecule_ids[index] for index in indices],
+                lambda missing: encode([indices[index] for index in missing]),
                 device,
             )
 
-        encodings = self.encoded.fetch(identities, share)
-        # On the host, where it is decided which projectors run.
-        tokens = self.projectors(encodings, torch.tensor([one.projector for one in molecules]))
-        ENCODER_RUNS.inc(runs)
-        MOLECULES_ENCODED.inc(encoded)
-        ENCODER_CACHE_HITS.inc(len(identities) - encoded)
-        ENCODER_SECONDS.inc(time.perf_counter() - begin)
+        encodings = self.encoder_cache.get_or_encode(molecule_ids, get_shared_or_encode)
+        # The projectors' indices stay on the host, which decides which projectors run.
+        projectors = torch.tensor([molecule.projector for molecule in molecules])
+        tokens = self.projectors(encodings, projectors)
+        ENCODER_CACHE_HITS.inc(len(molecules) - encoded_count)
+        ENCODER_SECONDS.inc(time.perf_counter() - started_at)
         return tokens
+
+    def _encode(self, graphs: list[PackedMolecule]) -> Tensor:
+        """Encode graphs in as few runs as the limit of atoms allows.
+
+        Returns:
+            ``[graphs, num_queries, hidden]``.
+        """
+        batches = split_by_atoms(graphs, _MAX_ATOMS_PER_RUN)
+        encodings = [
+            self.molecule_encoder(BatchMolGraph.from_molecules(batch, self._device))
+            for batch in batches
+        ]
+        ENCODER_RUNS.inc(len(batches))
+        MOLECULES_ENCODED.inc(len(graphs))
+        return torch.cat(encodings) if len(encodings) > 1 else encodings[0]
+
+    @property
+    def _device(self) -> torch.device:
+        return self.molecule_encoder.qformer.queries.device
 
     def forward(
         self,
@@ -165,7 +185,7 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         inputs_embeds: Tensor | None = None,
         **kwargs: object,
     ) -> Tensor | IntermediateTensors:
-        """Hidden states of the language model."""
+        """Return the hidden states of the language model."""
         if intermediate_tensors is not None:
             inputs_embeds = None
         return self.language_model.model(
@@ -173,54 +193,53 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         )
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
-        """Logits; the placeholder is never an answer, unless the configuration leaves it."""
+        """Return the logits; the placeholder is masked unless the configuration disables that."""
         logits = self.language_model.compute_logits(hidden_states)
         if logits is not None and self.config.mask_molecule_token:
             logits[..., self.config.molecule_token_id] = float("-inf")
         return logits
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Load a checkpoint folder's weights, strictly.
+        """Load the weights of a checkpoint folder.
 
         Raises:
-            ValueError: If a weight is superfluous, or one of the molecule side is missing (vLLM
-                checks parameters itself, but not batch norm's statistics).
+            ValueError: If a weight is unexpected, or a parameter or buffer of the molecule modules
+                is missing; vLLM itself checks parameters only, not batch norm's statistics.
         """
-        seen: set[str] = set()
+        names: set[str] = set()
 
-        def watched() -> Iterable[tuple[str, Tensor]]:
+        def record_names() -> Iterable[tuple[str, Tensor]]:
             for name, tensor in weights:
-                seen.add(name)
+                names.add(name)
                 yield name, tensor
 
-        loaded = AutoWeightsLoader(self).load_weights(watched())
+        loaded = AutoWeightsLoader(self).load_weights(record_names())
         expected = {
-            f"{name}.{key}"
-            for name in ("molecule_encoder", "projectors")
-            for key in getattr(self, name).state_dict()
+            f"{module}.{key}"
+            for module in ("molecule_encoder", "projectors")
+            for key in getattr(self, module).state_dict()
         }
-        missing = sorted(expected - seen)
+        missing = sorted(expected - names)
         if missing:
             raise ValueError(f"missing weight {', '.join(missing[:5])}")
-        # vLLM writes into the parameters: what was made of the old ones goes, also when weights
-        # are loaded again while the server runs.
+        # Weights may be reloaded while the server runs, so everything computed from the old ones
+        # is replaced.
         self.molecule_encoder.graph_encoder.fold()
-        self.encoded.clear()
-        if self.shared is not None:
-            self.shared.use(self.molecule_encoder.state_dict())
+        self.encoder_cache.clear()
+        if self.shared_encoder_cache is not None:
+            self.shared_encoder_cache.set_weights(self.molecule_encoder.state_dict())
         return loaded
 
-    def use_each_kernel(self) -> None:
-        """Encode a molecule of each size that has kernels of its own: Triton compiles them then."""
+    def warm_up_kernels(self) -> None:
+        """Let Triton compile the kernels of small molecules by encoding one of each tile count."""
         from moltc_kernels.gin_stack.fused import TILE_ATOMS, Tiles  # needs Triton
 
-        device = self.molecule_encoder.qformer.queries.device
         for tiles in get_args(Tiles):
             chain = packed_of("C" * (tiles * TILE_ATOMS))
-            self.molecule_encoder(BatchMolGraph.from_molecules([chain], device))
+            self.molecule_encoder(BatchMolGraph.from_molecules([chain], self._device))
 
     def get_mm_mapping(self) -> MultiModelKeys:
-        """Names of the parts, for LoRA."""
+        """Return the names of the submodules for LoRA."""
         return MultiModelKeys.from_string_field(
             language_model="language_model",
             connector="projectors",

@@ -1,4 +1,4 @@
-"""What a request may give as a molecule, and what the engine makes of it."""
+"""Molecules in requests: their accepted forms, validation and parsing for vLLM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moltc_vllm.chem import MoleculeError, molblock_to_smiles
 from moltc_vllm.chem.fast.dispatch import compiled_reader
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import ProjectorError, projector_index
-from moltc_vllm.models.prompt import encoder_keys, limits_of
+from moltc_vllm.models.prompt import encoder_key_fn, molecule_limits
 from moltc_vllm.plugin.metrics import BAD_MOLECULES, MOLECULES_PARSED
 
 MODALITY = "molecule"
@@ -22,30 +22,42 @@ _FIELDS = {"smiles", "molblock", "role", "task"}
 
 
 class EncoderInput(NamedTuple):
-    """A molecule as the encoder sees it; equal ones share the encoder's cache entry."""
+    """Input of the molecule encoder; equal inputs share one entry of vLLM's encoder cache.
 
-    key: str  # canonical SMILES, or as written where the checkpoint wants it so
-    projector: int  # number in the checkpoint's projector bank
+    Attributes:
+        key: Canonical SMILES, or SMILES as written if the checkpoint's encoder depends on it.
+        projector: Index in the checkpoint's projector bank.
+    """
+
+    key: str
+    projector: int
 
 
 class MoleculeSpec(NamedTuple):
-    """A molecule as a request gave it."""
+    """A validated molecule of a request.
+
+    Attributes:
+        smiles: SMILES as the request has it, or of the request's molblock.
+        role: Index of the molecule's role; default: its position in the prompt.
+        task: Task whose projector encodes it.
+    """
 
     smiles: str
     role: int | None = None
     task: str | None = None
 
     @classmethod
-    def of(cls, value: Any, where: str, config: MoltcConfig) -> MoleculeSpec:
-        """Read ``"CCO"``, ``{"smiles": "CCO"}`` or ``{"molblock": "..."}``.
+    def from_request(cls, value: Any, where: str, config: MoltcConfig) -> MoleculeSpec:
+        """Validate ``"CCO"``, ``{"smiles": "CCO"}`` or ``{"molblock": "..."}``.
 
         Args:
-            value: What the request has; a mapping may also name ``role`` and ``task``.
-            where: The request's field, for the error message.
-            config: The checkpoint's configuration.
+            value: Value in the request; a mapping may also have ``role`` and ``task``.
+            where: Field of the request, for the error message.
+            config: Configuration of the checkpoint.
 
         Raises:
-            VLLMValidationError: If it is none of these.
+            BadMoleculeError: If the molblock cannot be read.
+            VLLMValidationError: If the value has another form.
         """
         if isinstance(value, cls):
             return value
@@ -64,16 +76,16 @@ class MoleculeSpec(NamedTuple):
                 "role and task",
                 parameter=where,
             )
-        smiles, block = value.get("smiles"), value.get("molblock")
-        if isinstance(smiles, str) == isinstance(block, str):
+        smiles, molblock = value.get("smiles"), value.get("molblock")
+        if isinstance(smiles, str) == isinstance(molblock, str):
             raise VLLMValidationError(
                 "a molecule needs one of 'smiles' and 'molblock', a string", parameter=where
             )
-        if isinstance(block, str):
+        if isinstance(molblock, str):
             try:
-                smiles = molblock_to_smiles(block, limits_of(config))
+                smiles = molblock_to_smiles(molblock, molecule_limits(config))
             except MoleculeError as error:
-                raise refused(error, where) from error
+                raise bad_molecule_error(error, where) from error
         role, task = value.get("role"), value.get("task")
         if role is not None and (isinstance(role, bool) or not isinstance(role, int)):
             raise VLLMValidationError("a molecule's role is an integer", parameter=where)
@@ -83,42 +95,47 @@ class MoleculeSpec(NamedTuple):
 
 
 class BadMoleculeError(VLLMValidationError):
-    """A molecule that cannot be read: a 400 which names it."""
+    """Error of an invalid molecule; the server answers it with status 400 and this message."""
 
 
-def refused(error: MoleculeError, where: str) -> BadMoleculeError:
-    """Turn a chemistry error into vLLM's kind of bad request, and count it."""
+def bad_molecule_error(error: MoleculeError, where: str) -> BadMoleculeError:
+    """Convert a chemistry error to vLLM's validation error and count it.
+
+    Args:
+        error: Error of the molecule.
+        where: Field of the request, for the error message.
+    """
     BAD_MOLECULES.labels(kind=error.kind).inc()
     return BadMoleculeError(str(error), parameter=where)
 
 
 class MoleculeItems(ProcessorBatchItems[EncoderInput]):
-    """The molecules of one prompt."""
+    """Molecules of one prompt."""
 
     def __init__(self, data: Sequence[EncoderInput]) -> None:
         super().__init__(data, MODALITY)
 
     def get_item_for_hash(self, index: int) -> object:
-        """Molecule and projector: what the encoder's result depends on."""
+        """Return the values that determine the encoder's output: molecule and projector."""
         item = self.data[index]
         return {"key": item.key, "projector": item.projector}
 
     def get_processor_data(self) -> Mapping[str, object]:
-        """Arguments of the processor."""
+        """Return the arguments of the processor."""
         return {"molecules": list(self.data)}
 
 
 class MoleculeDataParser(MultiModalDataParser):
-    """``multi_modal_data["molecule"]`` to `MoleculeItems`."""
+    """Parser of ``multi_modal_data["molecule"]`` to `MoleculeItems`."""
 
     def __init__(self, config: MoltcConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
-        # A look into the configuration takes microseconds, and here they are of every pair.
-        self._key = encoder_keys(config)
-        self._projector = cache(partial(projector_index, config))
+        # Resolved once, because attribute access of a configuration takes microseconds.
+        self._encoder_key = encoder_key_fn(config)
+        self._projector_index = cache(partial(projector_index, config))
         self._last_role = config.num_roles - 1
-        compiled_reader()  # now, and not in the first request: numba's import, a self-test
+        compiled_reader()  # imports numba and runs a self-test before the first request
 
     def _get_subparsers(self) -> Mapping[str, Any]:
         return {MODALITY: self._parse}
@@ -128,27 +145,27 @@ class MoleculeDataParser(MultiModalDataParser):
             return None
         if isinstance(data, (str, Mapping, EncoderInput, MoleculeSpec)):
             data = [data]
-        elif hasattr(data, "tolist"):  # Arrow gives list columns as object arrays
+        elif hasattr(data, "tolist"):  # list columns of Arrow tables arrive as object arrays
             data = data.tolist()
         if len(data) > self.config.max_molecules:
             raise VLLMValidationError(
                 f"{len(data)} molecules in one prompt, at most {self.config.max_molecules}",
                 parameter=MODALITY,
             )
-        return MoleculeItems([self._resolve(item, place) for place, item in enumerate(data)])
+        return MoleculeItems([self._resolve(item, index) for index, item in enumerate(data)])
 
-    def _resolve(self, item: Any, place: int) -> EncoderInput:
-        # vLLM parses again what its cache did not have: already resolved items come back.
+    def _resolve(self, item: Any, index: int) -> EncoderInput:
+        # vLLM parses items again that its cache lacks; those are resolved already.
         if isinstance(item, EncoderInput):
             return item
-        where = f"{MODALITY}[{place}]"
-        spec = MoleculeSpec.of(item, where, self.config)
-        role = place if spec.role is None else spec.role
+        where = f"{MODALITY}[{index}]"
+        spec = MoleculeSpec.from_request(item, where, self.config)
+        role = index if spec.role is None else spec.role
         try:
-            key = self._key(spec.smiles)
-            projector = self._projector(min(role, self._last_role), spec.task)
+            key = self._encoder_key(spec.smiles)
+            projector = self._projector_index(min(role, self._last_role), spec.task)
         except MoleculeError as error:
-            raise refused(error, where) from error
+            raise bad_molecule_error(error, where) from error
         except ProjectorError as error:
             raise VLLMValidationError(str(error), parameter=where) from error
         MOLECULES_PARSED.inc()

@@ -1,8 +1,8 @@
-"""A molecule as it travels to the engine and its worker: one row of bytes.
+"""Serialization of a molecule to one tensor of bytes for the engine and its worker.
 
-Every tensor of a prompt is serialised twice on its way and put in order once more, which takes
-longer than what most molecules need of the model. So each molecule is a single one, and the worker
-looks into those alone that it has not encoded yet.
+vLLM serializes every tensor of a prompt twice on its way to the worker and collates it there, which
+takes longer than the model needs for most molecules. A molecule is therefore a single tensor, and
+the worker deserializes only the graphs of molecules that it has to encode.
 """
 
 from __future__ import annotations
@@ -16,58 +16,63 @@ import torch
 from torch import Tensor
 
 from moltc_vllm.chem import PackedMolecule
-from moltc_vllm.plugin.modality.encoder_cache import Identity
+from moltc_vllm.plugin.modality.encoder_cache import MoleculeId
 
-_HEAD = struct.Struct("=2q3i")  # identity, projector, atoms, directed bonds
+_HEADER = struct.Struct("=2q3i")  # molecule id, projector, atoms, directed bonds
 
 
 class PackedRow(NamedTuple):
-    """What has arrived.
+    """A received molecule.
 
     Attributes:
-        identity: 128 bits of the key's hash: the molecule's name in the worker.
-        projector: Number in the checkpoint's projector bank.
-        num_atoms: Of its graph.
-        num_bonds: Of its graph, in both directions.
-        rest: ``[4 num_atoms + 3 num_bonds]`` bytes of the graph.
+        molecule_id: 128-bit hash of the molecule's key.
+        projector: Index in the checkpoint's projector bank.
+        num_atoms: Number of atoms.
+        num_bonds: Number of directed bonds, two for each bond.
+        graph_bytes: ``[4 num_atoms + 3 num_bonds]`` uint8, the arrays of the graph.
     """
 
-    identity: Identity
+    molecule_id: MoleculeId
     projector: int
     num_atoms: int
     num_bonds: int
-    rest: Tensor
+    graph_bytes: Tensor
 
     def graph(self) -> PackedMolecule:
-        """The molecule itself; its arrays look into the bytes."""
+        """Return the graph, whose arrays are views of `graph_bytes`."""
         atoms, bonds = self.num_atoms, self.num_bonds
-        words, small = np.split(self.rest.numpy(), [2 * (atoms + bonds)])
-        degree, source = np.split(words.view(np.int16), [atoms])
-        symbols, code = np.split(small, [2 * atoms])
-        return PackedMolecule(symbols.reshape(atoms, 2), degree, source, code)
+        int16_bytes, uint8_values = np.split(self.graph_bytes.numpy(), [2 * (atoms + bonds)])
+        degree, source = np.split(int16_bytes.view(np.int16), [atoms])
+        symbols, bond_code = np.split(uint8_values, [2 * atoms])
+        return PackedMolecule(symbols.reshape(atoms, 2), degree, source, bond_code)
 
 
 def pack_molecule(key: str, projector: int, graph: PackedMolecule) -> Tensor:
-    """Write a molecule as bytes.
+    """Serialize a molecule.
 
     Args:
-        key: Its name: canonical SMILES, or as written.
-        projector: Number in the checkpoint's projector bank.
-        graph: Packed.
+        key: Canonical SMILES, or SMILES as written, that identifies the molecule.
+        projector: Index in the checkpoint's projector bank.
+        graph: Graph of the molecule.
 
     Returns:
         ``[28 + 4 atoms + 3 bonds]`` uint8.
     """
-    identity = hashlib.blake2b(key.encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
     sizes = len(graph.degree), len(graph.source)
-    parts = (graph.degree, graph.source, graph.atoms, graph.bond_code)
-    head = _HEAD.pack(*struct.unpack("=2q", identity), projector, *sizes)
+    arrays = (graph.degree, graph.source, graph.atoms, graph.bond_code)
+    header = _HEADER.pack(*struct.unpack("=2q", digest), projector, *sizes)
     return torch.frombuffer(
-        bytearray(b"".join((head, *(part.tobytes() for part in parts)))), dtype=torch.uint8
+        bytearray(b"".join((header, *(array.tobytes() for array in arrays)))), dtype=torch.uint8
     )
 
 
 def unpack_molecule(row: Tensor) -> PackedRow:
-    """Read the bytes that `send` wrote; the graph is not looked at."""
-    *identity, projector, atoms, bonds = _HEAD.unpack(row[: _HEAD.size].numpy().tobytes())
-    return PackedRow(tuple(identity), projector, atoms, bonds, row[_HEAD.size :])
+    """Deserialize the header of a molecule that `pack_molecule` wrote.
+
+    Args:
+        row: ``[28 + 4 atoms + 3 bonds]`` uint8.
+    """
+    header = row[: _HEADER.size].numpy().tobytes()
+    *molecule_id, projector, atoms, bonds = _HEADER.unpack(header)
+    return PackedRow(tuple(molecule_id), projector, atoms, bonds, row[_HEADER.size :])

@@ -1,8 +1,8 @@
-"""Encoded molecules that all engines of one machine have in common.
+"""Cache of encoded molecules that is shared by all engines of one machine.
 
-Replicas see the same library: without this each of them encodes all of it. The molecules' tokens
-are kept in one LMDB file, best in memory (``/dev/shm``); a molecule that another engine is encoding
-at this moment is waited for, never longer than a moment.
+Replicas answer pairs of the same library, so without it each of them encodes the whole library. The
+molecules' tokens are in one LMDB file, preferably in memory (``/dev/shm``). An engine claims the
+molecules that it is about to encode; other engines wait for them, but only for a limited time.
 """
 
 from __future__ import annotations
@@ -19,147 +19,174 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moltc_vllm.plugin.modality.encoder_cache import Identity
+from moltc_vllm.plugin.modality.encoder_cache import MoleculeId
 
+# First byte of an entry.
 _CLAIM = b"\x00"
 _TOKENS = b"\x01"
-_LEAST_MB = 1.0
-_SPARE = 1 << 20
+
+_CLAIM_TIME = struct.Struct("<d")  # of `time.monotonic`
+_TOKENS_HEADER = struct.Struct("<BII")  # index in `_DTYPES`, num_queries, hidden
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+_MIN_CAPACITY_MB = 1.0
+_SPARE_BYTES = 1 << 20
+_POLL_INTERVAL_S = 0.001
 
 
 class SharedEncoderCache:
-    """Molecules that any engine on this machine has encoded with the same weights.
+    """Cache of the molecules that any engine on this machine has encoded with the same weights.
 
-    What is in the file is what was written there: give it a folder that only these engines may
-    write to. When it is full it is emptied.
+    The file's content is trusted, so only these engines may have write access to its folder. When
+    the file is full, all entries are dropped.
 
     Args:
-        folder: Of the file; made if it is not there.
-        capacity_mb: Size of the file.
-        patience_s: How long another engine is waited for; then the molecule is encoded here.
+        folder: Folder of the file; created if it does not exist.
+        capacity_mb: Capacity in MB.
+        claim_timeout_s: Maximum time to wait for a molecule that another engine has claimed, in
+            seconds; after it the molecule is encoded here.
 
     Raises:
         ModuleNotFoundError: If lmdb is not installed.
         OSError: If the folder cannot be used.
     """
 
-    def __init__(self, folder: Path | str, capacity_mb: float, *, patience_s: float = 0.5) -> None:
-        self.patience_s = patience_s
-        self._capacity = int(max(capacity_mb, _LEAST_MB) * 1e6)
+    def __init__(
+        self, folder: Path | str, capacity_mb: float, *, claim_timeout_s: float = 0.5
+    ) -> None:
+        self.claim_timeout_s = claim_timeout_s
+        self._capacity = int(max(capacity_mb, _MIN_CAPACITY_MB) * 1e6)
         path = Path(folder)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file, self._table, self._error = _opened(path.resolve(), self._capacity)
-        self._weights = b""
+        self._environment, self._database, self._error = _open_lmdb(path.resolve(), self._capacity)
+        self._weights_digest = b""
 
-    def use(self, weights: Mapping[str, Tensor]) -> None:
-        """Say what molecules are encoded with from now on: other weights have other entries."""
-        found = hashlib.blake2b(digest_size=16)
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the encoder's weights, whose digest is part of every key.
+
+        Args:
+            weights: State dictionary of the encoder.
+        """
+        digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(weights.items()):
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(_bytes(tensor.detach().cpu()))
-        self._weights = found.digest()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(_tensor_bytes(tensor.detach().cpu()))
+        self._weights_digest = digest.digest()
 
-    def fetch(
+    def get_or_encode(
         self,
-        molecules: Sequence[Identity],
+        molecules: Sequence[MoleculeId],
         encode: Callable[[list[int]], Tensor],
         device: torch.device,
     ) -> Tensor:
-        """Give the tokens of a batch of molecules, and encode those that nobody has.
+        """Return the tokens of a batch of molecules, and encode those that no engine has encoded.
 
         Args:
-            molecules: Their names, each once.
-            encode: Encodes the molecules at these places of the batch, ``[n, num_queries,
-                hidden]``; called for those that are claimed here, and again for those that another
-                engine claimed and did not deliver.
-            device: Where the tokens are wanted.
+            molecules: Ids of the batch's molecules, without repetitions.
+            encode: Function that encodes the molecules at the given indices of the batch to
+                ``[n, num_queries, hidden]``. It is called for the molecules that this engine
+                claims, and again for those that another engine claimed but did not encode in time.
+            device: Device of the result.
 
         Returns:
             ``[len(molecules), num_queries, hidden]``.
         """
-        keys = [self._key(one) for one in molecules]
-        found, ours = self._look(keys)
+        keys = [self._key(molecule) for molecule in molecules]
+        cached, claimed = self._read_or_claim(keys)
         rows: dict[int, Tensor] = {}
-        if ours:
-            tokens = self._encode(ours, keys, encode)
-            if len(ours) == len(keys):
+        if claimed:
+            tokens = self._encode_and_store(claimed, keys, encode)
+            if len(claimed) == len(keys):
                 return tokens
-            rows.update(zip(ours, tokens, strict=True))
-        theirs = [place for place in range(len(keys)) if place not in found and place not in rows]
-        end = time.monotonic() + self.patience_s
-        while theirs and time.monotonic() < end:
-            time.sleep(0.001)
-            found |= self._read(keys, theirs)
-            theirs = [place for place in theirs if place not in found]
-        if theirs:
-            rows.update(zip(theirs, self._encode(theirs, keys, encode), strict=True))
-        if found:
-            known = torch.stack([_unpacked(content) for content in found.values()]).to(device)
-            rows.update(zip(found, known, strict=True))
-        return torch.stack([rows[place] for place in range(len(keys))])
+            rows.update(zip(claimed, tokens, strict=True))
+        pending = [index for index in range(len(keys)) if index not in cached and index not in rows]
+        pending = self._wait_for_others(pending, keys, cached)
+        if pending:
+            tokens = self._encode_and_store(pending, keys, encode)
+            rows.update(zip(pending, tokens, strict=True))
+        if cached:
+            tokens = torch.stack([_unpack_tokens(entry) for entry in cached.values()]).to(device)
+            rows.update(zip(cached, tokens, strict=True))
+        return torch.stack([rows[index] for index in range(len(keys))])
 
-    def _encode(
+    def _read_or_claim(self, keys: Sequence[bytes]) -> tuple[dict[int, bytes], list[int]]:
+        """Return cached entries by index, and the indices this process has claimed to encode."""
+        cached = self._read(keys, range(len(keys)))
+        if len(cached) == len(keys):
+            return cached, []
+        claimed = []
+        now = time.monotonic()  # all processes of a machine share this clock
+        try:
+            with self._write_transaction() as transaction:
+                for index, key in enumerate(keys):
+                    if index in cached:
+                        continue
+                    entry = transaction.get(key)
+                    if entry is not None and entry[:1] == _TOKENS:
+                        cached[index] = entry
+                    elif entry is None or now - _claimed_at(entry) > self.claim_timeout_s:
+                        transaction.put(key, _CLAIM + _CLAIM_TIME.pack(now))
+                        claimed.append(index)
+        except self._error:  # e.g. a full disk; the molecules are encoded without the cache
+            claimed = [index for index in range(len(keys)) if index not in cached]
+        return cached, claimed
+
+    def _wait_for_others(
+        self, pending: list[int], keys: Sequence[bytes], cached: dict[int, bytes]
+    ) -> list[int]:
+        """Wait for molecules that other engines have claimed, and add them to ``cached``.
+
+        Returns:
+            Indices of the molecules that are still missing after the timeout.
+        """
+        end = time.monotonic() + self.claim_timeout_s
+        while pending and time.monotonic() < end:
+            time.sleep(_POLL_INTERVAL_S)
+            cached |= self._read(keys, pending)
+            pending = [index for index in pending if index not in cached]
+        return pending
+
+    def _encode_and_store(
         self,
-        places: list[int],
+        indices: list[int],
         keys: Sequence[bytes],
         encode: Callable[[list[int]], Tensor],
     ) -> Tensor:
-        tokens = encode(places)
-        packed = [_packed(one) for one in tokens.detach().cpu()]
-        with contextlib.suppress(self._error), self._writing() as transaction:
-            for place, content in zip(places, packed, strict=True):
-                transaction.put(keys[place], content)
+        tokens = encode(indices)
+        entries = [_pack_tokens(row) for row in tokens.detach().cpu()]
+        with contextlib.suppress(self._error), self._write_transaction() as transaction:
+            for index, entry in zip(indices, entries, strict=True):
+                transaction.put(keys[index], entry)
         return tokens
 
-    def _look(self, keys: Sequence[bytes]) -> tuple[dict[int, bytes], list[int]]:
-        """What is there, by place; and the places of what is claimed for us hereby."""
-        found = self._read(keys, range(len(keys)))
-        if len(found) == len(keys):
-            return found, []
-        ours = []
-        now = time.monotonic()  # the same clock in all processes of a machine
-        try:
-            with self._writing() as transaction:
-                for place, key in enumerate(keys):
-                    if place in found:
-                        continue
-                    content = transaction.get(key)
-                    if content is not None and content[:1] == _TOKENS:
-                        found[place] = content
-                    elif content is None or now - _claimed_at(content) > self.patience_s:
-                        transaction.put(key, _CLAIM + struct.pack("<d", now))
-                        ours.append(place)
-        except self._error:  # no room on the disk, perhaps: it is encoded here
-            ours = [place for place in range(len(keys)) if place not in found]
-        return found, ours
-
-    def _read(self, keys: Sequence[bytes], places: Sequence[int]) -> dict[int, bytes]:
-        contents: dict[int, bytes | None] = {}
-        with contextlib.suppress(self._error), self._file.begin() as transaction:
-            contents = {place: transaction.get(keys[place]) for place in places}
+    def _read(self, keys: Sequence[bytes], indices: Sequence[int]) -> dict[int, bytes]:
+        """Return the entries with tokens by index."""
+        entries: dict[int, bytes | None] = {}
+        with contextlib.suppress(self._error), self._environment.begin() as transaction:
+            entries = {index: transaction.get(keys[index]) for index in indices}
         return {
-            place: content
-            for place, content in contents.items()
-            if content is not None and content[:1] == _TOKENS
+            index: entry
+            for index, entry in entries.items()
+            if entry is not None and entry[:1] == _TOKENS
         }
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[Any]:
-        """A transaction; what is beyond the capacity is dropped first, all of it."""
-        with self._file.begin(write=True) as transaction:
-            held = transaction.stat(self._table)
-            pages = held["branch_pages"] + held["leaf_pages"] + held["overflow_pages"]
-            if pages * held["psize"] > self._capacity:
-                transaction.drop(self._table, delete=False)
+    def _write_transaction(self) -> Iterator[Any]:
+        """Begin a write transaction; if the capacity is exceeded, drop all entries first."""
+        with self._environment.begin(write=True) as transaction:
+            usage = transaction.stat(self._database)
+            pages = usage["branch_pages"] + usage["leaf_pages"] + usage["overflow_pages"]
+            if pages * usage["psize"] > self._capacity:
+                transaction.drop(self._database, delete=False)
             yield transaction
 
-    def _key(self, molecule: Identity) -> bytes:
-        return self._weights + struct.pack(f"<{len(molecule)}q", *molecule)
+    def _key(self, molecule: MoleculeId) -> bytes:
+        return self._weights_digest + struct.pack(f"<{len(molecule)}q", *molecule)
 
 
-@functools.cache  # LMDB: never open a file twice in one process
-def _opened(folder: Path, capacity: int) -> tuple[Any, Any, type[Exception]]:
-    """The file, its table, and what goes wrong with them."""
+@functools.cache  # LMDB forbids opening a file twice in one process
+def _open_lmdb(folder: Path, capacity: int) -> tuple[Any, Any, type[Exception]]:
+    """Open the environment and its database; return them with LMDB's error class."""
     try:
         import lmdb
     except ModuleNotFoundError as error:
@@ -167,35 +194,33 @@ def _opened(folder: Path, capacity: int) -> tuple[Any, Any, type[Exception]]:
             "a shared encoder cache needs lmdb: pip install 'moltc-vllm[ray]'"
         ) from error
     try:
-        # Nothing in it has to outlive the machine: what would make it durable only costs time.
-        # The spare quarter is for the list of what a drop sets free, and for the last batch.
-        size = capacity + capacity // 4 + _SPARE
-        file = lmdb.open(str(folder), map_size=size, sync=False, metasync=False, mode=0o600)
-        file.reader_check()  # places of readers that were killed
-        return file, file.open_db(), lmdb.Error
+        # Without syncing, because the entries need not survive a crash of the machine. The spare
+        # quarter holds the list of pages that a drop frees, and the last batch.
+        size = capacity + capacity // 4 + _SPARE_BYTES
+        environment = lmdb.open(str(folder), map_size=size, sync=False, metasync=False, mode=0o600)
+        environment.reader_check()  # frees the reader slots of killed processes
+        return environment, environment.open_db(), lmdb.Error
     except lmdb.Error as error:
         raise OSError(f"the shared encoder cache {folder} cannot be used: {error}") from error
 
 
-def _claimed_at(content: bytes) -> float:
-    return float(struct.unpack("<d", content[1:])[0])
+def _claimed_at(entry: bytes) -> float:
+    return float(_CLAIM_TIME.unpack(entry[1:])[0])
 
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+def _pack_tokens(tokens: Tensor) -> bytes:
+    """Serialize ``[num_queries, hidden]`` with dtype and shape."""
+    header = _TOKENS_HEADER.pack(_DTYPES.index(tokens.dtype), *tokens.shape)
+    return _TOKENS + header + _tensor_bytes(tokens)
 
 
-def _packed(tokens: Tensor) -> bytes:
-    """``[num_queries, hidden]`` with its type and shape."""
-    head = struct.pack("<BII", _DTYPES.index(tokens.dtype), *tokens.shape)
-    return _TOKENS + head + _bytes(tokens)
+def _unpack_tokens(entry: bytes) -> Tensor:
+    dtype_index, num_queries, hidden = _TOKENS_HEADER.unpack_from(entry, 1)
+    start = 1 + _TOKENS_HEADER.size
+    # Copied, because a tensor needs writable memory.
+    data = bytearray(entry[start:])
+    return torch.frombuffer(data, dtype=_DTYPES[dtype_index]).view(num_queries, hidden)
 
 
-def _bytes(tensor: Tensor) -> bytes:
+def _tensor_bytes(tensor: Tensor) -> bytes:
     return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
-def _unpacked(content: bytes) -> Tensor:
-    kind, first, second = struct.unpack_from("<BII", content, 1)
-    start = 1 + struct.calcsize("<BII")
-    # A copy: the bytes are the file's, or Python's.
-    return torch.frombuffer(bytearray(content[start:]), dtype=_DTYPES[kind]).view(first, second)

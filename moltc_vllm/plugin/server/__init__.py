@@ -1,1 +1,1 @@
-"""The HTTP side of vLLM: renderer, endpoint, middleware and server process."""
+"""HTTP server: routes, middleware, renderer, adapters per task and the server process."""

@@ -1,6 +1,6 @@
-"""The server without its socket: vLLM's own HTTP application with molecules, for others to mount.
+"""vLLM's HTTP application with molecules, without a socket, to be mounted in another server.
 
-Whoever serves it, the routes, their errors and every flag are those of ``moltc serve``.
+Routes, errors and flags are those of ``moltc serve``.
 """
 
 from __future__ import annotations
@@ -24,34 +24,35 @@ from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
 
 
 @dataclasses.dataclass(slots=True)
-class _Flag:
-    """Stands for uvicorn's server, of which vLLM wants no more than to tell it to go."""
+class _ExitFlag:
+    """Substitute for uvicorn's server, of which vLLM only sets ``should_exit``."""
 
     should_exit: bool = False
 
 
 class Application:
-    """An engine that is up, and the routes in front of it.
+    """A running engine and the HTTP application in front of it.
 
     Attributes:
-        app: The FastAPI application.
+        app: FastAPI application.
     """
 
     def __init__(self, engine: AsyncLLM, app: FastAPI) -> None:
         self.app = app
         self._engine = engine
-        app.state.server = self._flag = _Flag()  # vLLM's error handlers look there, too
+        self._exit_flag = _ExitFlag()
+        app.state.server = self._exit_flag  # vLLM's error handlers set it, too
 
     @classmethod
     async def start(cls, arguments: Sequence[str], *, ray_metrics: bool = False) -> Application:
-        """Start the engine, in a process of its own, and build the application.
+        """Start the engine in a process of its own and build the application.
 
         Args:
             arguments: Checkpoint folder and any flag of ``vllm serve``.
-            ray_metrics: Whether vLLM's metrics go to Ray's exporter as well.
+            ray_metrics: Whether Ray's exporter gets vLLM's metrics as well.
 
         Raises:
-            AdapterError: Before anything starts, if an adapter is not whole, or does not fit.
+            AdapterError: If an adapter is incomplete or does not fit; nothing has started then.
         """
         _, parsed = parse(arguments)
         parsed.model = parsed.model_tag
@@ -59,45 +60,45 @@ class Application:
         context = UsageContext.OPENAI_API_SERVER
         engine = AsyncLLM.from_vllm_config(
             engine_args.create_engine_config(usage_context=context),
-            stat_loggers=_ray_loggers() if ray_metrics else None,
+            stat_loggers=_loggers_with_ray() if ray_metrics else None,
             usage_context=context,
             enable_log_requests=engine_args.enable_log_requests,
             disable_log_stats=engine_args.disable_log_stats,
         )
         try:
-            await engine.reset_mm_cache()  # what profiling left in it
+            await engine.reset_mm_cache()  # profiling left its dummy molecules in it
             tasks = await engine.get_supported_tasks()
             app = build_app(parsed, tasks, engine.model_config)
             await init_app_state(engine, app.state, parsed, tasks)
         except BaseException:
             engine.shutdown()
             raise
-        # It was built eagerly, and may have to take further middleware.
+        # vLLM builds the middleware stack eagerly; the mounting server may add more middleware.
         app.middleware_stack = None
         return cls(engine, app)
 
     @property
     def broken(self) -> bool:
-        """Whether the engine has died, or vLLM wants its server to end for another reason."""
-        terminate_if_errored(self._flag, self._engine)
-        return self._flag.should_exit
+        """Whether the engine has died, or vLLM asked its server to exit for another reason."""
+        terminate_if_errored(self._exit_flag, self._engine)
+        return self._exit_flag.should_exit
 
     async def check_health(self) -> None:
-        """Ask the engine.
+        """Check that the engine is alive.
 
         Raises:
-            EngineDeadError: If it is gone.
+            EngineDeadError: If it is not.
         """
         await self._engine.check_health()
 
     def close(self) -> None:
-        """End the engine."""
+        """Shut the engine down."""
         self._engine.shutdown()
 
 
-def _ray_loggers() -> list[Any]:
+def _loggers_with_ray() -> list[Any]:
     from vllm.v1.metrics.loggers import PrometheusStatLogger
     from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
-    # Both: what is given here replaces the usual one, and `/metrics` would have nothing of vLLM.
+    # The list replaces vLLM's default logger, without which `/metrics` would lack vLLM's metrics.
     return [RayPrometheusStatLogger, PrometheusStatLogger]

@@ -1,4 +1,4 @@
-"""What the user says to ``vllm serve``: on the command line, and in its ``--config`` file."""
+"""Flags of ``vllm serve`` that the user sets, on the command line or in its ``--config`` file."""
 
 from __future__ import annotations
 
@@ -8,51 +8,60 @@ from pathlib import Path
 import yaml
 
 FlagValues = Mapping[str, Sequence[str]]
-"""Values by flag, the flag without its leading dashes; ``["false"]`` where it is switched off."""
+"""Values of each flag by its name without leading dashes; ``["false"]`` for ``--no-NAME``."""
 
 
 def parse_flags(arguments: Sequence[str]) -> FlagValues:
-    """Read flags as vLLM will: the command line goes before the file."""
-    said: dict[str, list[str]] = {}
-    flag = None
+    """Parse flags with vLLM's precedence: the command line overrides the configuration file.
+
+    Args:
+        arguments: Arguments of ``vllm serve`` after the checkpoint folder.
+    """
+    flags: dict[str, list[str]] = {}
+    name = None
     for argument in arguments:
         if argument.startswith("-"):
-            flag, equals, value = argument.partition("=")
-            flag = _plain(flag)
-            said[flag] = [value] if equals else []
-        elif flag is not None:
-            said[flag].append(argument)
-    return {**_in_file(said.get("config", [])), **_switched_off(said), **said}
+            name, equals, value = argument.partition("=")
+            name = _normalize(name)
+            flags[name] = [value] if equals else []
+        elif name is not None:
+            flags[name].append(argument)
+    return {**_read_config_file(flags.get("config", [])), **_negated_flags(flags), **flags}
 
 
-def without(flag: str, arguments: Sequence[str]) -> list[str]:
-    """Arguments without a flag and its values."""
+def remove_flag(name: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without a flag and its values.
+
+    Args:
+        name: Name of the flag without leading dashes.
+        arguments: Command-line arguments.
+    """
     kept = []
-    inside = False
+    is_removed = False
     for argument in arguments:
         if argument.startswith("-"):
-            inside = _plain(argument.partition("=")[0]) == flag
-        if not inside:
+            is_removed = _normalize(argument.partition("=")[0]) == name
+        if not is_removed:
             kept.append(argument)
     return kept
 
 
-def _in_file(paths: Sequence[str]) -> FlagValues:
+def _read_config_file(paths: Sequence[str]) -> FlagValues:
     path = Path(paths[0]) if paths else None
     content = yaml.safe_load(path.read_text()) if path is not None and path.is_file() else None
-    said = {}
+    flags = {}
     for key, value in (content or {}).items():
         values = value if isinstance(value, list) else [value]
-        said[_plain(str(key))] = [
-            str(one).lower() if isinstance(one, bool) else str(one) for one in values
+        flags[_normalize(str(key))] = [
+            str(item).lower() if isinstance(item, bool) else str(item) for item in values
         ]
-    return {**_switched_off(said), **said}
+    return {**_negated_flags(flags), **flags}
 
 
-def _switched_off(said: FlagValues) -> FlagValues:
-    """``--no-enable-lora`` speaks of ``--enable-lora``."""
-    return {flag.removeprefix("no-"): ["false"] for flag in said if flag.startswith("no-")}
+def _negated_flags(flags: FlagValues) -> FlagValues:
+    """Return ``enable-lora: ["false"]`` for every ``no-enable-lora``."""
+    return {name.removeprefix("no-"): ["false"] for name in flags if name.startswith("no-")}
 
 
-def _plain(flag: str) -> str:
-    return flag.lstrip("-").replace("_", "-")
+def _normalize(name: str) -> str:
+    return name.lstrip("-").replace("_", "-")

@@ -1,11 +1,12 @@
-"""ASGI middleware: what has to be seen, or put right, before vLLM validates a request.
+"""ASGI middleware that completes requests before vLLM validates them.
 
-Molecules: Pydantic chooses between the request's message types by how well the parts fit; a message
-made only of unknown parts is taken for a lazily validated type, which raises later. A ``uuid`` key,
-as every multimodal part may have, makes it choose vLLM's own type. Nothing is asked of clients.
+Molecules: Pydantic chooses between the request's message types by how well the content parts fit.
+It takes a message of unknown parts only for a lazily validated type, which raises an error later.
+A ``uuid`` key, which every multimodal part may have, makes it choose vLLM's own type, so the
+middleware adds the key and clients need not.
 
-Tasks: ``model`` becomes the adapter of the task that a request names, and the task of the adapter
-that it names becomes known to the renderer (`moltc_vllm.plugin.server.task_adapters`).
+Tasks: ``model`` becomes the adapter of the task that a request names, and the renderer learns the
+task of the adapter that it names (`moltc_vllm.plugin.server.task_adapters`).
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ _PATHS = tuple(route + variant for route in _ROUTES for variant in _VARIANTS)
 
 
 class MoleculeMiddleware:
-    """Prepares the requests of text routes; everything else passes untouched."""
+    """Middleware that prepares the requests of text routes and passes all others unchanged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+        """Handle one ASGI connection."""
         if (
             scope["type"] != "http"
             or scope["method"] != "POST"
@@ -39,111 +40,139 @@ class MoleculeMiddleware:
         ):
             await self.app(scope, receive, send)
             return
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if not message.get("more_body", False):
-                break
-        prepared = prepare_body(bytes(body), _adapters(scope))
+        body = await _read_body(receive)
+        if body is None:
+            return
+        prepared = prepare_request(body, _task_adapters(scope))
         headers = [
             (name, value) for name, value in scope["headers"] if name != b"content-length"
         ] + [(b"content-length", str(len(prepared.body)).encode())]
-        sent = False
+        is_body_sent = False
 
-        async def replay() -> Message:
-            nonlocal sent
-            if sent:
-                return await receive()
-            sent = True
+        async def receive_prepared() -> Message:
+            nonlocal is_body_sent
+            if is_body_sent:
+                return await receive()  # reports when the client disconnects
+            is_body_sent = True
             return {"type": "http.request", "body": prepared.body, "more_body": False}
 
         with request_task_scope(prepared.task):
-            await self.app({**scope, "headers": headers}, replay, send)
+            await self.app({**scope, "headers": headers}, receive_prepared, send)
 
 
-class Prepared(NamedTuple):
-    """A request's body, and the task it asks."""
+class PreparedRequest(NamedTuple):
+    """A completed request.
+
+    Attributes:
+        body: JSON body.
+        task: Name of its task, if it has one, or the error to answer it with.
+    """
 
     body: bytes
     task: str | VLLMValidationError | None = None
 
 
-def prepare_body(body: bytes, adapters: TaskAdapters | None = None) -> Prepared:
-    """Mark molecule parts, and fit model and task to each other; else leave the body as it is.
+def prepare_request(body: bytes, adapters: TaskAdapters | None = None) -> PreparedRequest:
+    """Add ``uuid`` keys to molecule parts and complete model and task.
 
     Args:
-        body: JSON, as it came.
-        adapters: Of the server; without them tasks are not looked at.
+        body: JSON body of the request; returned unchanged if there is nothing to complete, or if
+            it is malformed, which vLLM's own validation reports.
+        adapters: Tasks and adapters of the server; without them model and task stay unchanged.
     """
-    if b'"molecule"' not in body and b'"task"' not in body and not (adapters and adapters.any()):
-        return Prepared(body)
+    if not _needs_parsing(body, adapters):
+        return PreparedRequest(body)
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):
-        return Prepared(body)  # not ours to judge: vLLM's own validation says what is wrong
+        return PreparedRequest(body)
     if not isinstance(request, dict):
-        return Prepared(body)
-    changed = False
-    for part in _molecule_parts(request):
-        changed |= "uuid" not in part
-        part.setdefault("uuid", None)
+        return PreparedRequest(body)
+    is_changed = _add_uuids(request)
     task: str | VLLMValidationError | None = None
     model = request.get("model")
     if adapters is not None and (model is None or isinstance(model, str)):
         try:
-            chosen, task = adapters.choose(model, _task(request))
-            if chosen != model:
-                request["model"] = chosen
-                changed = True
+            resolved_model, task = adapters.resolve(model, _named_task(request))
+            if resolved_model != model:
+                request["model"] = resolved_model
+                is_changed = True
         except VLLMValidationError as error:
-            task = error  # raised by the renderer: vLLM's handlers are in there
-    return Prepared(json.dumps(request).encode() if changed else body, task)
+            task = error
+    return PreparedRequest(json.dumps(request).encode() if is_changed else body, task)
 
 
-def _adapters(scope: Scope) -> TaskAdapters | None:
-    """The server's, which our endpoint plugin has put there."""
+async def _read_body(receive: Receive) -> bytes | None:
+    """Read the whole body; return ``None`` if the client disconnects before its end."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _task_adapters(scope: Scope) -> TaskAdapters | None:
+    """Return the task adapters of the server's `InteractionsService`, if it has one."""
     state = getattr(scope.get("app"), "state", None)
     service = getattr(state, "moltc_interactions", None)
     return None if service is None else service.adapters
 
 
-def _task(request: dict[str, Any]) -> str | None:
-    """The one task that a request names, in whichever of the places.
+def _needs_parsing(body: bytes, adapters: TaskAdapters | None) -> bool:
+    """Return whether a body can have molecule parts, a task or the name of an adapter."""
+    return (
+        b'"molecule"' in body
+        or b'"task"' in body
+        or (adapters is not None and adapters.has_adapters())
+    )
+
+
+def _add_uuids(request: dict[str, Any]) -> bool:
+    """Add a ``uuid`` key to molecule parts; return whether any part lacked it."""
+    is_changed = False
+    for part in _molecule_parts(request):
+        is_changed |= "uuid" not in part
+        part.setdefault("uuid", None)
+    return is_changed
+
+
+def _named_task(request: dict[str, Any]) -> str | None:
+    """Return the task that a request names at its top, in messages or in molecules.
 
     Raises:
-        VLLMValidationError: If it names several, or something else.
+        VLLMValidationError: If a task is not a string, or two of them differ.
     """
     template = request.get("chat_template_kwargs")
     holders = [request, template, *_messages(request)]
     holders += [part.get("molecule") for part in _molecule_parts(request)]
-    named = []
+    tasks = []
     for holder in holders:
         task = holder.get("task") if isinstance(holder, dict) else None
-        if task is None or task in named:
+        if task is None or task in tasks:
             continue
         if not isinstance(task, str):
             raise VLLMValidationError(
                 f"a task is a string, not {type(task).__name__}", parameter="task"
             )
-        named.append(task)
-    if len(named) > 1:
+        tasks.append(task)
+    if len(tasks) > 1:
         raise VLLMValidationError(
-            f"a request is for one task, not for {named[0]!r:.100} and {named[1]!r:.100}",
+            f"a request is for one task, not for {tasks[0]!r:.100} and {tasks[1]!r:.100}",
             parameter="task",
         )
-    return named[0] if named else None
+    return tasks[0] if tasks else None
 
 
 def _messages(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    messages = request.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        # A batch of conversations is a list of lists.
-        for one in message if isinstance(message, list) else (message,):
-            if isinstance(one, dict):
-                yield one
+    """Yield the well-formed messages of a conversation, or of a batch of conversations."""
+    items = request.get("messages")
+    for item in items if isinstance(items, list) else ():
+        for message in item if isinstance(item, list) else (item,):
+            if isinstance(message, dict):
+                yield message
 
 
 def _molecule_parts(request: dict[str, Any]) -> Iterator[dict[str, Any]]:

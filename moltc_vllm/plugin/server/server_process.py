@@ -1,4 +1,4 @@
-"""A server of our own as a child process: for the demo, benchmarks and tests."""
+"""``moltc serve`` as a child process, for the demo, benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import httpx
 
 
 class ServerStartError(RuntimeError):
-    """The server ended, or was not ready in time; the end of its log is in the message."""
+    """The server exited or was not ready in time; the message has the end of its log."""
 
 
-class Startable(ABC):
-    """What runs between its start and its stop; a context manager of both."""
+class ManagedService(ABC):
+    """Service that can be started and stopped; as a context manager it does both."""
 
     @abstractmethod
     def start(self) -> Self:
-        """Start it, and wait until it answers."""
+        """Start the service and wait until it is ready."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End it, and all that it has started."""
+        """Stop the service and all processes that it started."""
 
     def __enter__(self) -> Self:
         return self.start()
@@ -40,21 +40,21 @@ class Startable(ABC):
 
 
 def free_port() -> int:
-    """A free TCP port on the loopback interface."""
+    """Return a free TCP port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-class ServerProcess(Startable):
-    """``moltc serve`` on the loopback interface, ended with all its children.
+class ServerProcess(ManagedService):
+    """``moltc serve`` on the loopback interface, stopped with all its child processes.
 
     Args:
         model: Checkpoint folder.
         arguments: Further flags of ``moltc serve``.
         log: File for the server's output.
-        start_timeout_s: How long it may take to answer.
-        environment: Variables to add.
+        start_timeout_s: Maximum time until the server is ready, in seconds.
+        environment: Environment variables to add to those of this process.
     """
 
     def __init__(
@@ -78,15 +78,18 @@ class ServerProcess(Startable):
         self.environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, waiting: Callable[[float], None] | None = None) -> Self:
-        """Start and wait until it answers; ``waiting`` is called with the seconds so far.
+    def start(self, on_wait: Callable[[float], None] | None = None) -> Self:
+        """Start the server and wait until it is ready.
+
+        Args:
+            on_wait: Callback that receives the elapsed seconds while the server starts.
 
         Raises:
-            ServerStartError: If it does not.
+            ServerStartError: If the server exits or is not ready in time.
         """
-        begin = time.monotonic()
+        started_at = time.monotonic()
         with self.log.open("wb") as output:
-            # A session of its own: the engine and worker processes end with it.
+            # In a session of its own, so that `stop` reaches its engine and worker processes, too.
             self.process = subprocess.Popen(
                 self.command,
                 stdout=output,
@@ -94,35 +97,39 @@ class ServerProcess(Startable):
                 env=self.environment,
                 start_new_session=True,
             )
-        while (elapsed := time.monotonic() - begin) < self.start_timeout_s:
+        while (elapsed := time.monotonic() - started_at) < self.start_timeout_s:
             if self.process.poll() is not None:
-                raise ServerStartError(f"the server ended at once:\n{self.log_end()}")
+                raise ServerStartError(f"the server exited during its start:\n{self.log_tail()}")
             try:
                 if httpx.get(f"{self.url}/health", timeout=2).is_success:
                     return self
             except httpx.TransportError:
                 pass
-            if waiting is not None:
-                waiting(elapsed)
+            if on_wait is not None:
+                on_wait(elapsed)
             time.sleep(0.25)
         self.stop()
         raise ServerStartError(
-            f"the server was not ready after {self.start_timeout_s:.0f} s:\n{self.log_end()}"
+            f"the server was not ready after {self.start_timeout_s:.0f} s:\n{self.log_tail()}"
         )
 
-    def log_end(self, lines: int = 30) -> str:
-        """The last lines of its output."""
+    def log_tail(self, lines: int = 30) -> str:
+        """Return the last lines of the server's output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def stop(self, patience_s: float = 20.0) -> None:
-        """End the server, politely first."""
+    def stop(self, timeout_s: float = 20.0) -> None:
+        """Terminate the server, and kill all its processes that are left after a timeout.
+
+        Args:
+            timeout_s: Time that the server has to exit by itself, in seconds.
+        """
         if self.process is None:
             return
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(patience_s)
-        with contextlib.suppress(ProcessLookupError):  # whoever is left of its session
+                self.process.wait(timeout_s)
+        with contextlib.suppress(ProcessLookupError):  # its session may be empty
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None

@@ -1,9 +1,9 @@
-"""Which of the served models answers a request, and which task it is asked.
+"""Choice of the adapter that answers a request, and of the request's task.
 
-``moltc:ddi`` is the adapter of the task ``ddi`` on the served model ``moltc``. Whoever names one of
-the two need not name the other. In vLLM the model's name chooses the adapter, but the renderer,
-which has to know the task where projectors depend on it, never sees that name. So the middleware
-fits both to each other, and leaves the task where the renderer finds it.
+``moltc:ddi`` is the adapter of the task ``ddi`` on the served model ``moltc``. A request may name
+the adapter, the task or both. vLLM chooses the adapter by the request's model name, but its
+renderer, which needs the task where projectors depend on it, never sees that name. The middleware
+therefore completes the request's model and task and stores the task for the renderer.
 """
 
 from __future__ import annotations
@@ -17,28 +17,35 @@ from vllm.exceptions import VLLMValidationError
 
 from moltc_vllm.models.config import MoltcConfig
 
-# Routes and renderer run in the HTTP request's own asyncio task, or in tasks it makes, which
+# Routes and renderer run in the HTTP request's own asyncio task or in tasks that it creates, which
 # inherit its context.
-_ASKED: ContextVar[str | VLLMValidationError | None] = ContextVar("moltc_asked", default=None)
+_REQUEST_TASK: ContextVar[str | VLLMValidationError | None] = ContextVar(
+    "moltc_request_task", default=None
+)
 
 
 @contextmanager
 def request_task_scope(task: str | VLLMValidationError | None) -> Iterator[None]:
-    """Render with this task; or with this error, which the client gets from vLLM's own handlers."""
-    token = _ASKED.set(task)
+    """Set the task of the current HTTP request for the renderer.
+
+    Args:
+        task: Name of the task; or an error for `current_request_task` to raise, because vLLM's
+            exception handlers do not see errors of a middleware.
+    """
+    token = _REQUEST_TASK.set(task)
     try:
         yield
     finally:
-        _ASKED.reset(token)
+        _REQUEST_TASK.reset(token)
 
 
 def current_request_task() -> str | None:
-    """The task of the request that is being rendered, where it names one outside its molecules.
+    """Return the task that the current HTTP request names, if any.
 
     Raises:
-        VLLMValidationError: If there is something wrong with it.
+        VLLMValidationError: If the request's task is invalid.
     """
-    task = _ASKED.get()
+    task = _REQUEST_TASK.get()
     if isinstance(task, VLLMValidationError):
         raise task
     return task
@@ -48,62 +55,61 @@ class TaskAdapters:
     """Tasks and their adapters on one server.
 
     Args:
-        models: vLLM's table of served names and adapters; adapters may come and go in it.
-        config: The checkpoint's configuration.
+        models: vLLM's table of served model names and adapters; vLLM may load and unload adapters.
+        config: Configuration of the checkpoint.
     """
 
     def __init__(self, models: Any, config: MoltcConfig) -> None:
         self.models = models
         self.config = config
 
-    def any(self) -> bool:
-        """Whether there are adapters at all, of tasks or others."""
+    def has_adapters(self) -> bool:
+        """Return whether any adapter is loaded, of a task or not."""
         return bool(self.models.lora_requests)
 
-    def name_of(self, task: str) -> str | None:
-        """The served name of a task's adapter, if it has one."""
-        name = f"{self._base}:{task}"
+    def adapter_name(self, task: str) -> str | None:
+        """Return the served name of a task's adapter, or ``None`` if it has no adapter."""
+        name = f"{self._base_model}:{task}"
         return name if task in self.config.tasks and name in self.models.lora_requests else None
 
-    def task_of(self, model: str | None) -> str | None:
-        """The task whose adapter a model is, if it is one."""
-        base, _, task = (model or "").rpartition(":")
-        return task if base == self._base and task in self.config.tasks else None
+    def task_of_model(self, model: str | None) -> str | None:
+        """Return the task of a model name if that is a task's adapter."""
+        base_model, _, task = (model or "").rpartition(":")
+        return task if base_model == self._base_model and task in self.config.tasks else None
 
-    def choose(self, model: str | None, task: str | None) -> tuple[str | None, str | None]:
-        """Fit model and task of a request to each other.
+    def resolve(self, model: str | None, task: str | None) -> tuple[str | None, str | None]:
+        """Complete a request's model by its task, and its task by its model.
 
-        A task's adapter goes before the base model. A model that is no task's adapter is left as
-        it is, and answers any task.
+        A task's adapter is preferred to the base model. Any other adapter may answer any task.
 
         Args:
-            model: Served name, as the request has it; ``None``: the base model.
-            task: Name of a task.
+            model: Served model name of the request; ``None`` is the base model.
+            task: Name of the request's task, if it names one.
 
         Returns:
-            The model that shall answer, and the task it is asked.
+            Model that answers, and task.
 
         Raises:
-            VLLMValidationError: If the checkpoint has no such task, or the model is another's
-                adapter: what it says to this one would be an answer, but to another question.
+            VLLMValidationError: If the checkpoint does not have the task, or the model is the
+                adapter of another task.
         """
         if task is not None and task not in self.config.tasks:
             raise VLLMValidationError(
                 f"unknown task {task!r:.100}; this checkpoint has {', '.join(self.config.tasks)}",
                 parameter="task",
             )
-        own = self.task_of(model)
-        if own is not None and task not in (own, None):
-            instead = self.name_of(str(task)) or self._base
+        model_task = self.task_of_model(model)
+        if model_task is not None and task not in (model_task, None):
+            alternative = self.adapter_name(str(task)) or self._base_model
             raise VLLMValidationError(
-                f"model {model!r} is the adapter of task {own!r}, not of {task!r}: "
-                f"name {instead!r} or no model",
+                f"model {model!r} is the adapter of task {model_task!r}, not of {task!r}: "
+                f"name {alternative!r} or no model",
                 parameter="model",
             )
         if task is not None and (not model or self.models.is_base_model(model)):
-            return self.name_of(task) or model, task
-        return model, task or own
+            return self.adapter_name(task) or model, task
+        return model, task or model_task
 
     @property
-    def _base(self) -> str:
+    def _base_model(self) -> str:
         return str(self.models.base_model_paths[0].name)
