@@ -1,17 +1,21 @@
-"""Which requests belong together: those with the same first molecule.
+"""Affinity of requests to replicas by their first molecule.
 
-A replica that has answered such a pair has the molecule encoded, and the prompt's beginning in its
-prefix cache. A router sees headers only, so clients say it in one: Ray Serve's own header of a
-session, which its own routers understand as well.
+A replica that has answered a pair with the same first molecule has it encoded, and the beginning of
+the prompt in its prefix cache. Routers see only headers, so clients send a hash of the molecule in
+Ray Serve's session header, which Ray's own routers understand as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 
-HEADER = "x-session-id"
+AFFINITY_HEADER = "x-session-id"
 
 
 def affinity_key(molecule: str) -> str:
-    """What stands in the header: short, printable, and nothing of the molecule itself."""
+    """Return the header's value: a short printable hash that does not reveal the molecule.
+
+    Args:
+        molecule: SMILES of the first molecule.
+    """
     return hashlib.blake2b(molecule.strip().encode(), digest_size=8).hexdigest()

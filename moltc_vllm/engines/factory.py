@@ -1,4 +1,4 @@
-"""Where answers are computed: one way to open any engine, for the commands and for Python."""
+"""Factory of engines, for the commands and the Python API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class EngineName(enum.StrEnum):
-    """Where the answer is computed."""
+    """Kinds of engines: vLLM or plain PyTorch in this process, or a running server."""
 
     vllm = "vllm"
     torch = "torch"
@@ -27,71 +27,81 @@ def open_engine(
     pad_query: bool = False,
     score: bool = False,
 ) -> Engine:
-    """An engine, ready to be asked.
+    """Open an engine.
 
     Args:
-        model: Checkpoint folder, if there is no endpoint; default: the shipped one.
-        endpoint: URL of a running server; goes before everything else.
-        name: Which engine, if there is no endpoint.
-        beams: Width of the beam search; 1 is greedy.
-        pad_query: Predict the first token from a pad; of plain torch only.
-        score: Ask only what there is to decide; plain torch always asks for the whole answer.
+        model: Checkpoint folder of an engine in this process; default: the shipped one.
+        endpoint: URL of a running server, which is used in place of ``model`` and ``name``.
+        name: Kind of engine.
+        beams: Width of the beam search; 1 is greedy decoding.
+        pad_query: Whether the first token is predicted from a pad token, as in the published
+            evaluation; supported by the engine ``torch`` only.
+        score: Whether only the tokens that distinguish answers are generated; the engine ``torch``
+            always generates the whole answer.
 
     Raises:
-        CheckpointError: If the model's folder is none, or not whole.
-        ValueError: If options do not go together.
+        CheckpointError: If the model's folder is not a complete checkpoint.
+        ValueError: If options contradict each other.
     """
-    # What an engine does by default it is not told.
+    is_remote = endpoint is not None or name is EngineName.http
+    is_torch = not is_remote and name is EngineName.torch
+    # Pass only options that differ from the engine's defaults.
     options: dict[str, Any] = {"beams": beams} if beams != 1 else {}
-    away = endpoint is not None or name is EngineName.http
     if pad_query:
-        if away or name is not EngineName.torch:
-            raise ValueError("the query can be padded with `--engine torch` only")
+        if not is_torch:
+            raise ValueError("--pad-query needs `--engine torch`; other engines do not support it")
         options["pad_query"] = True
-    if score and (away or name is not EngineName.torch):
+    if score and not is_torch:
         options["score"] = True
-    if away:
-        from moltc_vllm.engines.http import HttpEngine
+    if is_remote:
+        return _open_http_engine(endpoint, options)
+    return _open_local_engine(model, is_torch, options)
 
-        if endpoint is None:
-            raise ValueError("the engine http needs an endpoint: the URL of a running server")
-        return HttpEngine(endpoint, **options)
+
+def _open_http_engine(endpoint: str | None, options: dict[str, Any]) -> Engine:
+    from moltc_vllm.engines.http import HttpEngine
+
+    if endpoint is None:
+        raise ValueError("the engine http needs an endpoint: the URL of a running server")
+    return HttpEngine(endpoint, **options)
+
+
+def _open_local_engine(model: Path | None, is_torch: bool, options: dict[str, Any]) -> Engine:
     from moltc_vllm.checkpoints.shipped import shipped_checkpoint
     from moltc_vllm.models.checkpoint import load_config
 
-    if model is None:
-        model = shipped_checkpoint()
-    load_config(model)  # first: vLLM would say the same after seconds, and at length
-    if name is EngineName.torch:
+    folder = model or shipped_checkpoint()
+    load_config(folder)  # before vLLM's import, which takes seconds, and with a shorter message
+    if is_torch:
         from moltc_vllm.models.torch_engine import TorchEngine
 
-        return TorchEngine(model, **options)
+        return TorchEngine(folder, **options)
     from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 
-    return VllmEngine(model, **options)
+    return VllmEngine(folder, **options)
 
 
 def describe_model(
     task: str, model: Path | None = None, endpoint: str | None = None
 ) -> dict[str, Any]:
-    """What tells a model from another one: its files, or a server's name and weights.
+    """Return an identification of the model that answers: checksum of a folder, or server model.
 
     Args:
-        task: That it is to be asked about.
+        task: Task the model must support.
         model: Checkpoint folder, if there is no endpoint; default: the shipped one.
         endpoint: URL of a running server.
 
     Raises:
-        CheckpointError: If the folder is none.
-        ServerError: If the server has no model, or several.
-        ValueError: If the model does not answer the task.
+        CheckpointError: If the folder is not a checkpoint.
+        ServerError: If the server does not serve exactly one model.
+        ValueError: If the model does not support the task.
         httpx.HTTPError: If the server cannot be reached.
     """
     if endpoint is not None:
         from moltc_vllm.engines.http import HttpEngine
 
         server = HttpEngine(endpoint)
-        described = {"served": server.served(), "weights": server.weights()}
+        description = {"served": server.served_model(), "weights": server.weights()}
         tasks = server.tasks()
     else:
         from moltc_vllm.checkpoints.shipped import shipped_checkpoint
@@ -99,7 +109,7 @@ def describe_model(
 
         folder = model or shipped_checkpoint()
         tasks = load_config(folder).tasks
-        described = {"name": folder.resolve().name, "sha256": folder_checksum(folder)}
+        description = {"name": folder.resolve().name, "sha256": folder_checksum(folder)}
     if tasks and task not in tasks:
         raise ValueError(f"the model does not answer {task!r}, only {', '.join(tasks)}")
-    return described
+    return description

@@ -1,4 +1,4 @@
-"""A running server as an `Engine`."""
+"""HTTP client of a running server as an `Engine`."""
 
 from __future__ import annotations
 
@@ -12,34 +12,39 @@ from typing import Any
 
 import httpx
 
-from moltc_vllm.engines.affinity import HEADER, affinity_key
+from moltc_vllm.engines.affinity import AFFINITY_HEADER, affinity_key
 from moltc_vllm.tasks import Answer
 from moltc_vllm.tasks.engine import Pair
+from moltc_vllm.utils.errors import one_line
 
-_AWAY = frozenset({429, 500, 502, 503, 504})  # 500: of HAProxy, whose server has gone
+# HAProxy answers 500 if the connection to its server is lost.
+_RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
 
-_LONGEST_S = 120.0
+_MAX_RETRY_AFTER_S = 120.0
+_MAX_ERROR_CHARACTERS = 200
 
 
 class ServerError(RuntimeError):
-    """The server refused a request as a whole; its own message is kept."""
+    """The server rejected a whole request or is of another kind; has the server's message."""
 
 
 class HttpEngine:
-    """Sends batches of pairs to ``/v1/interactions``.
+    """Engine that sends batches of pairs to ``/v1/interactions``.
 
     Args:
-        url: Of the server, with or without ``/v1``.
-        model: Served name; default: the server's only one.
-        batch: Pairs in a request.
-        api_key: Default: the environment's ``OPENAI_API_KEY``, as other clients do.
-        timeout_s: For one batch.
-        beams: Answers are searched with so many beams; 1: greedily.
-        score: Ask only what there is to decide: labels and intervals, without the model's words.
-        in_flight: Batches that are on their way at once, so that the server never waits for one.
-        waits_s: Before each further attempt, where the server cannot be reached or is overloaded,
-            or longer if it says so (``Retry-After``). By default minutes: a replica that died takes
-            them to come again.
+        url: URL of the server, with or without ``/v1``.
+        model: Served model name; default: the only one of the server.
+        batch_size: Number of pairs in a request.
+        api_key: Key for the ``Authorization`` header; default: the environment variable
+            ``OPENAI_API_KEY``, as in other clients.
+        timeout_s: Timeout of a request in seconds.
+        beams: Width of the beam search; 1 is greedy decoding.
+        score: Whether only the tokens that distinguish answers are generated: labels and
+            intervals, without the model's text.
+        max_in_flight: Maximum number of concurrent requests; several keep the server busy.
+        retry_delays_s: Delays before each further attempt in seconds, while the server cannot be
+            reached or is overloaded; the server may ask for longer ones (``Retry-After``). The
+            default covers the minutes that a failed replica needs to restart.
     """
 
     def __init__(
@@ -47,21 +52,21 @@ class HttpEngine:
         url: str,
         *,
         model: str | None = None,
-        batch: int = 200,
+        batch_size: int = 200,
         api_key: str | None = None,
         timeout_s: float = 600.0,
         beams: int = 1,
         score: bool = False,
-        in_flight: int = 4,
-        waits_s: Sequence[float] = (1.0, 4.0, 16.0, 30.0, 60.0, 60.0, 60.0),
+        max_in_flight: int = 4,
+        retry_delays_s: Sequence[float] = (1.0, 4.0, 16.0, 30.0, 60.0, 60.0, 60.0),
     ) -> None:
         key = api_key or os.environ.get("OPENAI_API_KEY")
         self.model = model
-        self.batch = batch
+        self.batch_size = batch_size
         self.beams = beams
         self.score = score
-        self.in_flight = in_flight
-        self._waits_s = tuple(waits_s)
+        self.max_in_flight = max_in_flight
+        self._retry_delays_s = tuple(retry_delays_s)
         try:
             self.client = httpx.Client(
                 base_url=url.rstrip("/").removesuffix("/v1"),
@@ -69,17 +74,17 @@ class HttpEngine:
                 headers={"authorization": f"Bearer {key}"} if key else {},
             )
         except httpx.InvalidURL as error:
-            raise ServerError(f"{url} is no URL: {error}") from error
+            raise ServerError(f"{url} is not a URL: {error}") from error
 
-    def served(self) -> str:
-        """Name of the model that answers.
+    def served_model(self) -> str:
+        """Return the name of the model that answers.
 
         Raises:
-            ServerError: If there is none of the name that was given, or none was and there are
-                several.
+            ServerError: If the server does not have the given model, or if none was given and it
+                does not serve exactly one.
         """
-        # Adapters have a parent: they are chosen by the task.
-        names = [one["id"] for one in self._listed("models") if not one.get("parent")]
+        # Adapters have a parent; the server selects them by the task.
+        names = [model["id"] for model in self._list("models") if not model.get("parent")]
         if self.model is not None:
             if self.model not in names:
                 raise ServerError(f"there is no model {self.model!r}; there are {', '.join(names)}")
@@ -89,31 +94,31 @@ class HttpEngine:
         return str(names[0])
 
     def tasks(self) -> list[str]:
-        """Names of the tasks that the server answers.
+        """Return the names of the tasks that the server answers.
 
         Raises:
-            ServerError: If it is another kind of server.
+            ServerError: If the server is of another kind.
         """
-        return [one["id"] for one in self._listed("tasks")]
+        return [task["id"] for task in self._list("tasks")]
 
     def weights(self) -> str | None:
-        """A checksum of the weights, if the server tells one.
+        """Return a checksum of the weights, or ``None`` if the server does not report one.
 
         Raises:
-            ServerError: If it is another kind of server.
+            ServerError: If the server is of another kind.
         """
-        with _understood():
-            found = self._got("tasks").get("weights")
-        return None if found is None else str(found)
+        with _malformed_response_as_server_error():
+            checksum = self._get("tasks").get("weights")
+        return None if checksum is None else str(checksum)
 
-    def _listed(self, what: str) -> list[dict[str, Any]]:
-        with _understood():
-            return [{**one, "id": str(one["id"])} for one in self._got(what)["data"]]
+    def _list(self, resource: str) -> list[dict[str, Any]]:
+        with _malformed_response_as_server_error():
+            return [{**item, "id": str(item["id"])} for item in self._get(resource)["data"]]
 
-    def _got(self, what: str) -> dict[str, Any]:
-        response = self.client.get(f"/v1/{what}")
+    def _get(self, resource: str) -> dict[str, Any]:
+        response = self.client.get(f"/v1/{resource}")
         if response.is_error:
-            raise ServerError(_message(response))
+            raise ServerError(_error_message(response))
         content: dict[str, Any] = response.json()
         return content
 
@@ -123,34 +128,35 @@ class HttpEngine:
         """Answer every pair; see `moltc_vllm.tasks.engine.Engine`.
 
         Raises:
-            ServerError: If the server refuses a batch as a whole (unknown task, model, ...).
-            httpx.HTTPError: If it cannot be reached, several times in a row.
+            ServerError: If the server rejects a whole batch (unknown task, model, ...).
+            httpx.HTTPError: If the server cannot be reached in any attempt.
         """
         source = iter(pairs)
-        waiting: dict[Future[list[Answer]], list[Pair]] = {}
-        over = threading.Event()
-        with ThreadPoolExecutor(self.in_flight, thread_name_prefix="moltc-http") as pool:
+        in_flight: dict[Future[list[Answer]], list[Pair]] = {}
+        stop = threading.Event()
+        with ThreadPoolExecutor(self.max_in_flight, thread_name_prefix="moltc-http") as pool:
             try:
                 while True:
-                    while len(waiting) < self.in_flight:
-                        batch = list(itertools.islice(source, self.batch))
+                    while len(in_flight) < self.max_in_flight:
+                        batch = list(itertools.islice(source, self.batch_size))
                         if not batch:
                             break
-                        waiting[pool.submit(self._ask, task, batch, question, over)] = batch
-                    if not waiting:
+                        future = pool.submit(self._answer_batch, task, batch, question, stop)
+                        in_flight[future] = batch
+                    if not in_flight:
                         return
-                    answered, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in answered:
-                        yield from zip(waiting.pop(future), future.result(), strict=True)
+                    finished, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        yield from zip(in_flight.pop(future), future.result(), strict=True)
             finally:
-                over.set()
-                for future in waiting:  # the caller stopped early, or a batch was refused
+                stop.set()
+                for future in in_flight:  # the caller stopped iterating, or a batch was rejected
                     future.cancel()
 
-    def _ask(
-        self, task: str, batch: list[Pair], question: str | None, over: threading.Event
+    def _answer_batch(
+        self, task: str, batch: list[Pair], question: str | None, stop: threading.Event
     ) -> list[Answer]:
-        """The answers to a batch, in its order."""
+        """Return the answers of a batch in its order."""
         body: dict[str, Any] = {"task": task, "pairs": [list(pair.molecules) for pair in batch]}
         optional = {
             "model": self.model,
@@ -159,52 +165,59 @@ class HttpEngine:
             "score": self.score or None,
         }
         body |= {name: value for name, value in optional.items() if value is not None}
-        # Batches with the same first molecule belong to the same replica, if there are several.
-        response = self._post(body, {HEADER: affinity_key(batch[0].molecules[0])}, over)
+        headers = {AFFINITY_HEADER: affinity_key(batch[0].molecules[0])}
+        response = self._post_with_retries(body, headers, stop)
         if response.is_error:
-            raise ServerError(_message(response))
-        with _understood():
-            answers = [Answer.model_validate(one) for one in response.json()["data"]]
+            raise ServerError(_error_message(response))
+        with _malformed_response_as_server_error():
+            answers = [Answer.model_validate(answer) for answer in response.json()["data"]]
         if len(answers) != len(batch):
             raise ServerError(f"the server gave {len(answers)} answers to {len(batch)} pairs")
         return answers
 
-    def _post(
-        self, body: dict[str, Any], headers: dict[str, str], over: threading.Event
+    def _post_with_retries(
+        self, body: dict[str, Any], headers: dict[str, str], stop: threading.Event
     ) -> httpx.Response:
-        """The server's response; a server that is away for a while is asked again."""
-        for wait_s in (*self._waits_s, None):
-            least_s = 0.0
+        """Post a request, and retry while the server is unreachable or overloaded.
+
+        Args:
+            body: JSON body.
+            headers: Additional headers.
+            stop: Event that ends the retries.
+        """
+        for delay_s in (*self._retry_delays_s, None):
+            retry_after_s = 0.0
             try:
                 response = self.client.post("/v1/interactions", json=body, headers=headers)
-                if response.status_code not in _AWAY or wait_s is None or over.is_set():
+                is_retryable = response.status_code in _RETRYABLE_STATUSES
+                if not is_retryable or delay_s is None or stop.is_set():
                     return response
-                least_s = _retry_after_s(response)
+                retry_after_s = _retry_after_s(response)
             except httpx.TransportError:
-                if wait_s is None or over.is_set():
+                if delay_s is None or stop.is_set():
                     raise
-            over.wait(max(wait_s, least_s))
+            stop.wait(max(delay_s, retry_after_s))
         raise AssertionError("the last attempt returns or raises")
 
 
 @contextlib.contextmanager
-def _understood() -> Iterator[None]:
-    """A response of another form is the server's fault."""
+def _malformed_response_as_server_error() -> Iterator[None]:
+    """Convert errors of parsing a response to `ServerError`."""
     try:
         yield
     except (ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:_MAX_ERROR_CHARACTERS]
         raise ServerError(f"the server is of another kind or version: {reason}") from error
 
 
 def _retry_after_s(response: httpx.Response) -> float:
-    """As the server wishes, within reason; dates, which the header may have, count as no wish."""
-    wish = response.headers.get("retry-after", "")
-    return min(float(wish), _LONGEST_S) if wish.isdecimal() else 0.0
+    """Return the seconds in ``Retry-After``, at most two minutes; dates are ignored."""
+    value = response.headers.get("retry-after", "")
+    return min(float(value), _MAX_RETRY_AFTER_S) if value.isdecimal() else 0.0
 
 
-def _message(response: httpx.Response) -> str:
+def _error_message(response: httpx.Response) -> str:
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {response.status_code}: {response.text[:200]}"
+        return f"HTTP {response.status_code}: {response.text[:_MAX_ERROR_CHARACTERS]}"

@@ -1,89 +1,94 @@
-"""Asking about two drugs in both orders: the question has none, a language model does."""
+"""Engine wrapper that averages over both orders of the molecules in symmetric tasks.
+
+The question of a symmetric task does not depend on the order, but a language model's answer does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 from moltc_vllm.tasks import Answer, Choice, Task, get_task
-from moltc_vllm.tasks.engine import Counting, Engine, Pair
+from moltc_vllm.tasks.engine import CountingEngine, Engine, Pair
 
 
 def is_symmetric_binary(task: Task) -> bool:
-    """Whether the answers of both orders can be joined: of a symmetric task with two labels."""
+    """Return whether a task is symmetric and has two labels, so that orders can be averaged."""
     return task.symmetric and isinstance(task.kind, Choice) and len(task.kind.labels) == 2
 
 
 class SymmetrizedEngine:
-    """An engine whose answer of a symmetric task is the mean of those in both orders.
+    """Engine that averages the label probabilities of both orders of a symmetric binary task.
 
-    Other tasks go through as they are. A pair that cannot be asked in one of the orders gets the
-    answer that says why.
+    Other tasks are passed on unchanged. If one of the orders fails, the pair gets its error.
 
     Args:
-        engine: Who is asked, twice per pair.
+        engine: Engine that answers each order.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def counters(self) -> dict[str, int]:
-        """Of the engine, if it counts."""
-        return self._engine.counters() if isinstance(self._engine, Counting) else {}
+        """Return the counts of the wrapped engine; empty if it does not count."""
+        return self._engine.counters() if isinstance(self._engine, CountingEngine) else {}
 
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
     ) -> Iterator[tuple[Pair, Answer]]:
         """Answer every pair; see `moltc_vllm.tasks.engine.Engine`."""
-        wanted = get_task(task)
-        if not is_symmetric_binary(wanted):
+        known_task = get_task(task)
+        if not is_symmetric_binary(known_task):
             yield from self._engine.submit(task, pairs, question)
             return
         open_pairs: dict[int, Pair] = {}
 
-        def doubled() -> Iterator[Pair]:
-            for number, pair in enumerate(pairs):
-                open_pairs[number] = pair
-                yield Pair(2 * number, pair.molecules)
-                yield Pair(2 * number + 1, pair.molecules[::-1])
+        def both_orders() -> Iterator[Pair]:
+            for index, pair in enumerate(pairs):
+                open_pairs[index] = pair
+                yield Pair(2 * index, pair.molecules)
+                yield Pair(2 * index + 1, pair.molecules[::-1])
 
-        halves: dict[int, tuple[int, Answer]] = {}
-        for half, answer in self._engine.submit(task, doubled(), question):
-            number, turned = divmod(half.row, 2)
-            other = halves.pop(number, None)
+        first_answers: dict[int, tuple[int, Answer]] = {}  # (is reversed, answer) by pair
+        for ordered_pair, answer in self._engine.submit(task, both_orders(), question):
+            index, is_reversed = divmod(ordered_pair.row, 2)
+            other = first_answers.pop(index, None)
             if other is None:
-                halves[number] = turned, answer
+                first_answers[index] = is_reversed, answer
                 continue
-            first, second = (answer, other[1]) if other[0] else (other[1], answer)
-            yield open_pairs.pop(number), joined(wanted, first, second)
+            other_is_reversed, other_answer = other
+            given, reversed_ = (
+                (answer, other_answer) if other_is_reversed else (other_answer, answer)
+            )
+            yield open_pairs.pop(index), average_orders(known_task, given, reversed_)
 
 
-def joined(task: Task, first: Answer, second: Answer) -> Answer:
-    """The answer with the mean chance of each of the two labels.
+def average_orders(task: Task, given: Answer, reversed_: Answer) -> Answer:
+    """Return the answer with the mean probability of each label over both orders.
 
     Args:
-        task: With two labels.
-        first: In the order that was given.
-        second: In the other one.
+        task: Task with two labels.
+        given: Answer in the order of the caller.
+        reversed_: Answer in the reversed order.
     """
-    for answer in (first, second):
+    for answer in (given, reversed_):
         if answer.status != "ok":
             return answer
-    if first.confidence is None or second.confidence is None:
-        return first
+    if given.confidence is None or reversed_.confidence is None:
+        return given
     assert isinstance(task.kind, Choice)
-    label = task.kind.labels[1]
+    first_label, second_label = task.kind.labels
 
-    def chance(answer: Answer) -> float:
-        sure = answer.confidence or 0.0
-        return sure if answer.label_id == label.id else 1 - sure
+    def second_label_probability(answer: Answer) -> float:
+        confidence = answer.confidence or 0.0
+        return confidence if answer.label_id == second_label.id else 1 - confidence
 
-    mean = (chance(first) + chance(second)) / 2
-    chosen = label if mean > 0.5 else task.kind.labels[0]
-    return first.model_copy(
+    mean = (second_label_probability(given) + second_label_probability(reversed_)) / 2
+    label = second_label if mean > 0.5 else first_label
+    return given.model_copy(
         update={
-            "label": chosen.name,
-            "label_id": chosen.id,
+            "label": label.name,
+            "label_id": label.id,
             "confidence": max(mean, 1 - mean),
-            "text": chosen.text,
+            "text": label.text,
         }
     )
