@@ -1,6 +1,8 @@
-"""The command ``moltc``: one module per subcommand, heavy imports inside the commands."""
+"""The command ``moltc``; each subcommand is a module that imports heavy packages when it runs."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -21,7 +23,7 @@ from moltc_vllm.cli import (
 
 app = typer.Typer(
     name="moltc",
-    help="A language model for pairs of molecules, served by vLLM.",
+    help="Predict properties and interactions of pairs of molecules with MolTC, served by vLLM.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -33,7 +35,7 @@ app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("screen")(screen.screen)
-# Everything after the folder belongs to vLLM: unknown options are passed on.
+# All arguments are passed on to vLLM, which has its own parser.
 app.command(
     "serve",
     context_settings={
@@ -48,10 +50,31 @@ app.command("demo")(demo.demo)
 
 @app.command("version")
 def show_version() -> None:
-    """Print the version."""
+    """Print the version of moltc-vllm."""
     typer.echo(__version__)
 
 
+def _print_version_and_exit(is_given: bool) -> None:
+    if is_given:
+        show_version()
+        raise typer.Exit
+
+
+@app.callback()
+def moltc(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version of moltc-vllm and exit.",
+            callback=_print_version_and_exit,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Parse the options in front of a subcommand."""
+
+
 def main() -> None:
-    """Entry point of ``moltc``."""
+    """Run the command (entry point ``moltc``)."""
     app()

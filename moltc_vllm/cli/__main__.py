@@ -1,4 +1,4 @@
-"""``python -m moltc_vllm.cli``: the command without its script."""
+"""``python -m moltc_vllm.cli``: the command ``moltc`` without its installed script."""
 
 from moltc_vllm.cli import main
 

@@ -1,4 +1,4 @@
-"""``moltc demo``: the server up, real pairs through the ``openai`` client, a small screen."""
+"""``moltc demo``: start a server, send it requests in three forms and write a report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from openai import OpenAI
     from rich.console import Console
 
+    from moltc_vllm.screening.heatmap import Heatmap
     from moltc_vllm.screening.report import Hit
 
+TASK = "solvation"
+SERVED_MODEL_NAME = "moltc"
 DRUGS = {
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
     "warfarin": "CC(=O)CC(c1ccccc1)C1=C(O)c2ccccc2OC1=O",
@@ -29,9 +32,14 @@ def demo(
     model: Annotated[
         Path | None, typer.Option(help="Checkpoint folder; default: the shipped moltc-mini.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the report and the server's log.")] = Path(
+        "demo"
+    ),
 ) -> None:
-    """Start a server, ask it about real molecules, screen a few pairs, write a report."""
+    """Start a server, answer tasks for real molecules and write a report.
+
+    The requests are a chat, a streamed completion and a batch of pairs.
+    """
     from openai import OpenAI
     from rich.console import Console
 
@@ -43,140 +51,172 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     model = model or shipped_checkpoint()
     card = read_card(model)
-    note = "" if card.get("trained_on") else str(card.get("note", ""))  # untrained, and says so
+    # The note of an untrained model says that its answers are random.
+    note = "" if card.get("trained_on") else str(card.get("note", ""))
     server = ServerProcess(
-        model, ["--served-model-name", "moltc", "--no-enable-log-requests"], log=out / "server.log"
+        model,
+        ["--served-model-name", SERVED_MODEL_NAME, "--no-enable-log-requests"],
+        log=out / "server.log",
     )
-    begin = time.monotonic()
+    started_at = time.monotonic()
     try:
-        with console.status("starting vLLM's server") as status:
-            server.start(lambda seconds: status.update(f"starting vLLM's server ({seconds:.0f} s)"))
-        console.print(f"server up after {time.monotonic() - begin:.0f} s at {server.url}/v1")
+        with console.status("starting the server") as status:
+            server.start(lambda seconds: status.update(f"starting the server ({seconds:.0f} s)"))
+        console.print(
+            f"server ready after {time.monotonic() - started_at:.0f} s at {server.url}/v1"
+        )
         if note:
             console.print(f"[yellow]{note}[/]")
         client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
-        _ask(client, console)
-        rows = _screen(server.url, console)
-        _report(out / "report.html", rows, server.url, note, console)
+        _show_chat(client, console)
+        _show_completion(client, console)
+        hits = _show_batch(server.url, console)
+        _write_report(out / "report.html", hits, server.url, note, console)
     finally:
         server.stop()
 
 
-def _ask(client: OpenAI, console: Console) -> None:
-    """Three ways in for clients of the OpenAI API."""
+def _constrained_options() -> dict[str, Any]:
+    """Return the request options that constrain an answer to the task's grammar."""
     from moltc_vllm.tasks import get_task
 
-    task = get_task("solvation")
-    console.rule("chat, molecules as content parts")
+    task = get_task(TASK)
+    grammar = task.grammar()
+    assert grammar is not None
+    return {
+        "temperature": 0,
+        "max_tokens": task.max_tokens,
+        "extra_body": {"structured_outputs": {"regex": grammar.value}},
+    }
+
+
+def _show_chat(client: OpenAI, console: Console) -> None:
+    """Send a chat whose molecules are content parts."""
+    from moltc_vllm.tasks import get_task
+
+    question = get_task(TASK).question
+    console.rule("chat with molecules as content parts")
     content: Any = [
         {"type": "molecule", "molecule": {"smiles": DRUGS["caffeine"]}},
         {"type": "molecule", "molecule": {"smiles": SOLVENTS["water"]}},
-        {"type": "text", "text": task.question},
+        {"type": "text", "text": question},
     ]
-    grammar = task.grammar()
-    assert grammar is not None
-    constrained = {"structured_outputs": {"regex": grammar.value}}
     chat = client.chat.completions.create(
-        model="moltc",
+        model=SERVED_MODEL_NAME,
         messages=[{"role": "user", "content": content}],
-        temperature=0,
-        max_tokens=task.max_tokens,
-        extra_body=constrained,
+        **_constrained_options(),
     )
-    console.print(f"caffeine in water. {task.question}\n  -> {chat.choices[0].message.content}")
-    console.rule("completions, molecules as tags in plain text, streamed")
+    console.print(f"caffeine in water. {question}\n  -> {chat.choices[0].message.content}")
+
+
+def _show_completion(client: OpenAI, console: Console) -> None:
+    """Stream a completion whose molecules are tags in the text."""
+    from moltc_vllm.tasks import get_task
+
+    question = get_task(TASK).question
+    console.rule("streamed completion with molecules as tags in plain text")
     prompt = (
         f"[START_I_SMILES]{DRUGS['ibuprofen']}[END_I_SMILES] "
-        f"[START_I_SMILES]{SOLVENTS['ethanol']}[END_I_SMILES] {task.question}\n"
+        f"[START_I_SMILES]{SOLVENTS['ethanol']}[END_I_SMILES] {question}\n"
     )
-    console.print(f"ibuprofen in ethanol. {task.question}\n  -> ", end="")
+    console.print(f"ibuprofen in ethanol. {question}\n  -> ", end="")
     for chunk in client.completions.create(
-        model="moltc",
-        prompt=prompt,
-        temperature=0,
-        max_tokens=task.max_tokens,
-        stream=True,
-        extra_body=constrained,
+        model=SERVED_MODEL_NAME, prompt=prompt, stream=True, **_constrained_options()
     ):
         console.print(chunk.choices[0].text, end="")
     console.print()
 
 
-def _screen(url: str, console: Console) -> list[Hit]:
-    """Every drug in every solvent, and one molecule that is none."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+def _show_batch(url: str, console: Console) -> list[Hit]:
+    """Answer every drug in every solvent, and an invalid molecule, in one batch."""
     from moltc_vllm.engines.http import HttpEngine
     from moltc_vllm.screening.report import Hit
     from moltc_vllm.tasks.engine import Pair
 
-    console.rule("typed answers for a batch: POST /v1/interactions")
+    console.rule("typed answers for a batch of pairs: POST /v1/interactions")
     solutes = {**DRUGS, "typing error": "CC(=O)Oc1ccccc1C(=O"}
     names = list(itertools.product(solutes, SOLVENTS))
     pairs = [
         Pair(row, (solutes[first], SOLVENTS[second])) for row, (first, second) in enumerate(names)
     ]
-    begin = time.monotonic()
-    answered = sorted(HttpEngine(url).submit("solvation", pairs))
-    seconds = time.monotonic() - begin
-    rows = [
+    started_at = time.monotonic()
+    answers = sorted(HttpEngine(url).submit(TASK, pairs))
+    seconds = time.monotonic() - started_at
+    hits = [
         Hit(names[pair.row], (pair.molecules[0], pair.molecules[1]), answer)
-        for pair, answer in answered
+        for pair, answer in answers
     ]
-    heads = ("solute", "solvent", "kcal/mol", "between", "confidence", "status")
-    table = Table(*heads, box=SIMPLE_HEAD)
-    for row in [*rows[:5], *rows[-1:]]:
-        answer = row.answer
+    _print_table(hits, console)
+    console.print(
+        f"{len(hits)} pairs in {seconds:.2f} s; the invalid molecule: {hits[-1].answer.error}"
+    )
+    return hits
+
+
+def _print_table(hits: list[Hit], console: Console) -> None:
+    """Print the first hits and the last one, whose molecule is invalid."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    columns = ("solute", "solvent", "kcal/mol", "between", "confidence", "status")
+    table = Table(*columns, box=SIMPLE_HEAD)
+    for hit in [*hits[:5], *hits[-1:]]:
+        answer = hit.answer
         table.add_row(
-            *row.names,
+            *hit.names,
             "" if answer.value is None else f"{answer.value:.2f}",
             "" if answer.interval is None else "{:g}, {:g}".format(*answer.interval),
             "" if answer.confidence is None else f"{answer.confidence:.2g}",
             answer.status,
         )
     console.print(table)
-    console.print(
-        f"{len(rows)} pairs in {seconds:.2f} s; the bad molecule: {rows[-1].answer.error}"
-    )
-    return rows
 
 
-def _report(path: Path, rows: list[Hit], url: str, note: str, console: Console) -> None:
+def _write_report(path: Path, hits: list[Hit], url: str, note: str, console: Console) -> None:
     from collections import Counter
 
-    import httpx
-
-    from moltc_vllm.screening.heatmap import Cell, Heatmap
     from moltc_vllm.screening.report import Page, write_report
     from moltc_vllm.tasks import get_task
 
-    counters = {
-        line.split()[0]: float(line.split()[1])
-        for line in httpx.get(f"{url}/metrics").text.splitlines()
-        if line.startswith("moltc_") and "{" not in line
-    }
+    counters = _read_counters(url)
     console.print(
-        f"{len(DRUGS) + len(SOLVENTS)} different molecules: read "
+        f"{len(DRUGS) + len(SOLVENTS)} different molecules: parsed "
         f"{counters.get('moltc_molecules_parsed_total', 0):.0f} times, encoded "
         f"{counters.get('moltc_molecules_encoded_total', 0):.0f} times"
     )
-    task = get_task("solvation")
-    first, second = (list(dict.fromkeys(row.names[place] for row in rows)) for place in (0, 1))
-    cells = {
-        (first.index(row.names[0]), second.index(row.names[1])): Cell.of(
-            row.answer, row.answer.value
-        )
-        for row in rows
-    }
+    task = get_task(TASK)
     page = Page(
         title=f"{task.title} in kcal/mol",
         settings={"task": task.name, "server": url},
-        counts=Counter(row.answer.status for row in rows),
+        counts=Counter(hit.answer.status for hit in hits),
         note=note,
-        heatmap=Heatmap(first, second, cells, "kcal/mol"),
-        hits=rows,
+        heatmap=_heatmap(hits),
+        hits=hits,
         roles=task.roles,
     )
     write_report(path, page)
     console.print(f"report: {path}")
+
+
+def _read_counters(url: str) -> dict[str, float]:
+    """Return the server's counters of the molecule modality that have no labels."""
+    import httpx
+
+    return {
+        line.split()[0]: float(line.split()[1])
+        for line in httpx.get(f"{url}/metrics").text.splitlines()
+        if line.startswith("moltc_") and "{" not in line
+    }
+
+
+def _heatmap(hits: list[Hit]) -> Heatmap:
+    from moltc_vllm.screening.heatmap import Cell, Heatmap
+
+    solutes, solvents = (list(dict.fromkeys(hit.names[role] for hit in hits)) for role in (0, 1))
+    cells = {
+        (solutes.index(hit.names[0]), solvents.index(hit.names[1])): Cell.of(
+            hit.answer, hit.answer.value
+        )
+        for hit in hits
+    }
+    return Heatmap(solutes, solvents, cells, "kcal/mol")

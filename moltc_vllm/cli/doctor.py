@@ -1,4 +1,4 @@
-"""``moltc doctor``: is everything there, and if not, what to do."""
+"""``moltc doctor``: check the installation and suggest a fix for each problem."""
 
 from __future__ import annotations
 
@@ -16,35 +16,50 @@ import typer
 
 
 class Check(NamedTuple):
-    """One finding; ``fix`` is None where nothing is wrong."""
+    """Result of one check.
+
+    Attributes:
+        name: Name of the checked component.
+        finding: Version or state that was found.
+        fix: Command or instruction that solves the problem; ``None`` without a problem.
+    """
 
     name: str
-    found: str
+    finding: str
     fix: str | None = None
 
 
 def doctor(
-    quick: Annotated[bool, typer.Option(help="Leave out the worker process (20 s).")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="Skip the check of a worker process, which takes 20 s.")
+    ] = False,
 ) -> None:
     """Check versions, the plugin in a worker process, torch, RDKit and the compiler."""
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
-    broken = 0
+    problem_count = 0
     for check in run_checks(quick):
-        broken += check.fix is not None
+        problem_count += check.fix is not None
         mark = "[green]ok[/]  " if check.fix is None else "[red]FIX[/] "
-        console.print(f"{mark} {check.name:<18} {escape(check.found)}")
+        console.print(f"{mark} {check.name:<18} {escape(check.finding)}")
         if check.fix is not None:
             console.print(f"     {'':<18} [yellow]-> {escape(check.fix)}[/]")
-    console.print("all well" if not broken else f"{broken} to fix")
-    if broken:
+    console.print("no problems found" if not problem_count else f"{problem_count} to fix")
+    if problem_count:
         raise typer.Exit(1)
 
 
 def run_checks(quick: bool = False) -> Iterator[Check]:
-    """All findings, one after another."""
+    """Run the checks one after another.
+
+    Args:
+        quick: Whether to skip the check of a worker process.
+
+    Yields:
+        Result of each check as soon as it is known.
+    """
     checks: list[Callable[[], Check]] = [
         _python,
         _torch,
@@ -52,7 +67,7 @@ def run_checks(quick: bool = False) -> Iterator[Check]:
         _torchvision,
         lambda: _pinned("rdkit"),
         lambda: _pinned("transformers"),
-        _rdkit_works,
+        _featurization,
         _entry_points,
         _allow_list,
         _compiler,
@@ -72,9 +87,9 @@ def _version(name: str) -> str | None:
 
 
 def _python() -> Check:
-    found = f"{platform.python_version()} on {platform.machine()}"
-    good = (3, 11) <= sys.version_info[:2] < (3, 13)
-    return Check("python", found, None if good else "use Python 3.11 or 3.12")
+    finding = f"{platform.python_version()} on {platform.machine()}"
+    is_supported = (3, 11) <= sys.version_info[:2] < (3, 13)
+    return Check("python", finding, None if is_supported else "use Python 3.11 or 3.12")
 
 
 def _torch() -> Check:
@@ -108,37 +123,37 @@ def _torchvision() -> Check:
         if run.returncode:
             return Check(
                 name,
-                "installed, but does not import beside this torch",
-                f"vLLM runs without it: pip uninstall -y {' '.join(present)}",
+                "installed, but cannot be imported with this torch",
+                f"vLLM does not need it: pip uninstall -y {' '.join(present)}",
             )
-    return Check("torchvision", "imports" if present else "absent, not needed")
+    return Check("torchvision", "can be imported" if present else "not installed, not needed")
 
 
 def _pinned(name: str) -> Check:
-    """Compare an installed version with our own requirement."""
+    """Compare an installed version with the requirement of moltc-vllm."""
     from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
 
-    found = _version(name)
+    installed = _version(name)
     requirements = map(Requirement, importlib.metadata.requires("moltc-vllm") or ())
-    wanted = next((one for one in requirements if one.name == name), None)
-    if found is None:
-        return Check(
-            name, "not installed", f"pip install '{name}{wanted.specifier if wanted else ''}'"
-        )
-    if wanted is not None and not wanted.specifier.contains(found, prereleases=True):
-        return Check(name, found, f"pip install '{name}{wanted.specifier}'")
-    return Check(name, f"{found} ({wanted.specifier if wanted else 'any'})")
+    specifier = next((str(item.specifier) for item in requirements if item.name == name), "")
+    fix = f"pip install '{name}{specifier}'"
+    if installed is None:
+        return Check(name, "not installed", fix)
+    if not SpecifierSet(specifier).contains(installed, prereleases=True):
+        return Check(name, installed, fix)
+    return Check(name, f"{installed} ({specifier or 'any'})")
 
 
-def _rdkit_works() -> Check:
+def _featurization() -> Check:
     from moltc_vllm.chem import canonical_key, graph_of
     from moltc_vllm.chem.fast.dispatch import compiled_reader
 
     graph = graph_of(canonical_key("OC(=O)c1ccccc1OC(C)=O"))
-    good = (graph.num_atoms, graph.num_bonds) == (13, 13)
-    way = "by plain loops, which is slower" if compiled_reader() is None else "compiled"
-    found = f"aspirin has {graph.num_atoms} atoms and {graph.num_bonds} bonds, read {way}"
-    return Check("featurisation", found, None if good else "reinstall rdkit")
+    is_correct = (graph.num_atoms, graph.num_bonds) == (13, 13)
+    reader = "Python reader, which is slower" if compiled_reader() is None else "compiled reader"
+    finding = f"aspirin has {graph.num_atoms} atoms and {graph.num_bonds} bonds ({reader})"
+    return Check("featurization", finding, None if is_correct else "reinstall rdkit")
 
 
 def _entry_points() -> Check:
@@ -157,29 +172,29 @@ def _allow_list() -> Check:
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is None:
         return Check("VLLM_PLUGINS", "unset (`moltc serve` sets it)")
-    good = "moltc" in allowed.split(",")
-    return Check("VLLM_PLUGINS", allowed, None if good else "add moltc,moltc_http to it")
+    is_allowed = "moltc" in allowed.split(",")
+    return Check("VLLM_PLUGINS", allowed, None if is_allowed else "add moltc,moltc_http to it")
 
 
 def _compiler() -> Check:
-    found = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
-    if found is None:
+    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+    if compiler is None:
         return Check(
-            "compiler", "none", "install gcc: Triton builds its launchers with it on a GPU"
+            "compiler", "not found", "install gcc: Triton needs it on a GPU to build its launchers"
         )
-    run = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
-    return Check("compiler", run.stdout.splitlines()[0] if run.stdout else found)
+    run = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    return Check("compiler", run.stdout.splitlines()[0] if run.stdout else compiler)
 
 
 def _shared_memory() -> Check:
     if not os.path.isdir("/dev/shm"):
-        return Check("/dev/shm", "absent (not Linux?)")
-    free = shutil.disk_usage("/dev/shm").free / 2**20
-    fix = None if free >= 160 else "vLLM needs 160 MB: start the container with --shm-size=1g"
-    return Check("/dev/shm", f"{free:.0f} MB free", fix)
+        return Check("/dev/shm", "not present (not Linux?)")
+    free_mb = shutil.disk_usage("/dev/shm").free / 2**20
+    fix = None if free_mb >= 160 else "vLLM needs 160 MB: start the container with --shm-size=1g"
+    return Check("/dev/shm", f"{free_mb:.0f} MB free", fix)
 
 
-_WORKER = """
+_WORKER_SCRIPT = """
 from moltc_vllm.plugin.launcher import prepare_environment
 prepare_environment()
 from vllm.plugins import load_general_plugins
@@ -195,11 +210,11 @@ print("FOUND", model.__name__, renderer.__name__)
 
 def _worker() -> Check:
     run = subprocess.run(
-        [sys.executable, "-c", _WORKER], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _WORKER_SCRIPT], capture_output=True, text=True, check=False
     )
-    found = re.search(r"^FOUND (\S+) (\S+)$", run.stdout, re.MULTILINE)
-    if found is None:
+    match = re.search(r"^FOUND (\S+) (\S+)$", run.stdout, re.MULTILINE)
+    if match is None:
         lines = run.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"exit status {run.returncode}"
         return Check("worker process", reason, "pip install -e '.[cpu]' in this environment")
-    return Check("worker process", f"loads {found[1]} and {found[2]}")
+    return Check("worker process", f"loads {match[1]} and {match[2]}")

@@ -1,4 +1,4 @@
-"""The engine that a command's options name; the command ends where they are wrong."""
+"""Engines of commands: errors of the options end the command with a message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moltc_vllm.cli.messages import fail
-from moltc_vllm.engines import factory as engines
+from moltc_vllm.engines import factory
 from moltc_vllm.engines.factory import EngineName
 
 if TYPE_CHECKING:
@@ -24,10 +24,19 @@ def open_engine(
     pad_query: bool = False,
     score: bool = False,
 ) -> Engine:
-    """`moltc_vllm.engines.factory.open_engine`, whose errors are messages."""
+    """Open an engine with `moltc_vllm.engines.factory.open_engine`; exit if it rejects an option.
+
+    Args:
+        model: Checkpoint folder; default: the shipped one.
+        endpoint: URL of a running server.
+        name: Kind of engine.
+        beams: Width of the beam search; 1 is greedy decoding.
+        pad_query: Whether the first token is predicted from a pad token.
+        score: Whether only the tokens that distinguish answers are generated.
+    """
     try:
-        return engines.open_engine(
+        return factory.open_engine(
             model, endpoint, name, beams=beams, pad_query=pad_query, score=score
         )
-    except ValueError as error:  # a CheckpointError, or options that do not go together
+    except ValueError as error:  # includes CheckpointError
         fail(str(error))

@@ -1,4 +1,4 @@
-"""How commands end when the user's input is at fault."""
+"""Error messages of commands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import typer
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """Print one line to standard error and leave."""
+    """Print an error message to standard error and exit.
+
+    Args:
+        message: Message of one line.
+        code: Exit status.
+    """
     typer.echo(f"moltc: {message}", err=True)
     raise typer.Exit(code)

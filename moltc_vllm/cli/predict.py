@@ -1,4 +1,4 @@
-"""``moltc predict``: one answer on the command line."""
+"""``moltc predict``: answer a task for one pair of molecules."""
 
 from __future__ import annotations
 
@@ -15,40 +15,56 @@ if TYPE_CHECKING:
 
 
 def predict(
-    smiles: Annotated[list[str], typer.Argument(help="The molecules, as SMILES.")],
-    task: Annotated[str, typer.Option(help="What to ask, e.g. solvation.")],
+    smiles: Annotated[
+        list[str], typer.Argument(help="SMILES of the molecules, in the order of the task's roles.")
+    ],
+    task: Annotated[str, typer.Option(help="Name of the task, e.g. solvation.")],
     model: Annotated[
         Path | None, typer.Option(help="Checkpoint folder; default: the shipped moltc-mini.")
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="URL of a running server.")] = None,
-    engine: Annotated[EngineName, typer.Option(help="Without a server.")] = EngineName.vllm,
-    question: Annotated[str | None, typer.Option(help="For the task `ask`.")] = None,
-    beams: Annotated[int, typer.Option(min=1, help="Of a beam search; 1: greedy.")] = 1,
+    endpoint: Annotated[
+        str | None, typer.Option(help="URL of a running server, used in place of an engine here.")
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Inference engine to run in this process.")
+    ] = EngineName.vllm,
+    question: Annotated[
+        str | None, typer.Option(help="Text of the question, for the task `ask` only.")
+    ] = None,
+    beams: Annotated[
+        int, typer.Option(min=1, help="Width of the beam search; 1 is greedy decoding.")
+    ] = 1,
     pad_query: Annotated[
-        bool, typer.Option("--pad-query", help="First token from a pad, as published; torch only.")
+        bool,
+        typer.Option(
+            "--pad-query",
+            help="Predict the first token from a pad token, as in the published evaluation; needs "
+            "--engine torch.",
+        ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print all fields of the answer as a JSON object.")
+    ] = False,
 ) -> None:
-    """Ask one question about one pair of molecules."""
+    """Answer a task for one pair of molecules."""
     from moltc_vllm.tasks import PromptError, UnknownTaskError, get_task
     from moltc_vllm.tasks.engine import Pair
 
     try:
-        wanted = get_task(task)
-        wanted.check(len(smiles), question)
+        get_task(task).check(len(smiles), question)
     except (UnknownTaskError, PromptError) as error:
         fail(str(error))
     opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
     ((_, answer),) = opened.submit(task, [Pair(0, tuple(smiles))], question)
-    typer.echo(answer.model_dump_json(exclude_none=True) if json else _one_line(answer))
+    typer.echo(answer.model_dump_json(exclude_none=True) if json else _format(answer))
     if answer.status != "ok":
         raise typer.Exit(1)
 
 
-def _one_line(answer: Answer) -> str:
-    words = answer.result
+def _format(answer: Answer) -> str:
+    text = answer.result
     if answer.interval is not None:
-        words += "  (between {:g} and {:g})".format(*answer.interval)
+        text += "  (between {:g} and {:g})".format(*answer.interval)
     if answer.confidence is not None:
-        words += f"  confidence {answer.confidence:.2g}"
-    return words
+        text += f"  confidence {answer.confidence:.2g}"
+    return text

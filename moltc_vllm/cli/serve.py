@@ -10,20 +10,23 @@ from moltc_vllm.cli.messages import fail
 
 
 def serve(context: typer.Context) -> None:
-    """Serve a checkpoint: `moltc serve [FOLDER] [FLAGS]`; default: the one that is shipped.
+    """Serve a checkpoint with vLLM: `moltc serve [FOLDER] [FLAGS]`.
 
-    Any flag of `vllm serve` may follow (--vllm-help lists them).
+    Without FOLDER the shipped model is served. Any flag of `vllm serve` may follow; --vllm-help
+    lists them.
     """
     from moltc_vllm.checkpoints.shipped import NAME, shipped_checkpoint
     from moltc_vllm.models.checkpoint import CheckpointError, load_config
 
-    # Everything is taken as it comes: a declared argument would swallow the first flag's value.
-    arguments = ["--help=all" if one == "--vllm-help" else one for one in context.args]
+    # The folder is not declared as a parameter: Typer would take the value of a flag for it.
+    arguments = [
+        "--help=all" if argument == "--vllm-help" else argument for argument in context.args
+    ]
     if arguments and not arguments[0].startswith("-"):
         folder = Path(arguments.pop(0))
     else:
         folder = shipped_checkpoint()
-        if not any(one.startswith("--served-model-name") for one in arguments):
+        if not any(argument.startswith("--served-model-name") for argument in arguments):
             arguments += ["--served-model-name", NAME]
     try:
         load_config(folder)
@@ -33,5 +36,5 @@ def serve(context: typer.Context) -> None:
 
     try:
         launcher.serve([str(folder), *arguments])
-    except CheckpointError as error:  # of an adapter, before anything started
+    except CheckpointError as error:  # raised for an adapter before the server starts
         fail(str(error))
