@@ -1,22 +1,24 @@
-"""What is each part of the method good for? The same small training with one part left out.
+"""Ablations: the same short training with one component of the method left out.
 
     python benchmarks/ablations.py --out ablations.jsonl [--seeds 0 1] [--variant full lower ...]
 
-Each variant is pretrained on computed solvation energies and properties of library molecules, and
-fine-tuned on two small data sets, with the same steps and seeds; then it answers their test parts.
+Each variant is pretrained on computed solvation energies and on properties of library molecules,
+and fine-tuned on two small data sets, with the same steps and seeds. Then it answers their test
+parts.
 
-* `full`: both levels, graphs alone, projectors split per task and role.
-* `upper`: without what the upper level is here, pretraining on properties of both molecules (8 of
+* `full`: all components: two levels of training, graphs only, projectors split per task and role.
+* `upper`: no pretraining on properties of both molecules, which is the upper level here (8 of the
   104 pairs of a step); the computed energies stay.
-* `lower`: a number is said without its interval. With the interval goes what is learned on it: a
-  token of its own, softened targets, and the loss on its mean.
-* `graph`: the prompt has SMILES, and the encoder sees methane only.
+* `lower`: numbers without their interval, and thus without its token, its smoothed targets and the
+  loss on its mean.
+* `graph`: prompts with SMILES, and an encoder that sees only methane.
 * `split`: one projector for both molecules and all tasks.
 
-`stated` is the number in the greedily written text, without a grammar; an answer that has none
-(`unread`) counts as the mean of the train part. `expected` is the mean of the distribution over
-intervals, where there is one. All are trained for minutes: they are off by more than the shipped
-model. Run again to go on; what is in the file is not computed again.
+`stated` scores the number in the greedily generated text, without a grammar; an answer without a
+number (`unread`) counts as the mean of the train part. `expected` scores the mean of the
+distribution over intervals, if the variant has one. All variants are trained for minutes only and
+are less accurate than the shipped model. To resume, run the command again: results that the file
+has already are not computed again.
 """
 
 from __future__ import annotations
@@ -31,31 +33,48 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from accuracy_table import read_results
-from common import DATA, described
+from common import DATA, environment_info
 
 from moltc_vllm.data.dataset import Row
-from moltc_vllm.data.datasets import DATASETS
-from moltc_vllm.data.splits import TEST, TRAIN, read_parts
+from moltc_vllm.data.dataset_registry import DATASETS
+from moltc_vllm.data.splits import TEST, TRAIN, read_splits
 from moltc_vllm.models.presets import create_checkpoint
 from moltc_vllm.models.prompt import Prompt
 from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks import get_task
 from moltc_vllm.train.card import measure
-from moltc_vllm.train.examples import BLIND
+from moltc_vllm.train.examples import BLIND_SMILES
 from moltc_vllm.train.loop import train
-from moltc_vllm.train.mini import Lines
-from moltc_vllm.train.recipe import Recipe
+from moltc_vllm.train.progress import PrintedProgress
+from moltc_vllm.train.recipe import PROPERTIES, Recipe
 from moltc_vllm.train.vocabulary import training_phrases
 
-DATA_SETS = ("combisolv_exp", "solubility")
-PRETRAIN_PARTS = {"combisolv_qm": {"pairs": 96, "block": (48, 48)}, "properties": {"pairs": 8}}
-FINETUNE_PARTS = {"combisolv_exp": {"pairs": 48, "block": (64, 0)}, "solubility": {"pairs": 24}}
-_LONGEST = 180  # characters of a SMILES, so that two and a question fit into 512 positions
+TEST_DATASETS = ("combisolv_exp", "solubility")
+PRETRAIN_MIXTURE = {
+    "combisolv_qm": {"batch_size": 96, "block": (48, 48)},
+    PROPERTIES: {"batch_size": 8},
+}
+FINETUNE_MIXTURE = {
+    "combisolv_exp": {"batch_size": 48, "block": (64, 0)},
+    "solubility": {"batch_size": 24},
+}
+SHOWN_METRICS = ("stated_rmse", "stated_mae", "expected_rmse")
+
+# With SMILES of at most this length, two of them and a question fit into 512 positions.
+_MAX_SMILES_CHARACTERS = 180
+_BATCH_SIZE = 64
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?=;?$)")
 
 
 class Variant(NamedTuple):
-    """What differs from the full method."""
+    """Settings of a variant; the defaults are those of the full method.
+
+    Attributes:
+        ablate: Components to leave out of the training, see `Recipe`.
+        style: Prompt style of the checkpoint.
+        properties: Whether to pretrain on properties.
+        projectors: Sharing of the projectors.
+    """
 
     ablate: tuple[str, ...] = ()
     style: str = "moltc-graph"
@@ -72,146 +91,184 @@ VARIANTS = {
 }
 
 
-def trained(variant: Variant, seed: int, folder: Path, arguments: argparse.Namespace) -> Path:
-    """Train a variant, or go on with it; its checkpoint."""
-    common = {"ablate": variant.ablate, "seed": seed, "validate_every": 0, "save_every": 200}
-    parts = {name: dict(part) for name, part in PRETRAIN_PARTS.items()}
-    if not variant.properties:
-        del parts["properties"]
-    pretrain = Recipe.model_validate(
-        {
-            **common,
-            "name": "pretrain",
-            "stage": "pretrain",
-            "parts": parts,
-            "steps": arguments.pretrain_steps,
-            "warmup": arguments.pretrain_steps // 8,
-            "learning_rate": 1.5e-3,
-            "average": 0.0,
-        }
-    )
-    finetune = Recipe.model_validate(
-        {
-            **common,
-            "name": "finetune",
-            "stage": "finetune",
-            "projectors": variant.projectors,
-            "parts": FINETUNE_PARTS,
-            "steps": arguments.finetune_steps,
-            "warmup": arguments.finetune_steps // 16,
-            "learning_rate": 1e-3,
-            "average": 0.98,
-        }
-    )
-    new = folder / "new"
-    if not new.is_dir():
+def recipes(variant: Variant, seed: int, arguments: argparse.Namespace) -> list[Recipe]:
+    """Return the recipes of both stages."""
+    shared = {"ablate": variant.ablate, "seed": seed, "validate_every": 0, "save_every": 200}
+    pretrain_mixture = {
+        name: component
+        for name, component in PRETRAIN_MIXTURE.items()
+        if variant.properties or name != PROPERTIES
+    }
+    pretrain = {
+        **shared,
+        "name": "pretrain",
+        "stage": "pretrain",
+        "mixture": pretrain_mixture,
+        "max_steps": arguments.pretrain_steps,
+        "warmup_steps": arguments.pretrain_steps // 8,
+        "learning_rate": 1.5e-3,
+        "ema_decay": 0.0,
+    }
+    finetune = {
+        **shared,
+        "name": "finetune",
+        "stage": "finetune",
+        "projectors": variant.projectors,
+        "mixture": FINETUNE_MIXTURE,
+        "max_steps": arguments.finetune_steps,
+        "warmup_steps": arguments.finetune_steps // 16,
+        "learning_rate": 1e-3,
+        "ema_decay": 0.98,
+    }
+    return [Recipe.model_validate(settings) for settings in (pretrain, finetune)]
+
+
+def train_variant(
+    variant: Variant, seed: int, folder: Path, arguments: argparse.Namespace
+) -> Path:
+    """Train a variant, or resume its training, and return its checkpoint.
+
+    Args:
+        variant: Variant to train.
+        seed: Seed of the weights and the training.
+        folder: Folder for the runs of both stages.
+        arguments: Options of the command.
+    """
+    checkpoint = folder / "new"
+    if not checkpoint.is_dir():
         create_checkpoint(
             "mini",
-            new,
+            checkpoint,
             seed=seed,
             phrases=training_phrases(),
             tasks=["solvation", "pair_properties"],
-            settings={"prompt_style": variant.style, "max_smiles_characters": _LONGEST},
+            settings={
+                "prompt_style": variant.style,
+                "max_smiles_characters": _MAX_SMILES_CHARACTERS,
+            },
         )
-    before: Path | None = new
-    for recipe in (pretrain, finetune):
-        watcher = Lines(f"{folder.name} {recipe.name}", every=100)
+    for recipe in recipes(variant, seed, arguments):
+        progress = PrintedProgress(f"{folder.name} {recipe.name}", every=100)
         run = folder / recipe.name
-        before = train(recipe, arguments.data, run, watcher, checkpoint=before).checkpoint
-        if before is None:
+        result = train(recipe, arguments.data, run, progress, checkpoint=checkpoint)
+        if result.checkpoint is None:  # interrupted by a signal
             raise SystemExit(130)
-    assert before is not None
-    return before
+        checkpoint = result.checkpoint
+    return checkpoint
 
 
-def stated(checkpoint: Path, name: str, rows: Sequence[Row], *, blind: bool) -> list[float | None]:
-    """The number in each answer's text; ``None`` where there is none."""
+def generated_numbers(
+    checkpoint: Path, name: str, rows: Sequence[Row], *, blind: bool
+) -> list[float | None]:
+    """Generate answers without a grammar and read the numbers in their texts.
+
+    Args:
+        checkpoint: Checkpoint folder.
+        name: Name of the data set.
+        rows: Rows to answer.
+        blind: Whether the encoder gets methane instead of the molecules.
+
+    Returns:
+        Number in each text, or ``None`` if it has none.
+    """
     engine = TorchEngine(checkpoint, constrained=False)
     task = get_task(DATASETS[name].task)
-    found: list[float | None] = []
-    for start in range(0, len(rows), 64):
+    numbers: list[float | None] = []
+    for start in range(0, len(rows), _BATCH_SIZE):
         prompts = []
-        for row in rows[start : start + 64]:
+        for row in rows[start : start + _BATCH_SIZE]:
             text, order = engine.style.compose(task, row.molecules)
-            seen = [BLIND if blind else row.molecules[place] for place in order]
-            prompts.append(Prompt(text, seen, task.name))
-        for answer in engine.generate(task, prompts):
-            match = _NUMBER.search(engine.text(answer.token_ids).strip())
-            found.append(float(match[0]) if match else None)
-    return found
+            molecules = [BLIND_SMILES if blind else row.molecules[role] for role in order]
+            prompts.append(Prompt(text, molecules, task.name))
+        for generation in engine.generate(task, prompts):
+            match = _NUMBER.search(engine.text(generation.token_ids).strip())
+            numbers.append(float(match[0]) if match else None)
+    return numbers
 
 
-def scores(checkpoint: Path, variant: Variant, data: Path) -> dict[str, dict[str, float]]:
-    """Errors on the test parts."""
+def score_variant(checkpoint: Path, variant: Variant, data: Path) -> dict[str, dict[str, float]]:
+    """Return the errors on the test parts, by data set.
+
+    Args:
+        checkpoint: Checkpoint folder of the variant.
+        variant: Variant that was trained.
+        data: Folder of the data files.
+    """
     blind = "graph" in variant.ablate
-    result: dict[str, dict[str, float]] = {}
-    for name, parts in read_parts(DATA_SETS, data).items():
-        # The same rows for all variants: those whose SMILES the text-only one can read.
-        rows = [row for row in parts.rows[TEST] if max(map(len, row.molecules)) <= _LONGEST]
-        truth = np.array([float(row.target) for row in rows])
-        mean = float(np.mean([float(row.target) for row in parts.rows[TRAIN]]))
-        said = stated(checkpoint, name, rows, blind=blind)
-        off = np.array([mean if one is None else one for one in said]) - truth
-        result[name] = {
+    scores: dict[str, dict[str, float]] = {}
+    for name, splits in read_splits(TEST_DATASETS, data).items():
+        # All variants get the rows whose SMILES fit into the prompts of the `graph` variant.
+        rows = [
+            row
+            for row in splits.rows[TEST]
+            if max(map(len, row.molecules)) <= _MAX_SMILES_CHARACTERS
+        ]
+        targets = np.array([float(row.target) for row in rows])
+        train_mean = float(np.mean([float(row.target) for row in splits.rows[TRAIN]]))
+        numbers = generated_numbers(checkpoint, name, rows, blind=blind)
+        values = np.array([train_mean if number is None else number for number in numbers])
+        errors = values - targets
+        scores[name] = {
             "pairs": len(rows),
-            "unread": sum(one is None for one in said),
-            "stated_rmse": round(float(np.sqrt((off**2).mean())), 4),
-            "stated_mae": round(float(np.abs(off).mean()), 4),
+            "unread": sum(number is None for number in numbers),
+            "stated_rmse": round(float(np.sqrt((errors**2).mean())), 4),
+            "stated_mae": round(float(np.abs(errors).mean()), 4),
         }
-    if not variant.ablate:  # there is a distribution over intervals, and graphs are as they are
-        for name, metrics in measure(checkpoint, data, DATA_SETS).items():
-            result[name]["expected_rmse"] = round(metrics["rmse"], 4)
-    return result
+    # `measure` needs the distribution over intervals and the real graphs.
+    if not variant.ablate:
+        for name, metrics in measure(checkpoint, data, TEST_DATASETS).items():
+            scores[name]["expected_rmse"] = round(metrics["rmse"], 4)
+    return scores
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Means over the seeds, in Markdown; the span of the seeds behind them."""
-    rows = ["| | " + " | ".join(f"{name} {what}" for name in DATA_SETS for what in SHOWN) + " |"]
-    rows.append("|---|" + "---|" * (len(DATA_SETS) * len(SHOWN)))
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """Format results as a Markdown table, with the mean and the range over seeds."""
+    columns = [(name, metric) for name in TEST_DATASETS for metric in SHOWN_METRICS]
+    lines = ["| | " + " | ".join(f"{name} {metric}" for name, metric in columns) + " |"]
+    lines.append("|---|" + "---|" * len(columns))
     for variant in VARIANTS:
-        own = [line["scores"] for line in lines if line["variant"] == variant]
-        if own:
-            cells = [_cell(own, name, what) for name in DATA_SETS for what in SHOWN]
-            rows.append(f"| {variant} ({len(own)} seeds) | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        scores = [result["scores"] for result in results if result["variant"] == variant]
+        if scores:
+            cells = [_cell(scores, name, metric) for name, metric in columns]
+            lines.append(f"| {variant} ({len(scores)} seeds) | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
-SHOWN = ("stated_rmse", "stated_mae", "expected_rmse")
-
-
-def _cell(own: Sequence[dict[str, dict[str, float]]], name: str, what: str) -> str:
-    found = [one[name][what] for one in own if what in one[name]]
-    if not found:
+def _cell(scores: Sequence[dict[str, dict[str, float]]], name: str, metric: str) -> str:
+    values = [score[name][metric] for score in scores if metric in score[name]]
+    if not values:
         return "-"
-    return f"{statistics.mean(found):.3f} ({min(found):.3f} to {max(found):.3f})"
+    return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def main() -> None:
-    """Run what is not in the file yet, and print the table of the whole file."""
+    """Compute the results that the file lacks, and print the table of the whole file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines")
-    parser.add_argument("--runs", type=Path, default=Path("runs/ablations"))
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--out", type=Path, required=True, help="results (JSON Lines)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/ablations"), help="folder of the training runs"
+    )
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data files")
     parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--pretrain-steps", type=int, default=400)
     parser.add_argument("--finetune-steps", type=int, default=800)
     arguments = parser.parse_args()
     steps = [arguments.pretrain_steps, arguments.finetune_steps]
-    known = read_results(arguments.out) if arguments.out.is_file() else []
+    results = read_results(arguments.out) if arguments.out.is_file() else []
     for seed in arguments.seeds:
         for name in arguments.variant:
             identity = {"variant": name, "seed": seed, "steps": steps}
-            if any(identity.items() <= line.items() for line in known):
+            if any(identity.items() <= result.items() for result in results):
                 continue
             variant = VARIANTS[name]
             folder = arguments.runs / f"{name}-{seed}-{'-'.join(map(str, steps))}"
-            checkpoint = trained(variant, seed, folder, arguments)
-            line = {**identity, "scores": scores(checkpoint, variant, arguments.data)}
-            known.append({**line, **described("torch")})
+            checkpoint = train_variant(variant, seed, folder, arguments)
+            scores = score_variant(checkpoint, variant, arguments.data)
+            results.append({**identity, "scores": scores, **environment_info("torch")})
             with arguments.out.open("a") as file:
-                file.write(json.dumps(known[-1]) + "\n")
-    print(table([line for line in known if line["steps"] == steps]))
+                file.write(json.dumps(results[-1]) + "\n")
+    print(markdown([result for result in results if result["steps"] == steps]))
 
 
 if __name__ == "__main__":

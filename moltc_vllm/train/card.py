@@ -1,13 +1,14 @@
-"""A trained checkpoint with all that a user has to know: measured on test data, and what of."""
+"""Test metrics of a trained checkpoint, and its card with them."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from moltc_vllm.data.datasets import DATASETS
-from moltc_vllm.data.splits import TEST, read_parts
+from moltc_vllm.data.dataset_registry import DATASETS
+from moltc_vllm.data.splits import TEST, read_splits
 from moltc_vllm.models.checkpoint import (
     CheckpointError,
     load_model,
@@ -17,7 +18,7 @@ from moltc_vllm.models.checkpoint import (
 )
 from moltc_vllm.tasks import get_task
 from moltc_vllm.train.batch import Collator
-from moltc_vllm.train.examples import Molecules, make_examples
+from moltc_vllm.train.examples import MoleculeTable, make_examples
 from moltc_vllm.train.validate import validate
 from moltc_vllm.utils.atomic_files import new_folder
 
@@ -25,38 +26,42 @@ LICENCE = (
     "For research use only: several of the data sets are licensed for non-commercial use, or state "
     "no licence. The code is Apache-2.0."
 )
-_HOW = (
-    "From the distribution of the answers' first tokens: numbers by their expected value, "
-    "interactions of two drugs by the mean of both orders. Pairs that a data set holds back were "
-    "in no training row that would tell their answer; molecules were, in other pairs."
+_METHOD = (
+    "Computed from the distribution of the answers' first tokens: numbers by their expected value, "
+    "drug interactions by the mean of both orders. No training row reveals the answer of a pair "
+    "that a data set holds out; its molecules may occur in other pairs."
 )
 
 
 def measure(
-    checkpoint: Path, data: Path, names: Iterable[str], most: int | None = None
+    checkpoint: Path, data: Path, names: Iterable[str], limit: int | None = None
 ) -> dict[str, dict[str, float]]:
-    """Metrics of a checkpoint on the test parts, as training looks at its valid parts.
+    """Compute a checkpoint's metrics on test splits, as training does on validation splits.
 
     Args:
-        checkpoint: What is measured.
+        checkpoint: Checkpoint folder.
         data: Folder of the data files.
-        names: Data sets.
-        most: At most the first so many pairs of each.
+        names: Names of the data sets.
+        limit: Largest number of pairs of each data set, taken from its beginning; default: all.
+
+    Returns:
+        Number of pairs and metrics, by data set.
 
     Raises:
-        CheckpointError: If the checkpoint is not whole.
+        CheckpointError: If the checkpoint is incomplete.
         DataError: If a data set is unknown or cannot be read.
     """
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
-    molecules = Molecules(model.config)
-    rows = {name: part.rows[TEST][:most] for name, part in read_parts(names, data).items()}
-    molecules.add(one for part in rows.values() for row in part for one in row.molecules)
+    molecules = MoleculeTable(model.config)
+    rows = {name: part.rows[TEST][:limit] for name, part in read_splits(names, data).items()}
+    molecules.add(smiles for part in rows.values() for row in part for smiles in row.molecules)
     examples = {
         name: make_examples(get_task(DATASETS[name].task), part, molecules, tokenizer)
         for name, part in rows.items()
     }
-    found = validate(model, Collator(molecules, model.config, tokenizer), tokenizer, examples)
-    return {name: {"pairs": len(examples[name]), **metrics} for name, metrics in found.items()}
+    collator = Collator(molecules, model.config, tokenizer)
+    results = validate(model, collator, tokenizer, examples)
+    return {name: {"pairs": len(examples[name]), **metrics} for name, metrics in results.items()}
 
 
 def ship(
@@ -66,44 +71,44 @@ def ship(
     *,
     name: str,
     note: str = "",
-    most: int | None = None,
+    limit: int | None = None,
 ) -> None:
-    """Copy a trained checkpoint with its full card.
+    """Copy a trained checkpoint and write its full card, with test metrics.
 
     Args:
-        checkpoint: A run's.
-        data: Folder of the data files, for the test parts.
-        folder: Where to; must not exist, or be empty.
-        name: Of the model.
-        note: What else is to be known; empty: nothing.
-        most: Measure on so many pairs of each data set only.
+        checkpoint: Checkpoint folder of a training run.
+        data: Folder of the data files, for the test splits.
+        folder: Folder to write, which does not exist or is empty.
+        name: Name of the model.
+        note: Additional remark for the card; empty for none.
+        limit: Largest number of test pairs of each data set; default: all.
 
     Raises:
-        CheckpointError: If ``folder`` is in use or the checkpoint is not whole.
+        CheckpointError: If ``folder`` is not empty or the checkpoint is incomplete.
         DataError: If the data cannot be read.
     """
-    before = read_card(checkpoint)
-    stages = before["stages"]
-    trained_on = sorted({one for stage in stages for one in stage["parts"] if one in DATASETS})
+    training_card = read_card(checkpoint)
+    stages = training_card["stages"]
+    trained_on = _data_sets(stages)
     card = {
         "name": name,
-        "prompt_style": before["prompt_style"],
-        "tasks": before["tasks"],
+        "prompt_style": training_card["prompt_style"],
+        "tasks": training_card["tasks"],
         "licence": LICENCE,
         "trained_on": trained_on,
         "data": {
-            one: {
-                "file": DATASETS[one].file,
-                "task": DATASETS[one].task,
-                "origin": DATASETS[one].origin,
-                "licence": DATASETS[one].licence,
+            data_set: {
+                "file": DATASETS[data_set].file,
+                "task": DATASETS[data_set].task,
+                "origin": DATASETS[data_set].origin,
+                "licence": DATASETS[data_set].license,
             }
-            for one in trained_on
+            for data_set in trained_on
         },
         "metrics": {
-            "how": _HOW,
-            "valid": before["metrics"]["valid"],
-            "test": measure(checkpoint, data, trained_on, most),
+            "how": _METHOD,
+            "valid": training_card["metrics"]["valid"],
+            "test": measure(checkpoint, data, trained_on, limit),
         },
         "commands": ["make train-mini"],
         "stages": stages,
@@ -112,3 +117,12 @@ def ship(
     with new_folder(folder, CheckpointError) as partial:
         shutil.copytree(checkpoint, partial, dirs_exist_ok=True)
         write_card(partial, card)
+
+
+def _data_sets(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the measured data sets of all stages, sorted by name."""
+    mixtures = [
+        stage["mixture"] if "mixture" in stage else stage["parts"]  # "parts" in version 0.1
+        for stage in stages
+    ]
+    return sorted({name for mixture in mixtures for name in mixture if name in DATASETS})

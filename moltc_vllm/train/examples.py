@@ -1,4 +1,4 @@
-"""Measured pairs as the model is taught them: molecules by number, answers as tokens."""
+"""Training examples as arrays: molecules by index, answers as token ids."""
 
 from __future__ import annotations
 
@@ -10,68 +10,79 @@ import numpy as np
 import numpy.typing as npt
 
 from moltc_vllm.chem import MoleculeError, PackedMolecule, featurize_library, packed_of
-from moltc_vllm.data.dataset import Row, written
+from moltc_vllm.data.dataset import Row, write_answer
 from moltc_vllm.data.instructions import value_text
 from moltc_vllm.models.config import MoltcConfig
-from moltc_vllm.models.prompt import limits_of
+from moltc_vllm.models.prompt import molecule_limits
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Choice, Number, Task, Terms
 
-BLIND = "C"
-"""The molecule that a model without graphs sees in place of every other one."""
+BLIND_SMILES = "C"
+"""Molecule whose graph replaces every other one in the ablation ``graph``."""
 
-_TERMS = 16  # of a list: the most frequent ones come first, and a median pair has fifty
+_MAX_TERMS = 16  # the terms of a list are sorted by frequency, and a median pair has fifty
+
+_REJECTED = -1
 
 
-class Molecules:
-    """Molecules by number; each is read once, whoever names it.
+class MoleculeTable:
+    """Featurized molecules of a run, each read once and addressed by its index.
 
     Args:
-        config: The model's; says which molecules are too large.
-        blind: Every molecule has the graph of `BLIND`.
+        config: Configuration of the model, with its limits on molecule size.
+        blind: Whether every molecule gets the graph of `BLIND_SMILES`.
+
+    Attributes:
+        packed: Graphs of the molecules.
+        smiles: SMILES of the molecules, as written in the data.
+        rejected: Errors of the molecules that are invalid or too large for the model.
     """
 
     def __init__(self, config: MoltcConfig, *, blind: bool = False) -> None:
-        self._graph = packed_of(BLIND) if blind else None
+        self._blind_graph = packed_of(BLIND_SMILES) if blind else None
         self.packed: list[PackedMolecule] = []
         self.smiles: list[str] = []
-        self.refused: list[MoleculeError] = []
-        self._limits = limits_of(config)
-        self._numbers: dict[str, int] = {}
+        self.rejected: list[MoleculeError] = []
+        self._limits = molecule_limits(config)
+        self._indices: dict[str, int] = {}
 
     def add(self, smiles: Iterable[str], workers: int | None = None) -> None:
-        """Read molecules; those that the model does not take are in ``refused`` afterwards."""
-        new = [text for text in dict.fromkeys(smiles) if text not in self._numbers]
+        """Featurize the molecules that are not in the table yet.
+
+        Args:
+            smiles: SMILES to add.
+            workers: Number of processes; see `featurize_library`.
+        """
+        new = [text for text in dict.fromkeys(smiles) if text not in self._indices]
         library = featurize_library(new, limits=self._limits, workers=workers)
         for text, row in zip(new, library, strict=True):
             if isinstance(row, MoleculeError):
-                self._numbers[text] = -1
-                self.refused.append(row)
+                self._indices[text] = _REJECTED
+                self.rejected.append(row)
             else:
-                self._numbers[text] = len(self.packed)
+                self._indices[text] = len(self.packed)
                 self.smiles.append(text)
-                # Rows of one block share memory.
+                # Copies let go of the memory that all rows of a chunk share.
                 atoms, degree, source, code = row[1]
-                self.packed.append(
-                    self._graph
-                    or PackedMolecule(atoms.copy(), degree.copy(), source.copy(), code.copy())
-                )
+                graph = PackedMolecule(atoms.copy(), degree.copy(), source.copy(), code.copy())
+                self.packed.append(self._blind_graph or graph)
 
-    def number(self, smiles: str) -> int:
-        """A molecule's number; -1 if it was refused."""
-        return self._numbers[smiles]
+    def index(self, smiles: str) -> int | None:
+        """Return the index of a molecule that was added; ``None`` if it was rejected."""
+        index = self._indices[smiles]
+        return None if index == _REJECTED else index
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The pairs of one task, as arrays.
+    """Pairs of one task with their answers.
 
     Attributes:
-        task: What is asked.
-        molecules: ``[N, roles]`` int32, numbers of molecules.
-        answers: ``[N]`` int32, which of ``texts`` is the answer.
-        values: ``[N]`` float64, the number or label id that was measured; NaN for texts.
-        texts: Token ids of the different answers, each with the end token.
+        task: Task of all pairs.
+        molecules: ``[N, roles]`` int32, indices in a `MoleculeTable`.
+        answers: ``[N]`` int32, index in ``texts`` of each pair's answer.
+        values: ``[N]`` float64, measured number or label id; NaN for texts and lists.
+        texts: Token ids of the distinct answers, each with the end token.
     """
 
     task: Task
@@ -87,34 +98,37 @@ class Examples:
 def make_examples(
     task: Task,
     rows: Sequence[Row],
-    molecules: Molecules,
+    molecules: MoleculeTable,
     tokenizer: MoltcTokenizer,
     *,
     intervals: bool = True,
 ) -> Examples:
-    """Turn measured rows into examples; rows with a refused molecule are left out.
+    """Convert measured rows to examples; rows with a rejected molecule are dropped.
 
     Args:
-        task: What is asked.
-        rows: Each has a target.
-        molecules: Gets the rows' molecules.
-        tokenizer: The model's.
-        intervals: Whether numbers' answers begin with an interval.
+        task: Task of the rows.
+        rows: Rows that have a target.
+        molecules: Table to which the rows' molecules are added.
+        tokenizer: Tokenizer of the model.
+        intervals: Whether numeric answers begin with an interval.
+
+    Raises:
+        DataError: If the task cannot express a target.
     """
-    molecules.add(text for row in rows for text in row.molecules)
+    molecules.add(smiles for row in rows for smiles in row.molecules)
     pairs: list[list[int]] = []
     answers: list[int] = []
     values: list[float] = []
-    numbers: dict[str, int] = {}
+    text_indices: dict[str, int] = {}
     for row in rows:
-        pair = [molecules.number(text) for text in row.molecules]
-        if min(pair) < 0:
+        pair = [index for text in row.molecules if (index := molecules.index(text)) is not None]
+        if len(pair) < len(row.molecules):
             continue
         pairs.append(pair)
         text = answer_text(task, row)
         if isinstance(task.kind, Number) and not intervals:
             text = value_text(text)
-        answers.append(numbers.setdefault(text, len(numbers)))
+        answers.append(text_indices.setdefault(text, len(text_indices)))
         values.append(_value(task, row.target))
     end = tokenizer.eos_token_id
     return Examples(
@@ -122,19 +136,19 @@ def make_examples(
         np.array(pairs, np.int32).reshape(len(pairs), len(task.roles)),
         np.array(answers, np.int32),
         np.array(values, np.float64),
-        [[*tokenizer.encode(text, add_special_tokens=False), end] for text in numbers],
+        [[*tokenizer.encode(text, add_special_tokens=False), end] for text in text_indices],
     )
 
 
 def answer_text(task: Task, row: Row) -> str:
-    """What the model is taught to say; of a long list its beginning.
+    """Return the answer that the model is trained to write; a long list is truncated.
 
     Raises:
-        DataError: If the task cannot say it.
+        DataError: If the task cannot express the target.
     """
     if isinstance(task.kind, Terms) and isinstance(row.target, tuple):
-        row = replace(row, target=row.target[:_TERMS])
-    return written(task, row, task.name)
+        row = replace(row, target=row.target[:_MAX_TERMS])
+    return write_answer(task, row, task.name)
 
 
 def _value(task: Task, target: Any) -> float:

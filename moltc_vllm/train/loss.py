@@ -1,4 +1,4 @@
-"""The loss of a batch: cross entropy of the answers' tokens, softened where they are numbers."""
+"""Loss of a batch: cross entropy of answer tokens, with smoothed targets for numbers."""
 
 from __future__ import annotations
 
@@ -13,108 +13,142 @@ from moltc_vllm.models.interval_tokens import IntervalVocabulary, interval_vocab
 from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Task
-from moltc_vllm.train.batch import IGNORED, Batch, Group
-from moltc_vllm.train.recipe import Loss
+from moltc_vllm.train.batch import IGNORED_LABEL, Batch, PairGroup
+from moltc_vllm.train.recipe import LossSettings
 
 
 class LossComponents(NamedTuple):
-    """The parts of a batch's loss, per pair; ``total`` is minimised."""
+    """Loss of a batch and its components, each a mean over the pairs."""
 
-    total: Tensor
-    first: Tensor  # cross entropy of the answers' first tokens
-    rest: Tensor  # of their other tokens, where they are taught
-    expected: Tensor  # Huber loss of the expected positions of numbers
+    total: Tensor  # the minimized loss
+    first_token: Tensor  # cross entropy of the answers' first tokens
+    text: Tensor  # cross entropy of the later tokens, where they are trained on
+    expected_value: Tensor  # Huber loss of the expected positions of numbers
 
 
 class AnswerLoss:
-    """Measures a model's answers.
+    """Loss of a model's answers.
 
     Args:
-        weights: What counts how much.
-        tokenizer: The model's; numbers are softened where each interval is one token of it.
-        intervals: Whether numbers' answers begin with an interval.
+        settings: Weights of the components and width of the smoothing.
+        tokenizer: Tokenizer of the model; targets are smoothed for tasks whose intervals are one
+            token each.
+        intervals: Whether numeric answers begin with an interval.
     """
 
-    def __init__(self, weights: Loss, tokenizer: MoltcTokenizer, intervals: bool = True) -> None:
-        self._weights = weights
+    def __init__(
+        self, settings: LossSettings, tokenizer: MoltcTokenizer, intervals: bool = True
+    ) -> None:
+        self._settings = settings
         self._tokenizer = tokenizer
         self._intervals = intervals
-        self._scales: dict[str, IntervalVocabulary | None] = {}
+        self._vocabularies: dict[str, IntervalVocabulary | None] = {}
 
     def __call__(self, model: MoltcModel, batch: Batch) -> LossComponents:
-        """The loss of a batch."""
-        parts = [
-            self._of_group(logits, group)
-            for group, logits in answer_logits(model, batch, whole=True)
+        """Compute the loss of a batch."""
+        sums = [
+            self._group_sums(logits, group)
+            for group, logits in answer_logits(model, batch, full_text=True)
         ]
-        first, rest, expected = (sum(column) / batch.pairs for column in zip(*parts, strict=True))
-        total = first + self._weights.rest * rest + self._weights.expected * expected
-        return LossComponents(total, first.detach(), rest.detach(), expected.detach())
+        first_token, text, expected_value = (
+            sum(column) / batch.num_pairs for column in zip(*sums, strict=True)
+        )
+        settings = self._settings
+        total = (
+            first_token
+            + settings.text_loss_weight * text
+            + settings.expected_value_weight * expected_value
+        )
+        return LossComponents(total, first_token.detach(), text.detach(), expected_value.detach())
 
-    def _of_group(self, logits: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over the group's pairs; ``logits [G, A, V]``."""
+    def _group_sums(self, logits: Tensor, group: PairGroup) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum the components over a group's pairs; ``logits`` is ``[G, A, V]``."""
         entropy = F.cross_entropy(
-            logits.flatten(0, 1), group.labels.flatten(), ignore_index=IGNORED, reduction="none"
+            logits.flatten(0, 1),
+            group.labels.flatten(),
+            ignore_index=IGNORED_LABEL,
+            reduction="none",
         ).view_as(group.labels)
-        first, rest = entropy[:, 0], entropy[:, 1:].sum()
-        expected = entropy.new_zeros(())
-        for rows, scale in self._numbers(group.tasks):
-            soft, off = self._soft(scale, logits[rows, 0], group.values[rows].to(logits.device))
-            first = first.index_copy(0, rows.to(first.device), soft)
-            expected = expected + off
-        return first.sum(), rest, expected
+        first_token, text = entropy[:, 0], entropy[:, 1:].sum()
+        expected_value = entropy.new_zeros(())
+        for rows, vocabulary in self._numeric_rows(group.tasks):
+            smoothed, distance = self._interval_losses(
+                vocabulary, logits[rows, 0], group.values[rows].to(logits.device)
+            )
+            first_token = first_token.index_copy(0, rows.to(first_token.device), smoothed)
+            expected_value = expected_value + distance
+        return first_token.sum(), text, expected_value
 
-    def _numbers(self, tasks: Sequence[Task]) -> list[tuple[Tensor, IntervalVocabulary]]:
-        """The rows of each task whose answers begin with an interval's token."""
+    def _numeric_rows(self, tasks: Sequence[Task]) -> list[tuple[Tensor, IntervalVocabulary]]:
+        """Return the rows of each task whose answers begin with an interval token."""
         rows: dict[str, list[int]] = {}
-        for number, task in enumerate(tasks):
-            rows.setdefault(task.name, []).append(number)
-            if task.name not in self._scales:
-                scale = interval_vocabulary(task, self._tokenizer) if self._intervals else None
-                self._scales[task.name] = scale
+        for row, task in enumerate(tasks):
+            rows.setdefault(task.name, []).append(row)
+            if task.name not in self._vocabularies:
+                self._vocabularies[task.name] = (
+                    interval_vocabulary(task, self._tokenizer) if self._intervals else None
+                )
         return [
-            (torch.tensor(numbers), scale)
-            for name, numbers in rows.items()
-            if (scale := self._scales[name]) is not None
+            (torch.tensor(task_rows), vocabulary)
+            for name, task_rows in rows.items()
+            if (vocabulary := self._vocabularies[name]) is not None
         ]
 
-    def _soft(
-        self, scale: IntervalVocabulary, logits: Tensor, values: Tensor
+    def _interval_losses(
+        self, vocabulary: IntervalVocabulary, logits: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Softened cross entropy of each pair, and the sum of how far off the mean is."""
-        position = scale.positions(values)
-        chances = logits.log_softmax(-1)[:, scale.tokens.to(logits.device)]  # among all tokens
-        at = torch.arange(len(scale.tokens), device=logits.device) + 0.5
-        if self._weights.soften:
-            distance = (at - position[:, None]) / self._weights.soften
+        """Compute cross entropy with smoothed targets, and the Huber loss of expected positions.
+
+        Args:
+            vocabulary: Interval tokens of the task.
+            logits: ``[B, V]``, of the first answer token.
+            values: ``[B]`` measured values.
+
+        Returns:
+            ``[B]`` cross entropies, and the sum of the Huber losses.
+        """
+        position = vocabulary.positions(values)
+        token_ids = vocabulary.token_ids.to(logits.device)
+        logprobs = logits.log_softmax(-1)[:, token_ids]  # normalized over the whole vocabulary
+        centers = torch.arange(len(token_ids), device=logits.device) + 0.5
+        if sigma := self._settings.gaussian_label_sigma:
+            distance = (centers - position[:, None]) / sigma
             target = (-0.5 * distance**2).softmax(-1)
         else:
-            target = F.one_hot(position.long(), len(scale.tokens)).float()
-        expected = (chances.softmax(-1) * at).sum(-1)
-        return -(target * chances).sum(-1), F.huber_loss(expected, position, reduction="sum")
+            target = F.one_hot(position.long(), len(token_ids)).float()
+        expected = (logprobs.softmax(-1) * centers).sum(-1)
+        return -(target * logprobs).sum(-1), F.huber_loss(expected, position, reduction="sum")
 
 
 def answer_logits(
-    model: MoltcModel, batch: Batch, *, whole: bool
-) -> Iterator[tuple[Group, Tensor]]:
-    """Logits of the answers of each group, ``[G, A, V]`` float32, or of their first tokens alone.
+    model: MoltcModel, batch: Batch, *, full_text: bool
+) -> Iterator[tuple[PairGroup, Tensor]]:
+    """Compute the logits of each group's answers.
 
-    Padding is on the right, where no token sees it: no mask is needed.
+    Padding is on the right, where causal attention does not see it, so no mask is needed.
+
+    Args:
+        model: Model to evaluate.
+        batch: Pairs with their prompts.
+        full_text: Whether to compute all answer tokens; otherwise only the first one.
+
+    Yields:
+        Group and its logits, ``[G, A, V]`` float32; A is 1 without ``full_text``.
     """
     language: Any = model.language_model
-    tokens = model.encode_molecules(batch.molecules, batch.projector, batch.which)
+    tokens = model.encode_molecules(batch.molecules, batch.projector, batch.molecule_index)
     for group in batch.groups:
-        embeds = model.splice(group.input_ids, tokens[group.places])
-        count = group.labels.shape[1] if whole else 1
-        first, last = int(group.start.min()), int(group.start.max())
-        wanted = torch.arange(first, last + count, device=embeds.device)
+        embeds = model.merge_molecule_tokens(group.input_ids, tokens[group.occurrences])
+        count = group.labels.shape[1] if full_text else 1
+        first, last = int(group.answer_start.min()), int(group.answer_start.max())
+        positions = torch.arange(first, last + count, device=embeds.device)
         logits = language(
-            inputs_embeds=embeds, use_cache=False, logits_to_keep=wanted
+            inputs_embeds=embeds, use_cache=False, logits_to_keep=positions
         ).logits.float()
         if first != last:
-            places = (group.start - first)[:, None] + torch.arange(count)
-            rows = torch.arange(len(places), device=logits.device)[:, None]
-            logits = logits[rows, places.to(logits.device)]
-        if model.config.mask_molecule_token:  # the placeholder is never an answer
+            offsets = (group.answer_start - first)[:, None] + torch.arange(count)
+            rows = torch.arange(len(offsets), device=logits.device)[:, None]
+            logits = logits[rows, offsets.to(logits.device)]
+        if model.config.mask_molecule_token:  # an answer never contains the placeholder
             logits[..., model.config.molecule_token_id] = float("-inf")
         yield group, logits

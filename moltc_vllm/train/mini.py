@@ -1,14 +1,13 @@
-"""``python -m moltc_vllm.train.mini``: the shipped model from nothing, or a rehearsal of it.
+"""Training of the shipped model from random weights: ``python -m moltc_vllm.train.mini``.
 
-The rehearsal (``--smoke``) goes the same way with a few steps of each stage, and then lets a new
-model learn thirty-two pairs by heart: in minutes it shows that everything fits together.
+With ``--smoke`` every stage runs for a few steps, after a check that a new model can overfit 32
+pairs. It takes minutes and shows that data, training and export work together.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,119 +15,131 @@ import typer
 
 from moltc_vllm.checkpoints.shipped import NAME
 from moltc_vllm.data import DataError
-from moltc_vllm.data.datasets import data_folder
+from moltc_vllm.data.dataset_registry import data_folder
 from moltc_vllm.models.checkpoint import read_card
 from moltc_vllm.train.card import ship
 from moltc_vllm.train.log import read_log
-from moltc_vllm.train.loop import TrainingProgress, TrainingResult, train
-from moltc_vllm.train.recipe import load_recipe
+from moltc_vllm.train.loop import TrainingResult, train
+from moltc_vllm.train.progress import PrintedProgress
+from moltc_vllm.train.recipe import Recipe, load_recipe
 
 STAGES = ("mini-pretrain", "mini-finetune")
-OVERFIT_PAIRS = "mini-smoke"
+OVERFIT_RECIPE = "mini-smoke"
 OVERFIT_MIN_HITS = 0.95
-_STEPS, _LIMIT = 6, 40  # of each stage of the rehearsal
-
-
-class Lines:
-    """Progress for a terminal and for a log file alike: a line now and then."""
-
-    def __init__(self, stage: str, every: int) -> None:
-        self._stage = stage
-        self._every = every
-
-    def tell(self, line: str) -> None:
-        """Something happened."""
-        print(f"{self._stage}: {line}", file=sys.stderr, flush=True)
-
-    def at(self, step: int, steps: int, pairs_per_second: float, loss: float) -> None:
-        """A step is done; some are told."""
-        if step % self._every == 0 or step == 1:
-            self.tell(f"step {step} of {steps}, {pairs_per_second:.0f} pairs/s, loss {loss:.3f}")
+OVERFIT_MAX_LOSS_RATIO = 0.1
+_SMOKE_STEPS, _SMOKE_LIMIT = 6, 40
 
 
 def train_mini(data: Path, out: Path, *, smoke: bool = False) -> TrainingResult:
-    """Run both stages, or go on with them.
+    """Run or resume both stages.
 
     Args:
         data: Folder of the data files.
-        out: Gets a folder per stage.
-        smoke: A few steps of each only.
+        out: Folder for the run folders of the stages.
+        smoke: Whether to train on a few pairs for a few steps only.
+
+    Returns:
+        Result of the last stage that ran; it has no checkpoint if that stage was interrupted.
 
     Raises:
         DataError: If the data cannot be read.
-        ValueError: If a stage was begun with another recipe.
+        ValueError: If a stage was started with another recipe.
     """
-    outcome: TrainingResult | None = None
+    checkpoint: Path | None = None
     for stage in STAGES:
-        watcher: TrainingProgress = Lines(stage, 2 if smoke else 50)
-        recipe = load_recipe(stage)
-        if smoke:
-            changes = [f"parts.{name}.limit={_LIMIT}" for name in recipe.parts]
-            changes += [f"parts.{name}.pairs=4" for name in recipe.parts]
-            changes += [f"steps={_STEPS}", "warmup=1", "validate_pairs=20"]
-            recipe = load_recipe(stage, changes)
-        before = outcome.checkpoint if outcome else None
-        outcome = train(recipe, data, out / stage, watcher, checkpoint=before)
-        if outcome.checkpoint is None:
-            return outcome
-    assert outcome is not None
-    return outcome
+        recipe = _smoke_recipe(stage) if smoke else load_recipe(stage)
+        progress = PrintedProgress(stage, every=2 if smoke else 50)
+        result = train(recipe, data, out / stage, progress, checkpoint=checkpoint)
+        checkpoint = result.checkpoint
+        if checkpoint is None:
+            break
+    return result
 
 
-def ship_mini(data: Path, out: Path, checkpoint: Path, most: int | None = None) -> Path:
-    """Measure the trained model on the test parts and put it into ``out/moltc-mini``."""
+def _smoke_recipe(stage: str) -> Recipe:
+    mixture = load_recipe(stage).mixture
+    changes = [f"mixture.{name}.limit={_SMOKE_LIMIT}" for name in mixture]
+    changes += [f"mixture.{name}.batch_size=4" for name in mixture]
+    changes += [f"max_steps={_SMOKE_STEPS}", "warmup_steps=1", "validate_pairs=20"]
+    return load_recipe(stage, changes)
+
+
+def ship_mini(data: Path, out: Path, checkpoint: Path, limit: int | None = None) -> Path:
+    """Measure the trained model on the test splits and copy it to ``out/moltc-mini``.
+
+    Args:
+        data: Folder of the data files.
+        out: Folder in which the model's folder is replaced.
+        checkpoint: Checkpoint of the last stage.
+        limit: Largest number of test pairs of each data set; default: all.
+    """
     folder = out / NAME
     shutil.rmtree(folder, ignore_errors=True)
-    ship(checkpoint, data, folder, name=NAME, most=most)
+    ship(checkpoint, data, folder, name=NAME, limit=limit)
     return folder
 
 
 def overfit_check(data: Path, out: Path) -> dict[str, float] | None:
-    """Let a new model learn a few pairs by heart; how many of each data set it then knows.
+    """Train a new model on 32 pairs and check that it reproduces their answers.
 
-    ``None`` if it was interrupted.
+    Args:
+        data: Folder of the data files.
+        out: Folder for the run folder.
+
+    Returns:
+        Fraction of reproduced first tokens by data set; ``None`` if training was interrupted.
 
     Raises:
-        AssertionError: If the loss has not fallen to a tenth, or it knows too few.
+        AssertionError: If the loss does not fall to a tenth, or too few answers are reproduced.
     """
-    outcome = train(load_recipe(OVERFIT_PAIRS), data, out / OVERFIT_PAIRS, Lines(OVERFIT_PAIRS, 20))
-    if outcome.checkpoint is None:
+    run = out / OVERFIT_RECIPE
+    progress = PrintedProgress(OVERFIT_RECIPE, every=20)
+    result = train(load_recipe(OVERFIT_RECIPE), data, run, progress)
+    if result.checkpoint is None:
         return None
-    losses = [line["loss"] for line in read_log(out / OVERFIT_PAIRS) if "loss" in line]
-    hits = {name: metrics["hits"] for name, metrics in outcome.valid.items()}
-    if not losses[-1] < losses[0] / 10:
-        raise AssertionError(f"the loss went from {losses[0]} to {losses[-1]} only")
+    losses = [line["loss"] for line in read_log(run) if "loss" in line]
+    hits = {name: metrics["hits"] for name, metrics in result.valid.items()}
+    if not losses[-1] < OVERFIT_MAX_LOSS_RATIO * losses[0]:
+        raise AssertionError(
+            f"overfit check: the loss only fell from {losses[0]} to {losses[-1]}, "
+            f"not below {OVERFIT_MAX_LOSS_RATIO:.0%}"
+        )
     if min(hits.values()) < OVERFIT_MIN_HITS:
-        raise AssertionError(f"of the pairs that it was shown it knows {hits}")
+        raise AssertionError(
+            f"overfit check: the model reproduces {hits} of its training pairs, "
+            f"fewer than {OVERFIT_MIN_HITS:.0%}"
+        )
     return hits
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the runs; run again to go on.")] = Path(
-        "runs/mini"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the runs; run the command again to resume.")
+    ] = Path("runs/mini"),
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data files; default: MOLTC_DATA.")
     ] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A rehearsal of minutes.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Check every step of the training in minutes.")
+    ] = False,
 ) -> None:
     """Train the shipped model."""
     try:
         folder = data_folder(data)
-        result: dict[str, object] = {}
+        summary: dict[str, object] = {}
         if smoke:
-            result["by_heart"] = overfit_check(folder, out)
-            if result["by_heart"] is None:
+            summary["overfit_hits"] = overfit_check(folder, out)
+            if summary["overfit_hits"] is None:
                 raise typer.Exit(130)
-        outcome = train_mini(folder, out, smoke=smoke)
+        result = train_mini(folder, out, smoke=smoke)
     except (DataError, ValueError, AssertionError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    if outcome.checkpoint is None:
+    if result.checkpoint is None:
         raise typer.Exit(130)
-    shipped = ship_mini(folder, out, outcome.checkpoint, _LIMIT if smoke else None)
-    result |= {"checkpoint": str(shipped), "test": read_card(shipped)["metrics"]["test"]}
-    typer.echo(json.dumps(result))
+    shipped = ship_mini(folder, out, result.checkpoint, _SMOKE_LIMIT if smoke else None)
+    summary |= {"checkpoint": str(shipped), "test": read_card(shipped)["metrics"]["test"]}
+    typer.echo(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -1,73 +1,120 @@
-"""Recipes: everything that decides what a training run does, in one YAML file."""
+"""Recipes: every setting of a training stage, in one YAML file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    AliasGenerator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from moltc_vllm.data.datasets import DATASETS
+from moltc_vllm.data.dataset_registry import DATASETS
+from moltc_vllm.train.recipe_keys import (
+    LOSS_KEYS,
+    MIXTURE_KEYS,
+    RECIPE_KEYS,
+    both_names_message,
+    find_old_keys,
+    other_spelling,
+    renamed_keys,
+)
+from moltc_vllm.utils.deprecation import warn_renamed
+from moltc_vllm.utils.errors import one_line
 
 Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 PROPERTIES = "properties"
-"""Not measured pairs: random pairs of library molecules, and their computed properties."""
+"""Name in ``mixture`` of random pairs of library molecules with their calculated properties."""
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be followed; the message is one line."""
+    """A recipe that cannot be read or is not valid; the message is one line."""
 
 
-class Part(BaseModel):
-    """One data set's part of every batch.
+def _model_config(renamed: Mapping[str, str] | None = None) -> ConfigDict:
+    """Return a configuration that accepts each field under its old name as well.
+
+    Pydantic's errors then name the key as the user spelled it.
+
+    Args:
+        renamed: New names by old name.
+    """
+    old_names = {new: old for old, new in (renamed or {}).items()}
+
+    def accepted_names(field: str) -> str | AliasChoices:
+        return AliasChoices(field, old_names[field]) if field in old_names else field
+
+    aliases = AliasGenerator(validation_alias=accepted_names)
+    return ConfigDict(extra="forbid", frozen=True, alias_generator=aliases)
+
+
+class MixtureComponent(BaseModel):
+    """Share of one data set in every batch.
 
     Attributes:
-        pairs: How many of its pairs are in each batch.
-        block: Pairs are drawn without replacement in the order of cells of so many first and so
-            many second molecules, so that a batch has few molecules to encode; 0: no bound.
-            ``None``: in random order.
-        both_orders: Whether each pair is shown in a random order of its two molecules.
-        limit: So many pairs of the train part, drawn at random; default: all.
+        batch_size: Number of the data set's pairs in each batch.
+        block: Largest number of distinct first and second molecules in a block of pairs. The pairs
+            of a block are drawn one after another, so a batch has few molecules to encode. 0
+            leaves a role unbounded; ``None`` draws pairs in random order.
+        both_orders: Whether the two molecules of each pair are put in a random order.
+        limit: Number of training pairs, drawn at random; default: all.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _model_config(MIXTURE_KEYS)
 
-    pairs: Positive
+    batch_size: Positive
     block: tuple[int, int] | None = None
     both_orders: bool = False
     limit: Positive | None = None
 
 
-class Loss(BaseModel):
-    """What is minimised.
+class LossSettings(BaseModel):
+    """Terms and weights of the loss.
 
     Attributes:
-        soften: Width of the Gaussian, in intervals, over which the target of an interval token is
-            spread: the neighbour of the right interval is less wrong than one far away. 0: none.
-        expected: Weight of the Huber loss between the expected and the true position of a number.
-        whole: Fraction of the pairs that are taught the whole text of their answer; the others are
-            taught its first token, which decides a label or an interval. Free text and lists are
-            always whole.
-        rest: Weight of the tokens after an answer's first one, where they are taught.
+        gaussian_label_sigma: Standard deviation, in intervals, of the Gaussian that smooths the
+            target distribution of an interval token (HL-Gauss), so that a neighboring interval
+            costs less than a distant one. 0 uses one-hot targets.
+        expected_value_weight: Weight of the Huber loss between the expected and the true position
+            of a number on its scale of intervals.
+        full_text_fraction: Fraction of the pairs whose whole answer text is trained on; the others
+            are trained on its first token only, which decides a label or an interval. Free text
+            and lists are always trained on in full.
+        text_loss_weight: Weight of the answer tokens after the first one, where they are trained
+            on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _model_config(LOSS_KEYS)
 
-    soften: Annotated[float, Field(ge=0)] = 0.7
-    expected: Annotated[float, Field(ge=0)] = 0.3
-    whole: Fraction = 0.25
-    rest: Annotated[float, Field(ge=0)] = 0.3
+    gaussian_label_sigma: NonNegative = 0.7
+    expected_value_weight: NonNegative = 0.3
+    full_text_fraction: Fraction = 0.25
+    text_loss_weight: NonNegative = 0.3
 
 
-class Lora(BaseModel):
-    """Low-rank adapters of the language model, by PEFT."""
+class LoraSettings(BaseModel):
+    """Low-rank adapters of the language model (PEFT).
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes:
+        r: Rank of the update matrices.
+        alpha: Scaling factor; an update is multiplied by ``alpha / r``.
+        dropout: Dropout rate before an adapter.
+        targets: Names of the linear layers that get an adapter.
+    """
+
+    model_config = _model_config()
 
     r: Positive = 8
     alpha: Positive = 32
@@ -75,74 +122,83 @@ class Lora(BaseModel):
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 
-class Unseen(BaseModel):
-    """Molecules that nothing is trained on, to measure what the model says of new ones.
+class UnseenSettings(BaseModel):
+    """Molecules held out of all training data, to measure predictions for new molecules.
 
     Attributes:
-        fraction: Of the molecules of all data sets, about.
-        seed: Another one sets other molecules aside.
+        fraction: Approximate fraction of the molecules of all data sets to hold out.
+        seed: Seed of the draw.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _model_config()
 
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: int = 0
 
 
 Ablation = Literal["lower", "graph"]
-"""``lower``: a number's answer is its value alone, without the interval before it. ``graph``: the
-encoder sees methane in place of every molecule, which only its SMILES in the prompt tells then."""
+"""``lower``: a numeric answer is its value alone, without the interval before it. ``graph``: the
+encoder gets methane in place of every molecule, so that only the SMILES in the prompt tells
+molecules apart."""
 
 
 class Recipe(BaseModel):
-    """A training stage.
+    """Settings of a training stage.
 
     Attributes:
-        stage: ``pretrain``: the graph encoder and one projector shared by both molecules;
-            ``finetune``: projectors may be split per role, or per task and role.
-        start: Preset to begin with, if no checkpoint is given.
-        unseen: Molecules to leave out of everything; default: none. The same ones as in
-            `moltc_vllm.data.unseen.read_unseen`.
-        ablate: What of the method is left out, to see what it is good for.
-        projectors: How projectors are shared.
-        language_model: Whether the language model is trained wholly, by LoRA, or not at all.
-        parts: Data sets and their part of a batch.
-        steps: Optimiser steps.
-        learning_rate: Largest; rises over ``warmup`` steps, then falls as a cosine to ``floor``
-            times itself.
-        weight_decay: AdamW's; not on biases, norms and embeddings.
-        clip: Largest norm of the gradient.
-        average: Decay of the exponential moving average of the weights that is kept and saved;
-            0: none.
-        dropout: Of graph encoder, Q-Former and language model.
-        precision: Of the matrix products; ``bf16`` is for GPUs.
-        gradient_checkpointing: Compute activations twice to hold fewer.
-        validate_every: Steps between looks at the valid parts; 0: only at the end.
-        validate_on: The valid parts; or those it trains on, to see whether it can learn at all.
-        validate_pairs: At most so many pairs of each data set are looked at.
-        save_every: Steps between saved states.
-        seed: Of everything random.
+        name: Name of the stage, for messages and the card of the checkpoint.
+        stage: ``pretrain`` trains one projector, shared by both molecules of a pair;
+            ``finetune`` may split projectors by role, or by task and role.
+        init_from: Preset whose random weights are the start, if no checkpoint is given.
+        unseen: Molecules to hold out of all data sets, the same ones as
+            `moltc_vllm.data.unseen.read_unseen` holds out; default: none.
+        ablate: Components of the method to leave out, for ablation studies.
+        projectors: Sharing of projectors between roles and tasks.
+        language_model: Trained weights of the language model: all (``full``), LoRA adapters
+            (``lora``) or none (``frozen``).
+        lora: Settings of the adapters; used if ``language_model`` is ``lora``.
+        mixture: Data sets to train on, by name, with their share of a batch.
+        loss: Terms and weights of the loss.
+        max_steps: Number of optimizer steps.
+        learning_rate: Peak learning rate.
+        warmup_steps: Steps over which the learning rate rises linearly to its peak. After them it
+            falls along a cosine.
+        min_lr_ratio: Learning rate after the last step, as a fraction of the peak.
+        weight_decay: Weight decay of AdamW; biases, norms and embeddings are exempt.
+        max_grad_norm: Norm to which the gradient is clipped.
+        ema_decay: Decay of the exponential moving average of the weights, which is validated and
+            saved in their place; 0 turns it off.
+        dropout: Dropout rate of graph encoder, Q-Former and language model.
+        precision: Precision of matrix products: ``no`` (float32) or ``bf16`` (for GPUs).
+        gradient_checkpointing: Whether the language model's activations are recomputed in the
+            backward pass, which saves memory.
+        validate_every: Steps between two validations; 0 validates at the end only.
+        validate_on: Split to validate on: ``valid``, or ``train`` to check that the model can fit
+            its training data.
+        validate_pairs: Largest number of pairs of each data set to validate on.
+        save_every: Steps between two saved states.
+        seed: Seed of initial weights, drawn pairs and dropout.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _model_config(RECIPE_KEYS)
 
     name: str
     stage: Literal["pretrain", "finetune"]
-    start: str = "mini"
-    unseen: Unseen | None = None
+    init_from: str = "mini"
+    unseen: UnseenSettings | None = None
     ablate: tuple[Ablation, ...] = ()
     projectors: Literal["shared", "role", "task_role"] = "shared"
     language_model: Literal["full", "lora", "frozen"] = "full"
-    lora: Lora = Lora()
-    parts: dict[str, Part]
-    loss: Loss = Loss()
-    steps: Positive
+    lora: LoraSettings = LoraSettings()
+    mixture: dict[str, MixtureComponent]
+    loss: LossSettings = LossSettings()
+    max_steps: Positive
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    warmup: Annotated[int, Field(ge=0)] = 200
-    floor: Fraction = 0.02
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    min_lr_ratio: Fraction = 0.02
+    weight_decay: NonNegative = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     dropout: Fraction = 0.0
     precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
@@ -153,74 +209,130 @@ class Recipe(BaseModel):
     seed: int = 0
 
     @property
-    def intervals(self) -> bool:
-        """Whether a number's answer begins with its interval."""
+    def uses_intervals(self) -> bool:
+        """Whether a numeric answer begins with its interval."""
         return "lower" not in self.ablate
 
+    @property
+    def pairs_per_step(self) -> int:
+        """Number of pairs in a batch, over all data sets."""
+        return sum(component.batch_size for component in self.mixture.values())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _warn_of_old_keys(cls, content: Any) -> Any:
+        for old, new in find_old_keys(content).items():
+            warn_renamed(f"recipe key {old!r}", repr(new), stacklevel=3)
+        return content
+
     @model_validator(mode="after")
-    def _can_be_followed(self) -> Recipe:
-        if not self.parts:
-            raise ValueError("a recipe needs at least one data set in parts")
-        for name in self.parts:
+    def _check_consistency(self) -> Recipe:
+        if not self.mixture:
+            raise ValueError("a recipe needs at least one data set in 'mixture'")
+        for name in self.mixture:
             if name != PROPERTIES and name not in DATASETS:
-                raise ValueError(f"unknown data set {name!r}; there are {', '.join(DATASETS)}")
+                raise ValueError(
+                    f"unknown data set {name!r}; available: {', '.join(DATASETS)}, {PROPERTIES}"
+                )
         if self.stage == "pretrain" and self.projectors != "shared":
-            raise ValueError("in pretraining both molecules share one projector")
+            raise ValueError("stage 'pretrain' needs projectors: shared")
         return self
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Return the names of the recipes in the package."""
     folder = resources.files("moltc_vllm.train") / "recipes"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
 
 
 def load_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
+    """Read a recipe and apply changes to it.
 
     Args:
-        name: Of one that comes with the package, or the path of a YAML file.
-        changes: ``steps=100`` or ``parts.zhangddi.pairs=8``, values in YAML.
+        name: Name of a recipe in the package, or path of a YAML file.
+        changes: Values to replace, such as ``max_steps=100`` or
+            ``mixture.zhangddi.batch_size=8``, in YAML.
 
     Raises:
-        RecipeError: If there is none of that name, or it does not say what a recipe says.
+        RecipeError: If the recipe does not exist, is not YAML, or has an unknown key or a wrong
+            value.
     """
+    text = _read_text(name)
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {name} is not YAML: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"recipe {name} is not a mapping of keys to values")
+    _apply_changes(content, changes)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"recipe {name}: {f'{key}: ' if key else ''}{message}") from error
+
+
+def _read_text(name: str | Path) -> str:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise RecipeError(f"there is no recipe {path}")
-        text = path.read_text()
-    else:
-        if str(name) not in recipe_names():
-            known = ", ".join(recipe_names())
-            raise RecipeError(f"unknown recipe {str(name)!r}; there are {known}, or a YAML file")
-        text = (resources.files("moltc_vllm.train") / "recipes" / f"{name}.yaml").read_text()
-    try:
-        content = yaml.safe_load(text)
-        if not isinstance(content, dict):
-            raise RecipeError(f"recipe {name} is no list of settings")
-        for change in changes:
-            _change(content, change)
-        return Recipe.model_validate(content)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {name} is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise RecipeError(f"recipe {name}: {where}: {first['msg']}") from error
+            raise RecipeError(f"recipe file {path} does not exist")
+        return path.read_text()
+    if str(name) not in recipe_names():
+        raise RecipeError(
+            f"unknown recipe {str(name)!r}; choose {', '.join(recipe_names())} or a YAML file"
+        )
+    return (resources.files("moltc_vllm.train") / "recipes" / f"{name}.yaml").read_text()
 
 
-def _change(content: Any, change: str) -> None:
-    key, equals, value = change.partition("=")
-    if not equals:
-        raise RecipeError(f"{change!r} is not of the form key=value")
-    *path, last = key.split(".")
-    place: Any = content
-    for step in path:
-        place = place.setdefault(step, {}) if isinstance(place, dict) else None
-        if not isinstance(place, dict):
-            raise RecipeError(f"{key!r}: {step!r} has nothing inside")
-    try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{change!r}: the value is not YAML") from error
+def _apply_changes(content: dict[str, Any], changes: Sequence[str]) -> None:
+    """Set the values of ``key=value`` changes in a recipe's content, in place.
+
+    A key of the content takes the spelling of the change, whether it is the old or the new one.
+    """
+    spellings: dict[tuple[str, ...], str] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise RecipeError(f"{change!r} does not have the form key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{change!r}: the value is not YAML") from error
+        *parents, last = key.split(".")
+        mapping: Any = content
+        path: list[str] = []
+        for parent in parents:
+            _use_spelling(mapping, path, parent, spellings)
+            mapping = mapping.setdefault(parent, {})
+            if not isinstance(mapping, dict):
+                raise RecipeError(f"{key!r}: {parent!r} does not contain other keys")
+            path.append(parent)
+        _use_spelling(mapping, path, last, spellings)
+        mapping[last] = value
+
+
+def _use_spelling(
+    mapping: dict[str, Any], path: Sequence[str], key: str, spellings: dict[tuple[str, ...], str]
+) -> None:
+    """Rename a key of a mapping to the spelling of a change.
+
+    Args:
+        mapping: Mapping of a recipe's content, changed in place.
+        path: Keys that lead to the mapping.
+        key: Key to set in the mapping.
+        spellings: Spellings of the changes so far, by path and new name; extended.
+
+    Raises:
+        RecipeError: If an earlier change spelled the same key differently.
+    """
+    other = other_spelling(path, key)
+    if other is None:
+        return
+    old, new = (key, other) if key in renamed_keys(path) else (other, key)
+    if spellings.setdefault((*path, new), key) != key:
+        raise RecipeError(f"--set: {both_names_message(old, new)}")
+    if other in mapping:
+        mapping[key] = mapping.pop(other)

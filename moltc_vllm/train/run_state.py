@@ -1,4 +1,4 @@
-"""The state of a run on disk: everything that the next step depends on."""
+"""Run folder on disk: identity of the run and list of its saved states."""
 
 from __future__ import annotations
 
@@ -12,82 +12,104 @@ from typing import Any, NamedTuple
 
 from moltc_vllm.train.recipe import Recipe
 from moltc_vllm.utils.atomic_files import new_file
+from moltc_vllm.utils.json_objects import read_json_object
 
 RECIPE_FILE = "recipe.json"
 
-_NAME = re.compile(r"state-(\d{7})")
-_KEPT = 2  # should the last one be damaged, there is one before it
+# Keys of recipe.json beside those of the recipe, as an error message names them.
+_LABELS = {"from": "--model", "processes": "the number of processes"}
+
+_STATE_NAME = re.compile(r"state-(\d{7})")
+_KEPT_STATES = 2  # the older one is used if the newer one is damaged
 
 
-def states(run: Path) -> list[tuple[int, Path]]:
-    """Steps and folders of the states of a run, oldest first."""
+def list_states(run: Path) -> list[tuple[int, Path]]:
+    """Return steps and folders of a run's saved states, oldest first."""
     if not run.is_dir():
         return []
-    found = [(match, path) for path in run.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return sorted((int(match[1]), path) for match, path in found)
+    matches = [
+        (match, path) for path in run.iterdir() if (match := _STATE_NAME.fullmatch(path.name))
+    ]
+    return sorted((int(match[1]), path) for match, path in matches)
 
 
 @contextlib.contextmanager
-def new_state(run: Path, step: int, *, main: bool, wait: Callable[[], None]) -> Iterator[Path]:
-    """A folder for a state, which counts when the block ends; older states are then removed.
+def new_state_folder(
+    run: Path, step: int, *, is_main: bool, wait: Callable[[], None]
+) -> Iterator[Path]:
+    """Create the folder of a state; on exit it gets its final name and old states are removed.
 
     Args:
         run: Folder of the run.
-        step: That the state is of.
-        main: Whether this is the process that makes and renames folders.
-        wait: For all processes; every one of them writes its own files into the folder.
+        step: Number of finished steps.
+        is_main: Whether this process creates and renames the folder.
+        wait: Barrier over all processes; each of them writes its own files into the folder.
     """
     partial = run / f".state-{step:07}.partial"
-    if main:
+    if is_main:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     wait()
     yield partial
     wait()
-    if not main:
+    if not is_main:
         return
     final = run / f"state-{step:07}"
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    for _, path in states(run)[:-_KEPT]:
+    for _, path in list_states(run)[:-_KEPT_STATES]:
         shutil.rmtree(path)
 
 
 class RunIdentity(NamedTuple):
-    """How a run was begun, and has to go on."""
+    """Settings of a run that must not change when it is resumed.
+
+    Attributes:
+        recipe: Recipe of the run.
+        init_from: Checkpoint folder or preset with the initial weights.
+        processes: Number of training processes.
+    """
 
     recipe: Recipe
-    start: str  # checkpoint, or preset
+    init_from: str
     processes: int
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of the run's ``recipe.json``."""
+        recipe = self.recipe.model_dump(mode="json")
+        return {**recipe, "from": self.init_from, "processes": self.processes}
 
-def check_run_identity(run: Path, wanted: RunIdentity) -> None:
-    """Refuse to go on with a run in another way than it was begun.
+
+def check_run_identity(run: Path, identity: RunIdentity) -> None:
+    """Refuse to resume a run with settings other than its own.
+
+    Args:
+        run: Folder of the run; a run that has not started yet accepts any settings.
+        identity: Settings of this command.
 
     Raises:
-        ValueError: Naming what differs.
+        ValueError: If settings differ; the message names them.
     """
     path = run / RECIPE_FILE
     if not path.is_file():
         return
-    # Through the recipe, as one that is older lacks what was added since.
-    content = json.loads(path.read_text())
-    start, processes = content.pop("from"), content.pop("processes", 1)
-    before = _content(RunIdentity(Recipe.model_validate(content), start, processes))
-    told = _content(wanted)
-    differ = [key for key in told if before[key] != told[key]]
-    if differ:
-        raise ValueError(f"{run} was begun with other {', '.join(sorted(differ))}")
+    content = read_json_object(path)
+    init_from, processes = content.pop("from"), content.pop("processes", 1)
+    # Validation fills in settings that were added, and renames those that were renamed, since.
+    recipe = Recipe.model_validate(content)
+    before = RunIdentity(recipe, init_from, processes).as_json()
+    now = identity.as_json()
+    differing = sorted(_LABELS.get(key, key) for key in now if before[key] != now[key])
+    if differing:
+        raise ValueError(
+            f"{run} was started with another value of {', '.join(differing)}; "
+            "use the original settings or another --out folder"
+        )
 
 
-def write_run_identity(run: Path, begun: RunIdentity) -> None:
-    """Write how a run is begun, once all else has gone well."""
+def write_run_identity(run: Path, identity: RunIdentity) -> None:
+    """Write the settings of a new run; those of a resumed run are kept."""
     path = run / RECIPE_FILE
     if not path.is_file():
         with new_file(path) as partial:
-            partial.write_text(json.dumps(_content(begun), indent=2) + "\n")
-
-
-def _content(begun: RunIdentity) -> dict[str, Any]:
-    recipe = begun.recipe.model_dump(mode="json")
-    return {**recipe, "from": begun.start, "processes": begun.processes}
+            partial.write_text(json.dumps(identity.as_json(), indent=2) + "\n")

@@ -1,8 +1,10 @@
-"""In which order pairs are learned: a pure function of the seed, so that any step can be redone.
+"""Order in which a data set's pairs are trained on, as a pure function of the seed.
 
-Encoding a molecule costs more than asking about it, so pairs that share molecules come together: a
-data set is cut into cells of a block of first molecules by a block of second ones, and the cells
-come one after another, in an order that is new in every epoch, as are the blocks.
+Encoding a molecule costs more than answering for a pair, so pairs that share molecules are put into
+the same batch. The molecules of a data set are divided into blocks; all pairs between a block of
+first molecules and a block of second molecules form a cell, and the cells are visited one after
+another. Blocks and the order of cells are drawn anew in every epoch. Because the order depends on
+seed and step only, a resumed run draws the same batches.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class PairBlockSampler:
-    """The order of one data set's pairs.
+    """Sampler without replacement over one data set's pairs.
 
     Attributes:
-        name: Of the data set; different ones are in different orders.
-        molecules: ``[N, roles]``, numbers of molecules.
-        block: How many first and second molecules are in a cell; 0: all of them.
-        seed: Of the run.
+        name: Name of the data set; each name gives another order.
+        molecules: ``[N, roles]`` int32, molecule indices of each pair.
+        block: Numbers of first and second molecules in a block, 0 for all of them; ``None``
+            samples in random order.
+        seed: Seed of the run.
     """
 
     name: str
@@ -34,48 +37,58 @@ class PairBlockSampler:
     seed: int
     _epochs: dict[int, Indices] = field(default_factory=dict)
 
-    def take(self, start: int, count: int) -> Indices:
-        """Pairs number ``start`` to ``start + count`` of the endless sequence of epochs."""
+    def indices(self, start: int, count: int) -> Indices:
+        """Return ``[count]`` pair indices of the endless sequence of epochs.
+
+        Args:
+            start: Position of the first one in the sequence.
+            count: Number of indices.
+        """
         total = len(self.molecules)
         pieces = []
         while count > 0:
-            epoch, place = divmod(start, total)
-            piece = self._epoch(epoch)[place : place + count]
+            epoch, offset = divmod(start, total)
+            piece = self._epoch(epoch)[offset : offset + count]
             pieces.append(piece)
             start, count = start + len(piece), count - len(piece)
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
-    def _epoch(self, number: int) -> Indices:
-        if number not in self._epochs:
-            self._epochs = {number: self._shuffled(number)}  # the others are over
-        return self._epochs[number]
+    def _epoch(self, epoch: int) -> Indices:
+        if epoch not in self._epochs:
+            self._epochs = {epoch: self._shuffle(epoch)}  # earlier epochs are not needed again
+        return self._epochs[epoch]
 
-    def _shuffled(self, epoch: int) -> Indices:
+    def _shuffle(self, epoch: int) -> Indices:
         rng = np.random.default_rng([self.seed, zlib.crc32(self.name.encode()), epoch])
         order = rng.permutation(len(self.molecules))
         if self.block is None:
             return order
-        numbers = self.molecules.max() + 1
-        # One permutation of all molecules: a drug is in the same block as first and as second.
-        place = rng.permutation(int(numbers))
+        # One permutation serves both roles: a drug is in the same block as first and as second.
+        position = rng.permutation(int(self.molecules.max() + 1))
         used = np.unique(self.molecules)
-        rank = np.empty(int(numbers), np.int64)
-        rank[used[np.argsort(place[used])]] = np.arange(len(used))
+        rank = np.empty(len(position), np.int64)
+        rank[used[np.argsort(position[used])]] = np.arange(len(used))
         cell = np.zeros(len(order), np.int64)
         for role, size in enumerate(self.block):
-            part = rank[self.molecules[order, role]] // size if size else 0
-            cell = cell * (len(used) + 1) + part
-        cells, of_pair = np.unique(cell, return_inverse=True)
-        return order[np.argsort(rng.permutation(len(cells))[of_pair], kind="stable")]
+            block = rank[self.molecules[order, role]] // size if size else 0
+            cell = cell * (len(used) + 1) + block
+        cells, cell_of_pair = np.unique(cell, return_inverse=True)
+        return order[np.argsort(rng.permutation(len(cells))[cell_of_pair], kind="stable")]
 
 
 def step_rng(seed: int, name: str, step: int) -> np.random.Generator:
-    """Random numbers of one data set's pairs in one step."""
+    """Return the random number generator of one data set's pairs in one step."""
     return np.random.default_rng([seed, zlib.crc32(name.encode()), step, 1])
 
 
-def shares(counts: Sequence[int], process: int, processes: int) -> list[slice]:
-    """Which of each data set's pairs of a step one of several processes takes."""
+def process_slices(counts: Sequence[int], process: int, processes: int) -> list[slice]:
+    """Return the part of each data set's pairs of a step that one process trains on.
+
+    Args:
+        counts: Number of pairs of each data set in the step.
+        process: Index of the process.
+        processes: Number of processes.
+    """
     return [
         slice(count * process // processes, count * (process + 1) // processes) for count in counts
     ]

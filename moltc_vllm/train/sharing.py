@@ -1,8 +1,8 @@
-"""Which weights a stage trains, and which of them both molecules share.
+"""Selection of trained weights, and their optimizer groups.
 
-Dynamic parameter sharing (MolTC section 3.3): the graph encoder is one for both molecules in every
-stage; the projector is one in pretraining and may be split per role, or per task and role, in
-fine-tuning, where each copy begins as the shared one.
+Dynamic parameter sharing (MolTC section 3.3): both molecules of a pair share the graph encoder in
+every stage. They share one projector in pretraining; fine-tuning may split it by role, or by task
+and role, and each copy starts from the shared weights.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from moltc_vllm.models.moltc import MoltcModel
-from moltc_vllm.train.recipe import Recipe
+from moltc_vllm.train.recipe import LoraSettings, Recipe
 
 
 def prepare_model(model: MoltcModel, recipe: Recipe) -> None:
-    """Set dropout, adapters and which weights want gradients, in place.
+    """Set dropout rates, add LoRA layers and select the trained weights, in place.
 
-    What is trained is float32, whatever it was stored in: half precision is for products, and an
-    optimiser's small steps are lost in it. A language model that stays as it is keeps its dtype.
+    Trained weights become float32 whatever precision they were stored in, because the small
+    updates of an optimizer are lost in half precision. A frozen language model keeps its dtype.
+
+    Args:
+        model: Model to prepare.
+        recipe: Recipe of the stage.
     """
     _set_dropout(model, recipe.dropout)
     model.requires_grad_(True)
@@ -31,45 +35,59 @@ def prepare_model(model: MoltcModel, recipe: Recipe) -> None:
         return
     model.language_model.requires_grad_(False)
     if recipe.language_model == "lora":
-        from peft import LoraConfig, get_peft_model
+        _add_lora(model, recipe.lora)
 
-        lora = recipe.lora
-        config = LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=list(lora.targets),
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
-        model.language_model = get_peft_model(model.language_model, config)
-        for weight in model.language_model.parameters():
-            if weight.requires_grad:
-                weight.data = weight.data.float()
+
+def _add_lora(model: MoltcModel, settings: LoraSettings) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    model.language_model = get_peft_model(model.language_model, config)
+    for weight in model.language_model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trained parameters for AdamW: only matrices of linear layers decay."""
-    decayed = {id(weight) for weight in _linear_weights(model)}
+    """Return the trained parameters for AdamW; only matrices of linear layers decay.
+
+    Args:
+        model: Prepared model.
+        weight_decay: Weight decay of the decaying group.
+    """
+    decaying = {id(weight) for weight in _linear_weights(model)}
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     return [
-        {"params": [w for w in trained if id(w) in decayed], "weight_decay": weight_decay},
-        {"params": [w for w in trained if id(w) not in decayed], "weight_decay": 0.0},
+        {"params": [w for w in trained if id(w) in decaying], "weight_decay": weight_decay},
+        {"params": [w for w in trained if id(w) not in decaying], "weight_decay": 0.0},
     ]
 
 
 def _linear_weights(model: nn.Module) -> Iterator[Tensor]:
-    embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-    for part in model.modules():
-        if isinstance(part, nn.Linear) and id(part.weight) not in embeddings:  # a tied head is one
-            yield part.weight
+    """Yield the matrices of linear layers, except an output head tied to an embedding."""
+    embeddings = {
+        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
+    }
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings:
+            yield module.weight
 
 
-def _set_dropout(model: MoltcModel, rate: float) -> None:
-    """Ours is a number, as in some language models; others have modules, or one for attention."""
-    for part in model.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = rate
+def _set_dropout(model: nn.Module, rate: float) -> None:
+    """Set the dropout rate of all modules.
+
+    Some models hold it in `nn.Dropout` modules, others in attributes that are plain numbers.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
         for name in ("dropout", "attention_dropout"):
-            if isinstance(getattr(part, name, None), float):
-                setattr(part, name, rate)
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, rate)

@@ -1,4 +1,4 @@
-"""A quick look at some pairs: at the distribution of their answers' first tokens alone."""
+"""Fast validation from the distribution of the answers' first tokens, without decoding."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from moltc_vllm.models.interval_tokens import interval_vocabulary
+from moltc_vllm.models.interval_tokens import IntervalVocabulary, interval_vocabulary
 from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Choice
-from moltc_vllm.train.batch import Collator, Item
+from moltc_vllm.train.batch import Collator, PairItem
 from moltc_vllm.train.examples import Examples
 from moltc_vllm.train.loss import answer_logits
 
@@ -25,101 +25,135 @@ def validate(
     collator: Collator,
     tokenizer: MoltcTokenizer,
     examples: dict[str, Examples],
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> dict[str, dict[str, float]]:
-    """Metrics of each data set.
+    """Compute metrics of each data set.
 
-    ``hits``: how often the likeliest first token is the right one. Numbers whose intervals are one
-    token: ``rmse`` and ``mae`` of the expected value. Labels: ``accuracy``, and ``auroc`` of two;
-    a symmetric task is asked in both orders and the mean is taken.
+    ``hits`` is the fraction of pairs whose most probable first token is the right one. Numbers
+    whose intervals are one token each have ``rmse`` and ``mae`` of the expected value. Labels have
+    ``accuracy``, and ``auroc`` if there are two. The probabilities of a symmetric task are averaged
+    over both orders of the molecules.
+
+    Args:
+        model: Model to validate; its training mode is restored.
+        collator: Collator of the examples' molecules.
+        tokenizer: Tokenizer of the model.
+        examples: Examples by data set; empty ones are skipped.
+        batch_size: Pairs in a batch.
     """
     was_training = model.training
     model.eval()
-    found = {
-        name: _Validation(model, collator, tokenizer, one, batch).metrics()
-        for name, one in examples.items()
-        if len(one)
+    metrics = {
+        name: _Validation(model, collator, tokenizer, part, batch_size).metrics()
+        for name, part in examples.items()
+        if len(part)
     }
     model.train(was_training)
-    return found
+    return metrics
 
 
 class _Validation:
+    """Validation of one data set."""
+
     def __init__(
         self,
         model: MoltcModel,
         collator: Collator,
         tokenizer: MoltcTokenizer,
         examples: Examples,
-        batch: int,
+        batch_size: int,
     ) -> None:
         self.model, self.collator, self.tokenizer = model, collator, tokenizer
-        self.examples, self.batch = examples, batch
+        self.examples, self.batch_size = examples, batch_size
 
     def metrics(self) -> dict[str, float]:
         kind = self.examples.task.kind
-        firsts = np.array([text[0] for text in self.examples.texts])[self.examples.answers]
-        labels = self._label_tokens(kind)
-        scale = interval_vocabulary(self.examples.task, self.tokenizer)
-        if scale is not None and not scale.places.keys() >= set(firsts.tolist()):
-            scale = None  # answers without intervals
+        first_tokens = np.array([text[0] for text in self.examples.texts])[self.examples.answers]
+        label_tokens = self._label_tokens(kind)
+        vocabulary = self._interval_vocabulary(first_tokens)
         hits: list[npt.NDArray[np.bool_]] = []
-        found: list[npt.NDArray[np.float64]] = []
+        outputs: list[npt.NDArray[np.float64]] = []  # label probabilities or expected values
         start = 0
         for logits in self._logits(self.examples):
             stop = start + len(logits)
-            hits.append(logits.argmax(-1).numpy() == firsts[start:stop])
-            if labels is not None:
-                found.append(logits[:, labels].double().softmax(-1).numpy())
-            elif scale is not None:
-                found.append(scale.expected(logits))
+            hits.append(logits.argmax(-1).numpy() == first_tokens[start:stop])
+            if label_tokens is not None:
+                outputs.append(_probabilities(logits, label_tokens))
+            elif vocabulary is not None:
+                outputs.append(vocabulary.expected_values(logits))
             start = stop
         metrics = {"hits": float(np.concatenate(hits).mean())}
-        if labels is not None and isinstance(kind, Choice):
-            metrics |= self._of_labels(kind, np.concatenate(found), labels)
-        elif scale is not None:
-            off = np.concatenate(found) - self.examples.values
-            metrics |= {"rmse": float(np.sqrt((off**2).mean())), "mae": float(np.abs(off).mean())}
+        if label_tokens is not None and isinstance(kind, Choice):
+            metrics |= self._label_metrics(kind, np.concatenate(outputs), label_tokens)
+        elif vocabulary is not None:
+            error = np.concatenate(outputs) - self.examples.values
+            metrics["rmse"] = float(np.sqrt((error**2).mean()))
+            metrics["mae"] = float(np.abs(error).mean())
         return metrics
 
-    def _of_labels(
-        self, kind: Choice, chances: npt.NDArray[np.float64], labels: list[int]
+    def _interval_vocabulary(
+        self, first_tokens: npt.NDArray[np.int64]
+    ) -> IntervalVocabulary | None:
+        """Return the interval tokens, unless the answers have no intervals."""
+        vocabulary = interval_vocabulary(self.examples.task, self.tokenizer)
+        if vocabulary is None or not vocabulary.index_of.keys() >= set(first_tokens.tolist()):
+            return None
+        return vocabulary
+
+    def _label_metrics(
+        self, kind: Choice, probabilities: npt.NDArray[np.float64], label_tokens: list[int]
     ) -> dict[str, float]:
         truth = self.examples.values
         if self.examples.task.symmetric:
             swapped = replace(self.examples, molecules=self.examples.molecules[:, ::-1])
-            others = [one[:, labels].double().softmax(-1).numpy() for one in self._logits(swapped)]
-            chances = (chances + np.concatenate(others)) / 2
-        ids = np.array([one.id for one in kind.labels])
-        metrics = {"accuracy": float((ids[chances.argmax(1)] == truth).mean())}
+            others = [_probabilities(logits, label_tokens) for logits in self._logits(swapped)]
+            probabilities = (probabilities + np.concatenate(others)) / 2
+        ids = np.array([label.id for label in kind.labels])
+        metrics = {"accuracy": float((ids[probabilities.argmax(1)] == truth).mean())}
         if len(ids) == 2 and len(np.unique(truth)) == 2:
-            metrics["auroc"] = float(roc_auc_score(truth, chances[:, 1]))
+            metrics["auroc"] = float(roc_auc_score(truth, probabilities[:, 1]))
         return metrics
 
     def _label_tokens(self, kind: object) -> list[int] | None:
-        """The first token of each label's sentence; ``None`` if two have the same."""
+        """Return the first token of each label's text; ``None`` if two labels share it."""
         if not isinstance(kind, Choice):
             return None
         tokens = [
-            self.tokenizer.encode(one.text, add_special_tokens=False)[0] for one in kind.labels
+            self.tokenizer.encode(label.text, add_special_tokens=False)[0] for label in kind.labels
         ]
         return tokens if len(set(tokens)) == len(tokens) else None
 
     def _logits(self, examples: Examples) -> Iterator[Tensor]:
-        return first_logits(self.model, self.collator, examples, self.batch)
+        return first_token_logits(self.model, self.collator, examples, self.batch_size)
+
+
+def _probabilities(logits: Tensor, label_tokens: list[int]) -> npt.NDArray[np.float64]:
+    """Normalize the probabilities of the labels' first tokens; ``[B, labels]``."""
+    probabilities: npt.NDArray[np.float64] = logits[:, label_tokens].double().softmax(-1).numpy()
+    return probabilities
 
 
 @torch.inference_mode()
-def first_logits(
-    model: MoltcModel, collator: Collator, examples: Examples, batch: int
+def first_token_logits(
+    model: MoltcModel, collator: Collator, examples: Examples, batch_size: int
 ) -> Iterator[Tensor]:
-    """Logits of the answers' first tokens, ``[<= batch, V]`` float32 on the host, in order."""
-    for start in range(0, len(examples), batch):
+    """Yield the logits of the answers' first tokens, in the order of the examples.
+
+    Args:
+        model: Model in evaluation mode.
+        collator: Collator of the examples' molecules.
+        examples: Examples of one task.
+        batch_size: Pairs in a batch.
+
+    Yields:
+        ``[B, V]`` float32 on the host, for each batch.
+    """
+    for start in range(0, len(examples), batch_size):
         items = [
-            Item(examples.task, pair, (), 0.0)
-            for pair in examples.molecules[start : start + batch].tolist()
+            PairItem(examples.task, pair, (), 0.0)
+            for pair in examples.molecules[start : start + batch_size].tolist()
         ]
-        found: dict[int, Tensor] = {}
-        for group, logits in answer_logits(model, collator(items), whole=False):
-            found |= dict(zip(group.numbers, logits[:, 0].cpu(), strict=True))
-        yield torch.stack([found[number] for number in range(len(items))])
+        rows: dict[int, Tensor] = {}
+        for group, logits in answer_logits(model, collator(items), full_text=False):
+            rows |= dict(zip(group.pair_indices, logits[:, 0].cpu(), strict=True))
+        yield torch.stack([rows[index] for index in range(len(items))])

@@ -1,56 +1,61 @@
-"""The phrases of a new model's tokenizer: those of the tasks, and of calculated properties."""
+"""Phrase vocabulary of a new model's tokenizer: task texts and statements of properties."""
 
 from __future__ import annotations
 
 import re
 
 from moltc_vllm.data.descriptors import DESCRIPTORS, Descriptor
-from moltc_vllm.models.phrase_tokens import PhraseTokens, phrase_tokens_for
+from moltc_vllm.models.phrase_tokens import PhraseVocabulary, phrase_vocabulary
 from moltc_vllm.tasks import TASKS
 
-_LARGEST = 1000  # whole parts up to this are one token with what stands before them
+_MAX_INTEGER_PART = 1000  # larger integer parts have no token together with the preceding text
 
 
-def training_phrases() -> PhraseTokens:
-    """PhraseTokens of all tasks and of the sentences that `moltc_vllm.data` writes about molecules."""
-    tasks = phrase_tokens_for(TASKS.values())
+def training_phrases() -> PhraseVocabulary:
+    """Return the phrases of all tasks and of the property statements in `moltc_vllm.data`."""
+    tasks = phrase_vocabulary(TASKS.values())
     texts: dict[str, None] = dict.fromkeys(tasks.texts)
     patterns = []
-    for place in (1, 2):
-        texts[f"Molecule {place}: "] = None
-        texts[f" Molecule {place}: "] = None
+    for number in (1, 2):
+        texts[f"Molecule {number}: "] = None
+        texts[f" Molecule {number}: "] = None
     patterns.append(r" ?Molecule [12]: ")
-    for one in DESCRIPTORS:
-        texts |= dict.fromkeys(_sentences(one))
-        patterns += _patterns(one)
-    return PhraseTokens(tuple(texts), (*patterns, *tasks.patterns))
+    for descriptor in DESCRIPTORS:
+        texts |= dict.fromkeys(_phrases(descriptor))
+        patterns += _patterns(descriptor)
+    return PhraseVocabulary(tuple(texts), (*patterns, *tasks.patterns))
 
 
-def _start(one: Descriptor) -> str:
-    return f"The {one.phrase} is "
+def _prefix(descriptor: Descriptor) -> str:
+    return f"The {descriptor.phrase} is "
 
 
-def _ending(one: Descriptor) -> str:
-    return f" {one.unit}." if one.unit else "."
+def _suffix(descriptor: Descriptor) -> str:
+    return f" {descriptor.unit}." if descriptor.unit else "."
 
 
-def _sentences(one: Descriptor) -> list[str]:
-    low, high = int(one.bounds[0]), min(int(one.bounds[1]), _LARGEST)
-    wholes = [*(str(number) for number in range(low, high + 1)), *(["-0"] if low < 0 else [])]
-    if not one.decimals:
-        starts = [f"{_start(one)}{whole}{_ending(one)}" for whole in wholes if whole != "-0"]
-        return [blank + start for blank in ("", " ") for start in starts]
-    parts = (str(number).zfill(one.decimals) for number in range(10**one.decimals))
-    starts = [f"{_start(one)}{whole}" for whole in wholes]
+def _phrases(descriptor: Descriptor) -> list[str]:
+    """Return whole sentences of an integer descriptor, or both halves around the decimal point."""
+    prefix, suffix = _prefix(descriptor), _suffix(descriptor)
+    low, high = int(descriptor.bounds[0]), min(int(descriptor.bounds[1]), _MAX_INTEGER_PART)
+    integers = [str(number) for number in range(low, high + 1)]
+    if not descriptor.decimals:
+        sentences = [f"{prefix}{integer}{suffix}" for integer in integers]
+        return [blank + sentence for blank in ("", " ") for sentence in sentences]
+    if low < 0:
+        integers.append("-0")  # the integer part of -0.5
+    beginnings = [f"{prefix}{integer}" for integer in integers]
+    decimals = (str(number).zfill(descriptor.decimals) for number in range(10**descriptor.decimals))
     return [
-        *(blank + start for blank in ("", " ") for start in starts),
-        *(f".{part}{_ending(one)}" for part in parts),
+        *(blank + beginning for blank in ("", " ") for beginning in beginnings),
+        *(f".{digits}{suffix}" for digits in decimals),
     ]
 
 
-def _patterns(one: Descriptor) -> list[str]:
-    start, ending = re.escape(_start(one)), re.escape(_ending(one))
-    if not one.decimals:
-        return [f" ?{start}-?[0-9]+{ending}"]
-    digits = f"[0-9]{{{one.decimals}}}"
-    return [rf" ?{start}-?[0-9]+(?=\.{digits})", rf"\.{digits}{ending}"]
+def _patterns(descriptor: Descriptor) -> list[str]:
+    """Return regular expressions that split the phrases from other text."""
+    prefix, suffix = re.escape(_prefix(descriptor)), re.escape(_suffix(descriptor))
+    if not descriptor.decimals:
+        return [f" ?{prefix}-?[0-9]+{suffix}"]
+    digits = f"[0-9]{{{descriptor.decimals}}}"
+    return [rf" ?{prefix}-?[0-9]+(?=\.{digits})", rf"\.{digits}{suffix}"]

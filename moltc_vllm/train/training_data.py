@@ -1,0 +1,227 @@
+"""Examples that a recipe trains and validates on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from moltc_vllm.chem import MoleculeError
+from moltc_vllm.data.dataset import Row, sample_rows
+from moltc_vllm.data.dataset_registry import DATASETS
+from moltc_vllm.data.libraries import read_libraries
+from moltc_vllm.data.properties import calculate_properties, format_properties
+from moltc_vllm.data.splits import TRAIN, VALID, UnorderedPair, flat_pair, read_splits
+from moltc_vllm.data.unseen import KNOWN, read_unseen
+from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.tokenizer import MoltcTokenizer
+from moltc_vllm.tasks import TASKS, Choice, Task, get_task
+from moltc_vllm.train.examples import Examples, MoleculeTable, make_examples
+from moltc_vllm.train.recipe import PROPERTIES, Recipe
+
+PROPERTY_PAIRS = 40_000
+"""Default number of random pairs of library molecules for pretraining."""
+
+POSITIVE = 1
+"""Id of the positive label of a binary task."""
+
+Message = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Examples of a recipe's data sets, and their molecules.
+
+    Attributes:
+        molecules: MoleculeTable of all examples.
+        train: Training examples by data set.
+        valid: Validation examples by data set; calculated properties have none.
+    """
+
+    molecules: MoleculeTable
+    train: dict[str, Examples]
+    valid: dict[str, Examples]
+
+
+def read_training_data(
+    recipe: Recipe,
+    folder: Path,
+    config: MoltcConfig,
+    tokenizer: MoltcTokenizer,
+    message: Message = lambda _: None,
+) -> TrainingData:
+    """Read the data sets of a recipe.
+
+    Args:
+        recipe: Recipe with the mixture, and the seed that draws rows.
+        folder: Folder of the data files.
+        config: Configuration of the model, with its limits on molecule size.
+        tokenizer: Tokenizer of the model.
+        message: Callback that receives one line for each data set and each problem.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    splits = _read_splits(recipe, folder)
+    train = _training_rows(recipe, splits, message)
+    valid = {
+        name: sample_rows(
+            train[name] if recipe.validate_on == "train" else splits.valid[name],
+            recipe.validate_pairs,
+            recipe.seed,
+        )
+        for name in train
+    }
+    if PROPERTIES in recipe.mixture:
+        count = recipe.mixture[PROPERTIES].limit or PROPERTY_PAIRS
+        train[PROPERTIES] = [
+            row
+            for row in property_rows(folder, count, recipe.seed)
+            if not any(map(splits.is_held_out, row.molecules))
+        ]
+    molecules = MoleculeTable(config, blind="graph" in recipe.ablate)
+    _featurize(molecules, (*train.values(), *valid.values()), message)
+
+    def examples(rows: Mapping[str, Sequence[Row]]) -> dict[str, Examples]:
+        return {
+            name: make_examples(
+                _task(name), part, molecules, tokenizer, intervals=recipe.uses_intervals
+            )
+            for name, part in rows.items()
+        }
+
+    data = TrainingData(molecules, examples(train), examples(valid))
+    for name, part in data.train.items():
+        message(
+            f"{name}: {len(part)} training pairs, {len(data.valid.get(name, ()))} for validation"
+        )
+    return data
+
+
+class _Splits(NamedTuple):
+    """Rows of each data set, and the test whether a molecule is held out of training."""
+
+    train: dict[str, Sequence[Row]]
+    valid: dict[str, Sequence[Row]]
+    is_held_out: Callable[[str], bool]
+
+
+def _read_splits(recipe: Recipe, folder: Path) -> _Splits:
+    names = [name for name in recipe.mixture if name != PROPERTIES]
+    if recipe.unseen is None:
+        parts = read_splits(names, folder)
+        return _Splits(
+            {name: parts[name].rows[TRAIN] for name in names},
+            {name: parts[name].rows[VALID] for name in names},
+            lambda _: False,
+        )
+    unseen, parts = read_unseen(folder, recipe.unseen.seed, recipe.unseen.fraction)
+    return _Splits(
+        {name: unseen.rows[name][KNOWN] for name in names},
+        {name: unseen.drop_excluded(parts[name].rows[VALID]) for name in names},
+        unseen.is_excluded,
+    )
+
+
+def _training_rows(recipe: Recipe, splits: _Splits, message: Message) -> dict[str, list[Row]]:
+    """Draw each data set's training rows and drop the contradicted ones."""
+    drawn = {
+        name: sample_rows(rows, recipe.mixture[name].limit, recipe.seed)
+        for name, rows in splits.train.items()
+    }
+    kept = without_contradicted(drawn)
+    for name, rows in kept.items():
+        if dropped := len(drawn[name]) - len(rows):
+            message(f"{name}: dropped {dropped} negative pairs that another data set reports")
+    return kept
+
+
+def _featurize(
+    molecules: MoleculeTable, row_lists: Iterable[Sequence[Row]], message: Message
+) -> None:
+    """Featurize all molecules in one call, so that worker processes start only once."""
+    began = time.monotonic()
+    molecules.add(smiles for rows in row_lists for row in rows for smiles in row.molecules)
+    seconds = time.monotonic() - began
+    message(f"featurized {len(molecules.packed)} molecules in {seconds:.0f} s")
+    for error in molecules.rejected:
+        message(f"dropped a molecule: {error}")
+
+
+def recipe_tasks(recipe: Recipe) -> list[Task]:
+    """Return the tasks of a recipe's data sets, in the order of `TASKS`."""
+    names = {_task(name).name for name in recipe.mixture}
+    return [task for name, task in TASKS.items() if name in names]
+
+
+def _task(name: str) -> Task:
+    return get_task("pair_properties" if name == PROPERTIES else DATASETS[name].task)
+
+
+def without_contradicted(training: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+    """Drop negative pairs that another data set of the same binary task has as positive.
+
+    A negative of these data sets is a pair without a report, so a report elsewhere is the better
+    evidence.
+
+    Args:
+        training: Training rows by data set.
+    """
+    positives: dict[str, set[UnorderedPair]] = {}
+    for name, rows in training.items():
+        if _is_binary(_task(name)):
+            positives[name] = {flat_pair(row.molecules) for row in rows if row.target == POSITIVE}
+
+    def is_contradicted(name: str, row: Row) -> bool:
+        pair = flat_pair(row.molecules)
+        return any(
+            pair in pairs
+            for other, pairs in positives.items()
+            if other != name and _task(other) == _task(name)
+        )
+
+    return {
+        name: [row for row in rows if row.target == POSITIVE or not is_contradicted(name, row)]
+        if name in positives
+        else rows
+        for name, rows in training.items()
+    }
+
+
+def _is_binary(task: Task) -> bool:
+    return isinstance(task.kind, Choice) and {label.id for label in task.kind.labels} == {
+        0,
+        POSITIVE,
+    }
+
+
+def property_rows(folder: Path, count: int, seed: int) -> list[Row]:
+    """Draw random pairs of library molecules; their target states calculated properties.
+
+    Pairs with a molecule that RDKit cannot read are dropped.
+
+    Args:
+        folder: Folder of the data files.
+        count: Number of pairs to draw.
+        seed: Seed of the draw.
+
+    Raises:
+        DataError: If a library cannot be read.
+    """
+    library = read_libraries(folder)
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number, indices in enumerate(rng.choice(len(library), (count, 2)), 1):
+        smiles = tuple(library[index] for index in indices)
+        try:
+            properties = [calculate_properties(text) for text in smiles]
+        except MoleculeError:
+            continue
+        rows.append(
+            Row(number, smiles, format_properties(("molecule 1", "molecule 2"), properties))
+        )
+    return rows
