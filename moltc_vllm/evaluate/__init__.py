@@ -1,1 +1,1 @@
-"""Evaluation: measured data in, metrics with intervals out, over any engine."""
+"""Evaluation of any engine on measured data: metrics with intervals, calibration, plots."""

@@ -1,8 +1,8 @@
-"""Metrics of many resamples at once.
+"""Metrics that are computed on many bootstrap resamples at once.
 
-A resample is a row of weights: how many times each row of the data was drawn. All functions take
-``[resamples, rows]`` and give ``[resamples]``, NaN where the metric is not defined. With weights
-that are all 1 they are scikit-learn's metrics, which the tests hold them to.
+A resample is a vector of weights: how often each row of the data was drawn. A `BootstrapMetric`
+maps weights ``[resamples, rows]`` to values ``[resamples]``, NaN where it is undefined. With all
+weights 1 the values equal scikit-learn's, as tests check.
 """
 
 from __future__ import annotations
@@ -20,123 +20,150 @@ Column = Floats | Integers | Flags
 BootstrapMetric = Callable[[Floats], Floats]
 
 
-def ratio(above: Column, below: Column) -> BootstrapMetric:
-    """Sum of ``above`` over sum of ``below``, both one value per row."""
-    columns = np.stack([above, below], axis=1).astype(np.float64)  # [rows, 2]
+def ratio(numerator: Column, denominator: Column) -> BootstrapMetric:
+    """Ratio of two sums over the rows.
 
-    def resampled(weights: Floats) -> Floats:
+    Args:
+        numerator: ``[rows]`` summands of the numerator.
+        denominator: ``[rows]`` summands of the denominator.
+    """
+    columns = np.stack([numerator, denominator], axis=1).astype(np.float64)  # [rows, 2]
+
+    def compute(weights: Floats) -> Floats:
         sums = weights @ columns
         return _divide(sums[:, 0], sums[:, 1])
 
-    return resampled
+    return compute
 
 
-def root(of: BootstrapMetric) -> BootstrapMetric:
-    """The square root of another one."""
-    return lambda weights: np.sqrt(of(weights))
+def square_root(metric: BootstrapMetric) -> BootstrapMetric:
+    """Square root of another metric."""
+    return lambda weights: np.sqrt(metric(weights))
 
 
-def r2(target: Floats, value: Floats, there: Flags) -> BootstrapMetric:
-    """Explained share of the variance, over the rows that are ``there``."""
-    target, squares = target[there], (target[there] - value[there]) ** 2
-    # Rounding leaves a little variance where all targets of a resample are equal.
-    nothing = (1e-12 * np.abs(target).max(initial=0.0)) ** 2
+def r2(target: Floats, value: Floats, valid: Flags) -> BootstrapMetric:
+    """Coefficient of determination.
 
-    def resampled(weights: Floats) -> Floats:
-        weights = weights[:, there]
+    Args:
+        target: ``[rows]`` measured values.
+        value: ``[rows]`` predicted values.
+        valid: ``[rows]``, whether a row has a predicted value.
+    """
+    target, squares = target[valid], (target[valid] - value[valid]) ** 2
+    # Rounding leaves a tiny variance where all targets of a resample are equal.
+    tolerance = (1e-12 * np.abs(target).max(initial=0.0)) ** 2
+
+    def compute(weights: Floats) -> Floats:
+        weights = weights[:, valid]
         total = weights.sum(axis=1)
         mean = _divide(weights @ target, total)
-        spread = target[None, :] - mean[:, None]  # [resamples, rows]
-        variance = np.einsum("ij,ij,ij->i", weights, spread, spread)
-        variance[variance <= nothing * total] = 0.0
+        deviation = target[None, :] - mean[:, None]  # [resamples, rows]
+        variance = np.einsum("ij,ij,ij->i", weights, deviation, deviation)
+        variance[variance <= tolerance * total] = 0.0
         return 1.0 - _divide(weights @ squares, variance)
 
-    return resampled
+    return compute
 
 
-def auroc(positive: Flags, score: Floats, there: Flags) -> BootstrapMetric:
-    """Area under the ROC curve: how often a positive has the higher score; ties count half."""
-    by_score = _ByScore(positive, score, there)
+def auroc(positive: Flags, score: Floats, valid: Flags) -> BootstrapMetric:
+    """Area under the ROC curve; equal scores count half.
 
-    def resampled(weights: Floats) -> Floats:
-        positives, negatives = by_score(weights)
-        below = np.cumsum(negatives, axis=1) - negatives / 2
+    Args:
+        positive: ``[rows]``, whether a row is positive.
+        score: ``[rows]`` scores of the positive label.
+        valid: ``[rows]``, whether a row has a score.
+    """
+    groups = _ScoreGroups(positive, score, valid)
+
+    def compute(weights: Floats) -> Floats:
+        positives, negatives = groups.sums(weights)
+        lower_negatives = np.cumsum(negatives, axis=1) - negatives / 2
         pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-        return _divide((positives * below).sum(axis=1), pairs)
+        return _divide((positives * lower_negatives).sum(axis=1), pairs)
 
-    return resampled
+    return compute
 
 
-def aupr(positive: Flags, score: Floats, there: Flags) -> BootstrapMetric:
-    """Average precision: precision at every score, weighted by the recall gained there."""
-    by_score = _ByScore(positive, score, there)
+def aupr(positive: Flags, score: Floats, valid: Flags) -> BootstrapMetric:
+    """Average precision: precision at each score, weighted by the recall gained there.
 
-    def resampled(weights: Floats) -> Floats:
-        positives, negatives = by_score(weights)
-        found = np.cumsum(positives[:, ::-1], axis=1)[:, ::-1]  # with this score or a higher one
-        named = found + np.cumsum(negatives[:, ::-1], axis=1)[:, ::-1]
-        # A score that was not drawn gains no recall, whatever its precision.
-        precision = np.divide(found, named, out=np.zeros_like(found), where=named > 0)
+    Args:
+        positive: ``[rows]``, whether a row is positive.
+        score: ``[rows]`` scores of the positive label.
+        valid: ``[rows]``, whether a row has a score.
+    """
+    groups = _ScoreGroups(positive, score, valid)
+
+    def compute(weights: Floats) -> Floats:
+        positives, negatives = groups.sums(weights)
+        # Rows with this score or a higher one.
+        true_positives = np.cumsum(positives[:, ::-1], axis=1)[:, ::-1]
+        predicted = true_positives + np.cumsum(negatives[:, ::-1], axis=1)[:, ::-1]
+        # A score that was not drawn gains no recall, so its precision does not matter.
+        precision = np.divide(
+            true_positives, predicted, out=np.zeros_like(predicted), where=predicted > 0
+        )
         area = _divide((positives * precision).sum(axis=1), positives.sum(axis=1))
-        # As for AUROC: with one class only there is nothing to tell apart.
+        # A single class leaves nothing to separate; AUROC is undefined there as well.
         area[negatives.sum(axis=1) == 0] = np.nan
         return area
 
-    return resampled
+    return compute
 
 
-def f1_of_classes(truth: Integers, given: Integers, *, weighted: bool) -> BootstrapMetric:
-    """Mean F1 of the classes that occur in truth or answers, each alike or by its true rows.
+def f1_of_classes(truth: Integers, predicted: Integers, *, weighted: bool) -> BootstrapMetric:
+    """Mean F1 of the classes that occur in the true or predicted labels.
 
     Args:
-        truth: Class of each row, from 0.
-        given: Class that was answered; negative if none was.
-        weighted: By the number of rows of a class.
+        truth: ``[rows]`` true class of each row, from 0.
+        predicted: ``[rows]`` predicted class; negative without a prediction.
+        weighted: Whether a class counts by its number of true rows; otherwise all count alike.
     """
-    classes = int(max(truth.max(), given.max())) + 1
-    answered = given >= 0
-    right = answered & (truth == given)
+    classes = int(max(truth.max(), predicted.max())) + 1
+    answered = predicted >= 0
+    correct = answered & (truth == predicted)
 
-    def resampled(weights: Floats) -> Floats:
-        true = _class_sums(weights, truth, classes)
-        named = _class_sums(weights[:, answered], given[answered], classes)
-        hits = _class_sums(weights[:, right], truth[right], classes)
-        sizes = true + named
+    def compute(weights: Floats) -> Floats:
+        true_sizes = _class_sums(weights, truth, classes)
+        predicted_sizes = _class_sums(weights[:, answered], predicted[answered], classes)
+        hits = _class_sums(weights[:, correct], truth[correct], classes)
+        sizes = true_sizes + predicted_sizes
         f1 = np.divide(2 * hits, sizes, out=np.zeros_like(sizes), where=sizes > 0)
-        shares = true if weighted else (sizes > 0).astype(np.float64)
+        shares = true_sizes if weighted else (sizes > 0).astype(np.float64)
         return _divide((f1 * shares).sum(axis=1), shares.sum(axis=1))
 
-    return resampled
+    return compute
 
 
-def calibration_error(bins: Integers, gap: Floats, there: Flags) -> BootstrapMetric:
-    """Mean size of the gap of a bin; the bins stay those of all rows.
+def calibration_error(bins: Integers, gap: Floats, valid: Flags) -> BootstrapMetric:
+    """Expected calibration error with fixed bins.
 
     Args:
-        bins: Of the rows that are ``there``, from 0.
-        gap: Confidence less hit (0 or 1) of those rows.
-        there: Which of all rows.
+        bins: ``[valid rows]`` bin of each valid row, from 0.
+        gap: ``[valid rows]`` confidence minus hit (0 or 1).
+        valid: ``[rows]``, whether a row has a confidence.
     """
     count = int(bins.max(initial=-1)) + 1
 
-    def resampled(weights: Floats) -> Floats:
-        weights = weights[:, there]
+    def compute(weights: Floats) -> Floats:
+        weights = weights[:, valid]
         gaps = np.abs(_class_sums(weights * gap, bins, count)).sum(axis=1)
         return _divide(gaps, weights.sum(axis=1))
 
-    return resampled
+    return compute
 
 
-class _ByScore:
-    """Weights of the positives and negatives of every different score, rising."""
+class _ScoreGroups:
+    """Rows grouped by equal score, in ascending order."""
 
-    def __init__(self, positive: Flags, score: Floats, there: Flags) -> None:
-        rows = np.flatnonzero(there)
+    def __init__(self, positive: Flags, score: Floats, valid: Flags) -> None:
+        rows = np.flatnonzero(valid)
         self.rows = rows[np.argsort(score[rows], kind="stable")]
         self.positive = positive[self.rows]
         _, self.starts = np.unique(score[self.rows], return_index=True)
 
-    def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
+    def sums(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Sum the weights of positives and negatives, ``[resamples, groups]`` each."""
         weights = weights[:, self.rows]
         if not self.rows.size:
             return weights, weights
@@ -145,7 +172,7 @@ class _ByScore:
 
 
 def _class_sums(weights: Floats, classes: Integers, count: int) -> Floats:
-    """Sums of the weights of each class, ``[resamples, classes]``."""
+    """Sum the weights of each class, ``[resamples, classes]``."""
     sums = np.zeros((len(weights), count))
     if classes.size:
         order = np.argsort(classes, kind="stable")
@@ -154,5 +181,7 @@ def _class_sums(weights: Floats, classes: Integers, count: int) -> Floats:
     return sums
 
 
-def _divide(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+def _divide(numerator: Floats, denominator: Floats) -> Floats:
+    return np.divide(
+        numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator != 0
+    )

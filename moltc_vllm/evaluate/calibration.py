@@ -1,4 +1,4 @@
-"""Calibration: are answers of confidence 0.7 right in seven of ten cases?
+"""Calibration: agreement of confidence and accuracy, in bins of similar confidence.
 
 Source: Guo et al., ICML 2017; bins of equal mass as in Nixon et al. 2019.
 """
@@ -10,14 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from moltc_vllm.evaluate.bootstrap_metrics import Flags, Floats, Integers, calibration_error
-from moltc_vllm.evaluate.metric import Metric, statistic
+from moltc_vllm.evaluate.metric import Metric, compute_metric
 
 BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """Answers of similar confidence: how many, its mean, and the share that is right."""
+class CalibrationBin:
+    """Answers of similar confidence.
+
+    Attributes:
+        rows: Number of answers.
+        confidence: Mean confidence.
+        hit_rate: Fraction of answers that are right.
+    """
 
     rows: int
     confidence: float
@@ -25,44 +31,53 @@ class Bin:
 
 
 def bins_of_equal_mass(confidence: Floats, bins: int = BINS) -> Integers:
-    """The bin of each confidence, from 0 and without gaps.
+    """Assign each confidence to a bin, numbered from 0 without gaps.
 
-    Equal confidences are never parted, so that the bins do not depend on the order of the rows.
+    Equal confidences share a bin, so that the result does not depend on the order of the rows.
+
+    Args:
+        confidence: ``[rows]`` confidences.
+        bins: Number of bins; there are fewer if many confidences are equal.
     """
     if not confidence.size:
         return np.empty(0, dtype=np.int64)
     _, group, sizes = np.unique(confidence, return_inverse=True, return_counts=True)
-    middle = np.cumsum(sizes) - (sizes + 1) / 2  # place of the group's middle in the order
-    wanted = (middle * bins // len(confidence))[group]
-    return np.unique(wanted, return_inverse=True)[1].astype(np.int64)
+    middle = np.cumsum(sizes) - (sizes + 1) / 2  # mean rank of the group's rows
+    bin_of_row = (middle * bins // len(confidence))[group]
+    return np.unique(bin_of_row, return_inverse=True)[1].astype(np.int64)
 
 
-def calibrate(confidence: Floats, hit: Flags, there: Flags) -> tuple[Metric, list[Bin]]:
-    """Expected calibration error and its bins.
+def calibrate(confidence: Floats, hit: Flags, valid: Flags) -> tuple[Metric, list[CalibrationBin]]:
+    """Compute the expected calibration error and its bins.
 
     Args:
-        confidence: Of each row, ``[rows]``.
-        hit: Whether it is right.
-        there: Rows that have both.
+        confidence: ``[rows]`` confidences.
+        hit: ``[rows]``, whether an answer is right.
+        valid: ``[rows]``, whether a row has both.
     """
-    confidence, right = confidence[there], hit[there].astype(np.float64)
+    confidence, hits = confidence[valid], hit[valid].astype(np.float64)
     bins = bins_of_equal_mass(confidence)
     sizes = np.bincount(bins)
     table = [
-        Bin(int(size), float(said), float(was))
-        for size, said, was in zip(
+        CalibrationBin(int(size), float(mean_confidence), float(hit_rate))
+        for size, mean_confidence, hit_rate in zip(
             sizes,
             np.bincount(bins, confidence) / sizes,
-            np.bincount(bins, right) / sizes,
+            np.bincount(bins, hits) / sizes,
             strict=True,
         )
     ]
-    error = statistic(
+
+    def error() -> float:
+        gaps = sum(entry.rows * abs(entry.confidence - entry.hit_rate) for entry in table)
+        return gaps / float(sizes.sum())
+
+    metric = compute_metric(
         "calibration_error",
         "left out",
         len(confidence),
-        lambda: sum(one.rows * abs(one.confidence - one.hit_rate) for one in table) / sizes.sum(),
-        calibration_error(bins, confidence - right, there),
+        error,
+        calibration_error(bins, confidence - hits, valid),
         None if table else "no answer has a confidence",
     )
-    return error, table
+    return metric, table

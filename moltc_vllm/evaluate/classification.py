@@ -22,86 +22,95 @@ from moltc_vllm.evaluate.bootstrap_metrics import (
     f1_of_classes,
     ratio,
 )
-from moltc_vllm.evaluate.metric import Answered, Metric, confidences, statistic
+from moltc_vllm.evaluate.metric import AnsweredRow, Metric, compute_metric, confidences
 from moltc_vllm.tasks import Choice
 
-_NONE = -1
-"""The class of a row without an answer: never the true one."""
+_NO_ANSWER = -1  # predicted class of a row without an answer; it equals no true class
 
 
-def classification_metrics(kind: Choice, answered: Sequence[Answered]) -> Iterator[Metric]:
-    """Accuracy; with two labels AUROC, AUPR and F1 of the positive one, else the mean F1s."""
-    truth, given = classes(kind, answered)
+def classification_metrics(kind: Choice, answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
+    """Compute accuracy, and AUROC, AUPR and F1 of two labels or mean F1 of more.
+
+    Args:
+        kind: Labels of the task.
+        answered: At least one row.
+    """
+    truth, predicted = class_indices(kind, answered)
     rows = len(truth)
-    right = truth == given
-    every = np.ones(rows, dtype=bool)
-    accuracy = partial(accuracy_score, truth, given)
-    yield statistic("accuracy", "wrong", rows, accuracy, ratio(right, every))
+    accuracy = ratio(truth == predicted, np.ones(rows, dtype=bool))
+    yield compute_metric(
+        "accuracy", "wrong", rows, partial(accuracy_score, truth, predicted), accuracy
+    )
     if len(kind.labels) == 2:
-        yield from _of_scores(*positive_scores(kind, answered))
+        yield from _score_metrics(*positive_scores(kind, answered))
         positive = positive_class(kind)
-        yield _f1(truth == positive, given == positive)
+        yield _f1(truth == positive, predicted == positive)
         return
-    # Named, because scikit-learn would take no answer for a class of its own.
-    present = sorted(set(truth) | set(given) - {_NONE})
+    # Explicit labels, because scikit-learn would treat "no answer" as a class of its own.
+    present = sorted(set(truth) | set(predicted) - {_NO_ANSWER})
     for average in ("macro", "weighted"):
-        f1 = partial(f1_score, truth, given, labels=present, average=average, zero_division=0)
-        resampled = f1_of_classes(truth, given, weighted=average == "weighted")
-        yield statistic(f"{average}_f1", "wrong", rows, f1, resampled)
+        f1 = partial(f1_score, truth, predicted, labels=present, average=average, zero_division=0)
+        bootstrap_f1 = f1_of_classes(truth, predicted, weighted=average == "weighted")
+        yield compute_metric(f"{average}_f1", "wrong", rows, f1, bootstrap_f1)
 
 
-def classes(kind: Choice, answered: Sequence[Answered]) -> tuple[Integers, Integers]:
-    """The true and the answered label of every row, as its place among the labels."""
-    places: dict[object, int] = {label.id: place for place, label in enumerate(kind.labels)}
-    truth = [places[row.target] for row, _ in answered]
-    given = [places.get(answer.label_id, _NONE) for _, answer in answered]
-    return np.array(truth, dtype=np.int64), np.array(given, dtype=np.int64)
+def class_indices(kind: Choice, answered: Sequence[AnsweredRow]) -> tuple[Integers, Integers]:
+    """Return true and predicted class of every row, as indices into the labels.
+
+    The predicted class of a row without an answer is -1.
+    """
+    indices: dict[object, int] = {label.id: index for index, label in enumerate(kind.labels)}
+    truth = [indices[row.target] for row, _ in answered]
+    predicted = [indices.get(answer.label_id, _NO_ANSWER) for _, answer in answered]
+    return np.array(truth, dtype=np.int64), np.array(predicted, dtype=np.int64)
 
 
-def label_hits(kind: Choice, answered: Sequence[Answered]) -> Flags:
-    """Whether the answered label is the true one."""
-    truth, given = classes(kind, answered)
-    return truth == given
+def label_hits(kind: Choice, answered: Sequence[AnsweredRow]) -> Flags:
+    """Return whether the predicted label is the true one, ``[rows]``."""
+    truth, predicted = class_indices(kind, answered)
+    return truth == predicted
 
 
 def positive_class(kind: Choice) -> int:
-    """Of two labels, the place of the positive one: that with the higher id."""
-    return max(range(len(kind.labels)), key=lambda place: kind.labels[place].id)
+    """Return the index of the positive one of two labels, which has the higher id."""
+    return max(range(len(kind.labels)), key=lambda index: kind.labels[index].id)
 
 
-def positive_scores(kind: Choice, answered: Sequence[Answered]) -> tuple[Flags, Floats, Flags]:
-    """How much each answer speaks for the positive one of two labels.
+def positive_scores(kind: Choice, answered: Sequence[AnsweredRow]) -> tuple[Flags, Floats, Flags]:
+    """Compute the score of the positive one of two labels.
 
-    That is its confidence if it chose the positive label, and 1 less its confidence if not.
+    The score is the confidence of an answer with the positive label, and 1 minus the confidence of
+    an answer with the negative label.
 
     Returns:
-        Which rows are positive, their scores, and which rows have one, ``[rows]`` each.
+        Whether a row is positive, its score, and whether it has a score, ``[rows]`` each.
     """
-    truth, given = classes(kind, answered)
+    truth, predicted = class_indices(kind, answered)
     positive = positive_class(kind)
     confidence = confidences(answered)
-    score = np.where(given == positive, confidence, 1 - confidence)
+    score = np.where(predicted == positive, confidence, 1 - confidence)
     return truth == positive, score, ~np.isnan(confidence)
 
 
-def _of_scores(truth: Flags, score: Floats, there: Flags) -> Iterator[Metric]:
+def _score_metrics(positive: Flags, score: Floats, valid: Flags) -> Iterator[Metric]:
     undefined = None
-    if not there.any():
+    if not valid.any():
         undefined = "no answer has a confidence"
-    elif truth[there].all() or not truth[there].any():
-        undefined = "one class only"
-    rows = int(there.sum())
-    for name, function, resampled in (
+    elif positive[valid].all() or not positive[valid].any():
+        undefined = "all rows have the same label"
+    rows = int(valid.sum())
+    for name, function, bootstrap_function in (
         ("auroc", roc_auc_score, auroc),
         ("aupr", average_precision_score, aupr),
     ):
-        value = partial(function, truth[there], score[there])
-        again = resampled(truth, score, there)
-        yield statistic(name, "left out", rows, value, again, undefined)
+        compute = partial(function, positive[valid], score[valid])
+        bootstrap_metric = bootstrap_function(positive, score, valid)
+        yield compute_metric(name, "left out", rows, compute, bootstrap_metric, undefined)
 
 
-def _f1(truth: Flags, given: Flags) -> Metric:
-    undefined = None if (truth | given).any() else "no row is positive, and no answer"
-    right, sizes = (truth & given).astype(np.float64), truth.astype(np.float64) + given
-    value = partial(f1_score, truth, given)
-    return statistic("f1", "wrong", len(truth), value, ratio(2 * right, sizes), undefined)
+def _f1(truth: Flags, predicted: Flags) -> Metric:
+    undefined = None if (truth | predicted).any() else "no row or answer is positive"
+    hits = (truth & predicted).astype(np.float64)
+    sizes = truth.astype(np.float64) + predicted
+    compute = partial(f1_score, truth, predicted)
+    return compute_metric("f1", "wrong", len(truth), compute, ratio(2 * hits, sizes), undefined)

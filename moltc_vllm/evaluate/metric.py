@@ -1,8 +1,8 @@
-"""A metric: scikit-learn's value, and the same of many resamples.
+"""One metric with its value and its function for bootstrap resamples.
 
-A row without an answer (text that could not be read, bad molecule, error) counts as wrong wherever
-right and wrong are counted. Where a number or a score is needed it is left out. Every metric says
-which.
+A row without an answer (unparsed text, bad molecule, engine error) counts as wrong in metrics that
+count right and wrong answers. Metrics that need a number or a score leave it out. Each metric
+states which of the two applies.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from moltc_vllm.data.dataset import Row
 from moltc_vllm.evaluate.bootstrap_metrics import BootstrapMetric, Floats, ratio
 from moltc_vllm.tasks import Answer
 
-Failed = Literal["wrong", "left out", "counted"]
+FailureRule = Literal["wrong", "left out", "counted"]
+"""Treatment of rows without an answer."""
 
 
-class Answered(NamedTuple):
-    """A row and what came back."""
+class AnsweredRow(NamedTuple):
+    """A measured row and the engine's answer."""
 
     row: Row
     answer: Answer
@@ -30,60 +31,67 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric.
+    """A metric of all rows.
 
     Attributes:
-        name: Of the metric.
-        failed: What rows without an answer count as.
-        rows: How many rows it is of.
-        value: ``None`` if it is not defined; then ``reason`` says why.
-        reason: Of a missing value.
-        resampled: The same of many resamples of all rows.
+        name: Name of the metric.
+        failed: Treatment of rows without an answer.
+        rows: Number of rows that the metric is computed from.
+        value: Value; ``None`` if the metric is undefined.
+        reason: Reason of an undefined value.
+        bootstrap_metric: The same metric as a function of resamples of all rows.
     """
 
     name: str
-    failed: Failed
+    failed: FailureRule
     rows: int
     value: float | None
     reason: str | None
-    resampled: BootstrapMetric
+    bootstrap_metric: BootstrapMetric
 
 
-def statistic(
+def compute_metric(
     name: str,
-    failed: Failed,
+    failed: FailureRule,
     rows: int,
     function: Callable[[], Any],
-    resampled: BootstrapMetric,
+    bootstrap_metric: BootstrapMetric,
     undefined: str | None = None,
 ) -> Metric:
-    """Compute a metric, unless there is a reason why it is not defined."""
+    """Compute a metric, unless it is undefined.
+
+    Args:
+        name: Name of the metric.
+        failed: Treatment of rows without an answer.
+        rows: Number of rows that the metric is computed from.
+        function: Function that computes the value, usually scikit-learn's.
+        bootstrap_metric: The same metric as a function of resamples.
+        undefined: Reason why the metric is undefined, if it is.
+    """
     value = math.nan if undefined else float(function())
     if math.isfinite(value):
-        return Metric(name, failed, rows, value, None, resampled)
-    reason = undefined or "too large for a number"
-    return Metric(name, failed, rows, None, reason, resampled)
+        return Metric(name, failed, rows, value, None, bootstrap_metric)
+    return Metric(name, failed, rows, None, undefined or "value is not finite", bootstrap_metric)
 
 
-def parse_failures(answered: Sequence[Answered]) -> Metric:
-    """How many of the generated texts could not be read.
+def parse_failure_rate(answered: Sequence[AnsweredRow]) -> Metric:
+    """Compute the fraction of generated texts that could not be parsed.
 
-    Bad molecules and errors never came to a text; they are left out.
+    Rows with a bad molecule or an engine error have no generated text and are left out.
     """
     unparsed = np.array([answer.status == "unparsed" for _, answer in answered])
-    text = unparsed | np.array([answer.status == "ok" for _, answer in answered])
-    none = None if text.any() else "no text was generated"
-    return statistic(
+    has_text = unparsed | np.array([answer.status == "ok" for _, answer in answered])
+    return compute_metric(
         "parse_failure_rate",
         "counted",
-        int(text.sum()),
-        lambda: unparsed[text].mean(),
-        ratio(unparsed, text),
-        none,
+        int(has_text.sum()),
+        lambda: unparsed[has_text].mean(),
+        ratio(unparsed, has_text),
+        None if has_text.any() else "no text was generated",
     )
 
 
-def confidences(answered: Sequence[Answered]) -> Floats:
-    """Of every answer, NaN where there is none."""
-    every = [answer.confidence for _, answer in answered]
-    return np.array([math.nan if one is None else one for one in every])
+def confidences(answered: Sequence[AnsweredRow]) -> Floats:
+    """Return the confidence of every answer, ``[rows]``; NaN where it is missing."""
+    values = [answer.confidence for _, answer in answered]
+    return np.array([math.nan if value is None else value for value in values])

@@ -1,4 +1,4 @@
-"""Every row to an engine, and its answer back."""
+"""Prediction of a data set's rows with any engine."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from moltc_vllm.tasks import Answer, Task
 from moltc_vllm.tasks.engine import Engine, EngineError, Pair
 
 
-def ask(engine: Engine, task: Task, rows: Sequence[Row]) -> Generator[tuple[Row, Answer]]:
-    """Ask about every row; answers come in any order, each row once.
+def predict_rows(engine: Engine, task: Task, rows: Sequence[Row]) -> Generator[tuple[Row, Answer]]:
+    """Submit all rows to an engine and yield their answers, in any order, each row once.
 
-    A row that the engine forgot has an `Answer` which says so.
+    A row that the engine never answered gets an `Answer` with status ``error``.
+
+    Args:
+        engine: Engine to submit to.
+        task: Task of the rows.
+        rows: Rows with distinct numbers.
 
     Raises:
-        EngineError: If a row is answered twice, or was never asked.
+        EngineError: If the engine answers a row twice, or one that was not submitted.
     """
     waiting = {row.number: row for row in rows}
     pairs = (Pair(row.number, row.molecules) for row in rows)
     for pair, answer in engine.submit(task.name, pairs):
         row = waiting.pop(pair.row, None)
         if row is None:
-            raise EngineError(f"row {pair.row} was answered twice, or was never asked")
+            raise EngineError(f"the engine answered row {pair.row} twice, or without a request")
         yield row, answer
     for row in waiting.values():
         yield row, task.failed("error", "the engine gave no answer")

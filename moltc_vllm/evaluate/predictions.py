@@ -1,4 +1,4 @@
-"""``predictions.csv``: every row beside its answer."""
+"""``predictions.csv``: every row of the data with its answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from moltc_vllm.data.dataset import Dataset, Row
 from moltc_vllm.tasks import Answer
 
-_AFTER_MOLECULES = (
+_ANSWER_COLUMNS = (
     "target",
     "status",
     "answer",
@@ -23,34 +23,39 @@ _SEPARATOR = "; "
 
 
 def write_predictions(path: Path, data: Dataset, answers: Mapping[int, Answer]) -> None:
-    """Write one row for each row of the data, in its order.
+    """Write all rows of the data in their order.
 
-    The molecules' columns are called as in the data; ``answer`` is written as the target is. The
-    status of a row without a target is ``not_measured``, that of one that was not answered before
-    an interruption ``not_reached``.
+    The molecule columns have their names in the data, and ``answer`` has the form of the target.
+    The status of a row is that of its answer, ``not_measured`` if it has no target, or
+    ``not_reached`` if the evaluation stopped before it.
+
+    Args:
+        path: CSV file to write.
+        data: Rows of the data.
+        answers: Answers by row number.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("row", *data.columns.molecules, *_AFTER_MOLECULES))
+        writer.writerow(("row", *data.columns.molecules, *_ANSWER_COLUMNS))
         for row in sorted((*data.rows, *data.not_measured), key=lambda row: row.number):
-            cells = (row.number, *row.molecules, row.target, *_answer(row, answers))
-            writer.writerow(map(_cell, cells))
+            cells = (row.number, *row.molecules, row.target, *_answer_cells(row, answers))
+            writer.writerow(map(_format_cell, cells))
 
 
-def _answer(row: Row, answers: Mapping[int, Answer]) -> Iterator[object]:
+def _answer_cells(row: Row, answers: Mapping[int, Answer]) -> Iterator[object]:
     answer = answers.get(row.number)
     if answer is None:
         yield "not_measured" if row.target is None else "not_reached"
-        yield from [None] * (len(_AFTER_MOLECULES) - 2)
+        yield from [None] * (len(_ANSWER_COLUMNS) - 2)
         return
     yield answer.status
-    yield _found(row, answer)
+    yield _comparable(row, answer)
     yield from answer.interval or (None, None)
     yield from (answer.confidence, answer.text, answer.error)
 
 
-def _found(row: Row, answer: Answer) -> object:
-    """The part of the answer that the target is compared with."""
+def _comparable(row: Row, answer: Answer) -> object:
+    """Return the field of the answer that is compared with the target."""
     if answer.status != "ok":
         return None
     if isinstance(row.target, tuple):
@@ -60,7 +65,7 @@ def _found(row: Row, answer: Answer) -> object:
     return answer.label_id if answer.value is None else answer.value
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     if isinstance(value, tuple):
         return _SEPARATOR.join(value)
     return "" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""From answers to an evaluation: counts, metrics with intervals, calibration."""
+"""Evaluation of answers: counts, metrics with intervals, calibration."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from moltc_vllm.data.dataset import Dataset
 from moltc_vllm.evaluate.bootstrap import bootstrap
-from moltc_vllm.evaluate.calibration import Bin, calibrate
+from moltc_vllm.evaluate.calibration import CalibrationBin, calibrate
 from moltc_vllm.evaluate.classification import classification_metrics, label_hits
 from moltc_vllm.evaluate.metric import (
-    Answered,
-    Failed,
+    AnsweredRow,
+    FailureRule,
     Metric,
     confidences,
-    parse_failures,
+    parse_failure_rate,
 )
 from moltc_vllm.evaluate.regression import interval_hits, regression_metrics
 from moltc_vllm.evaluate.texts import exact_match, terms_metrics
@@ -24,11 +26,19 @@ from moltc_vllm.tasks import Answer, Choice, Number, Task, Terms
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of the rows.
+    """Numbers of rows by outcome.
 
-    ``rows`` are those of the split, measured or not; ``asked`` of the measured ones were drawn,
-    and each of them is in one of the counts after it. ``not_reached`` were not answered before an
-    interruption.
+    Attributes:
+        rows: Rows of the split.
+        not_measured: Rows without a target.
+        measured: Rows with a target.
+        asked: Rows to evaluate: all measured ones, or a sample of them. Each of them is in exactly
+            one of the following counts.
+        answered: Rows with an answer.
+        unparsed: Rows whose generated text could not be parsed.
+        bad_molecules: Rows with a molecule that the model cannot take.
+        errors: Rows with another error of the engine.
+        not_reached: Rows without a result because the evaluation stopped.
     """
 
     rows: int
@@ -43,48 +53,65 @@ class Counts:
 
     @property
     def failed(self) -> int:
-        """Rows that came back without an answer."""
+        """Number of rows that came back without an answer."""
         return self.unparsed + self.bad_molecules + self.errors
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """A value and its 95 % interval; ``reason`` says why something of it is missing.
+    """Value of a metric with its 95 % interval.
 
-    ``rows`` are those it is of; ``failed`` is what rows without an answer count as.
+    Attributes:
+        value: Value; ``None`` if it is undefined.
+        low: Lower end of the interval; ``None`` without an interval.
+        high: Upper end of the interval; ``None`` without an interval.
+        rows: Number of rows that the metric is computed from.
+        failed: Treatment of rows without an answer.
+        reason: Reason of a missing value or interval.
     """
 
     value: float | None
     low: float | None
     high: float | None
     rows: int
-    failed: Failed
+    failed: FailureRule
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Whether the confidence is the probability of being right, of the rows that have one.
+    """Agreement of confidence and the probability to be right.
 
-    ``of`` is what it means to be right. The interval of the error lies high rather than low: noise
-    in a bin adds to the error, whichever way it goes.
+    The interval of the error is biased upward, because noise in a bin adds to the error whatever
+    its sign.
+
+    Attributes:
+        of: Name of the metric that defines a right answer.
+        error: Expected calibration error.
+        bins: Bins of similar confidence, in ascending order.
     """
 
     of: str
     error: MetricResult
-    bins: tuple[Bin, ...]
+    bins: tuple[CalibrationBin, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How good the answers are."""
+    """Result of an evaluation.
+
+    Attributes:
+        counts: Numbers of rows by outcome.
+        metrics: Metrics by name.
+        calibration: Calibration; ``None`` for lists and free text.
+    """
 
     counts: Counts
     metrics: dict[str, MetricResult]
     calibration: Calibration | None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON; what is not defined is ``None``, never NaN."""
+        """Return plain values for JSON, with ``None`` instead of NaN."""
         return asdict(self)
 
 
@@ -96,21 +123,24 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """Compare answers with what was measured.
+    """Compare answers with measured targets.
 
     Args:
-        task: What was asked.
-        data: What was measured.
-        answers: By the number of their row; rows may be missing if the asking was cut off.
-        resamples: Of the bootstrap; 0: no intervals.
-        seed: Of the bootstrap.
+        task: Task of the rows.
+        data: Rows with their targets.
+        answers: Answers by row number; rows are missing if the evaluation was interrupted.
+        resamples: Number of bootstrap resamples; 0 computes no intervals.
+        seed: Seed of the bootstrap.
     """
-    answered = [Answered(row, answers[row.number]) for row in data.rows if row.number in answers]
-    every = list(compute_metrics(task, answered))
+    answered = [AnsweredRow(row, answers[row.number]) for row in data.rows if row.number in answers]
+    metrics = list(compute_metrics(task, answered))
     error, bins = _calibration(task, answered) or (None, [])
-    drawn = [*every, *([error] if error else [])]
-    ends = bootstrap(
-        {one.name: one.resampled for one in drawn if one.value is not None and one.rows > 1},
+    intervals = bootstrap(
+        {
+            metric.name: metric.bootstrap_metric
+            for metric in (*metrics, *([error] if error else []))
+            if metric.value is not None and metric.rows > 1
+        },
         len(answered),
         resamples=resamples,
         seed=seed,
@@ -118,13 +148,16 @@ def evaluate(
     calibration = None
     if error is not None:
         of = "accuracy" if isinstance(task.kind, Choice) else "interval_hit_rate"
-        calibration = Calibration(of, _metric(error, ends, resamples), tuple(bins))
-    metrics = {one.name: _metric(one, ends, resamples) for one in every}
-    return Evaluation(_counts(data, answered), metrics, calibration)
+        calibration = Calibration(of, _with_interval(error, intervals, resamples), tuple(bins))
+    return Evaluation(
+        _counts(data, answered),
+        {metric.name: _with_interval(metric, intervals, resamples) for metric in metrics},
+        calibration,
+    )
 
 
-def compute_metrics(task: Task, answered: Sequence[Answered]) -> Iterator[Metric]:
-    """All metrics of a task; nothing where there are no rows."""
+def compute_metrics(task: Task, answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
+    """Compute all metrics of a task; no rows give no metrics."""
     if not answered:
         return
     if isinstance(task.kind, Choice):
@@ -135,33 +168,39 @@ def compute_metrics(task: Task, answered: Sequence[Answered]) -> Iterator[Metric
         yield from terms_metrics(answered)
     else:
         yield exact_match(answered)
-    yield parse_failures(answered)
+    yield parse_failure_rate(answered)
 
 
-def _calibration(task: Task, answered: Sequence[Answered]) -> tuple[Metric, list[Bin]] | None:
-    """None for lists and texts: their confidence is not the probability of being right."""
+def _calibration(
+    task: Task, answered: Sequence[AnsweredRow]
+) -> tuple[Metric, list[CalibrationBin]] | None:
+    """Return ``None`` for lists and texts, whose confidence is no probability to be right."""
     confidence = confidences(answered)
-    known = confidence == confidence  # not NaN
+    has_confidence = ~np.isnan(confidence)
     if isinstance(task.kind, Choice):
-        return calibrate(confidence, label_hits(task.kind, answered), known)
+        return calibrate(confidence, label_hits(task.kind, answered), has_confidence)
     if isinstance(task.kind, Number):
-        inside, named = interval_hits(task.kind, answered)
-        return calibrate(confidence, inside, known & named)
+        inside, has_interval = interval_hits(task.kind, answered)
+        return calibrate(confidence, inside, has_confidence & has_interval)
     return None
 
 
-def _metric(
-    one: Metric, ends: Mapping[str, tuple[float, float] | None], resamples: int
+def _with_interval(
+    metric: Metric, intervals: Mapping[str, tuple[float, float] | None], resamples: int
 ) -> MetricResult:
-    interval = ends.get(one.name)
-    reason = one.reason
+    interval = intervals.get(metric.name)
+    reason = metric.reason
     if interval is None and reason is None and resamples:
-        reason = "one row has no interval" if one.rows == 1 else "most resamples have no value"
+        reason = (
+            "no interval for a single row"
+            if metric.rows == 1
+            else "undefined in most bootstrap resamples"
+        )
     low, high = interval or (None, None)
-    return MetricResult(one.value, low, high, one.rows, one.failed, reason)
+    return MetricResult(metric.value, low, high, metric.rows, metric.failed, reason)
 
 
-def _counts(data: Dataset, answered: Sequence[Answered]) -> Counts:
+def _counts(data: Dataset, answered: Sequence[AnsweredRow]) -> Counts:
     statuses = [answer.status for _, answer in answered]
     return Counts(
         rows=data.in_split,

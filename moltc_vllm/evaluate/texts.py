@@ -10,67 +10,73 @@ from sklearn.metrics import precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from moltc_vllm.evaluate.bootstrap_metrics import ratio
-from moltc_vllm.evaluate.metric import Answered, Metric, statistic
+from moltc_vllm.evaluate.metric import AnsweredRow, Metric, compute_metric
 
 
-def terms_metrics(answered: Sequence[Answered]) -> Iterator[Metric]:
-    """Precision, recall and F1 over all pairs of a row and a term; case and blanks do not matter.
+def terms_metrics(answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
+    """Compute micro-averaged precision, recall and F1 of the terms of all rows.
 
-    A row without an answer named no term.
+    Case and whitespace of terms do not matter. A row without an answer has no predicted terms.
+
+    Args:
+        answered: At least one row.
     """
-    true = [{plain(term) for term in _tuple(row.target)} for row, _ in answered]
-    given = [{plain(term) for term in answer.items or ()} for _, answer in answered]
-    found = np.array([len(one & other) for one, other in zip(true, given, strict=True)])
-    wanted, named = (np.array([len(terms) for terms in sets]) for sets in (true, given))
+    true = [{normalize_text(term) for term in _as_terms(row.target)} for row, _ in answered]
+    predicted = [{normalize_text(term) for term in answer.items or ()} for _, answer in answered]
+    hits = np.array([len(one & other) for one, other in zip(true, predicted, strict=True)])
+    true_sizes, predicted_sizes = (
+        np.array([len(terms) for terms in term_sets]) for term_sets in (true, predicted)
+    )
 
     @cache
     def scores() -> Sequence[float]:
-        # No row has the empty term: a matrix of one column would be taken for a vector.
-        terms = ["", *sorted(set().union(*true, *given))]
-        table = MultiLabelBinarizer(classes=terms, sparse_output=True).fit([])
-        # Binary matrices of [rows, terms]; "micro" counts their cells, whatever the term.
-        every: Sequence[float] = precision_recall_fscore_support(
-            table.transform(true), table.transform(given), average="micro", zero_division=0
+        # The empty term occurs in no row. It is added because scikit-learn would take a matrix of
+        # one column for a vector.
+        terms = ["", *sorted(set().union(*true, *predicted))]
+        binarizer = MultiLabelBinarizer(classes=terms, sparse_output=True).fit([])
+        # "micro" counts the cells of the [rows, terms] matrices, whatever their term.
+        result: Sequence[float] = precision_recall_fscore_support(
+            binarizer.transform(true),
+            binarizer.transform(predicted),
+            average="micro",
+            zero_division=0,
         )
-        return every
+        return result
 
-    def calculate(place: int) -> float:
-        return scores()[place]
+    def score(index: int) -> float:
+        return scores()[index]
 
-    for place, (name, above, below, undefined) in enumerate(
+    no_term = None if predicted_sizes.any() else "no term was predicted"
+    for index, (name, numerator, denominator, undefined) in enumerate(
         (
-            ("precision", found, named, None if named.any() else "no term was named"),
-            ("recall", found, wanted, None),
-            ("f1", 2 * found, wanted + named, None),
+            ("precision", hits, predicted_sizes, no_term),
+            ("recall", hits, true_sizes, None),
+            ("f1", 2 * hits, true_sizes + predicted_sizes, None),
         )
     ):
-        yield statistic(
-            name,
-            "wrong",
-            len(answered),
-            partial(calculate, place),
-            ratio(above, below),
-            undefined,
-        )
+        bootstrap_metric = ratio(numerator, denominator)
+        compute = partial(score, index)
+        yield compute_metric(name, "wrong", len(answered), compute, bootstrap_metric, undefined)
 
 
-def exact_match(answered: Sequence[Answered]) -> Metric:
-    """How often the text is the true one, apart from case and blanks."""
-    right = np.array(
+def exact_match(answered: Sequence[AnsweredRow]) -> Metric:
+    """Compute the fraction of texts that equal the target, ignoring case and whitespace."""
+    matches = np.array(
         [
-            answer.status == "ok" and plain(answer.text or "") == plain(str(row.target))
+            answer.status == "ok"
+            and normalize_text(answer.text or "") == normalize_text(str(row.target))
             for row, answer in answered
         ]
     )
-    every = np.ones(len(right), dtype=bool)
-    return statistic("exact_match", "wrong", len(right), right.mean, ratio(right, every))
+    bootstrap_metric = ratio(matches, np.ones(len(matches), dtype=bool))
+    return compute_metric("exact_match", "wrong", len(matches), matches.mean, bootstrap_metric)
 
 
-def plain(text: str) -> str:
-    """A text for comparison."""
+def normalize_text(text: str) -> str:
+    """Return a text without differences of case and whitespace."""
     return " ".join(text.split()).casefold()
 
 
-def _tuple(target: object) -> tuple[str, ...]:
+def _as_terms(target: object) -> tuple[str, ...]:
     assert isinstance(target, tuple)
     return target
