@@ -1,4 +1,4 @@
-"""``moltc convert``: published checkpoints in, our checkpoint folder out."""
+"""``moltc convert``: converts published files, or splits the projectors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moltc_vllm.cli.messages import fail
+from moltc_vllm.utils.errors import one_line
 
 if TYPE_CHECKING:
-    from moltc_vllm.models.conversion.convert import ConversionReport
+    from moltc_vllm.models.conversion.report import ConversionReport
 
-_PUBLISHED, _OWN = "From published files", "From one of our folders"
+_PUBLISHED, _OWN = "Options for published files", "Options for a checkpoint folder"
 
 
 def convert(
@@ -25,83 +26,100 @@ def convert(
     ] = None,
     language_model: Annotated[
         Path | None,
-        typer.Option(help="Folder of its language model.", rich_help_panel=_PUBLISHED),
+        typer.Option(help="Folder of the checkpoint's language model.", rich_help_panel=_PUBLISHED),
     ] = None,
     lora: Annotated[
-        Path | None, typer.Option(help="PEFT folder (lora_epoch_N).", rich_help_panel=_PUBLISHED)
+        Path | None,
+        typer.Option(
+            help="PEFT folder with a LoRA adapter (lora_epoch_N).", rich_help_panel=_PUBLISHED
+        ),
     ] = None,
     lora_as: Annotated[
         str | None,
         typer.Option(
-            help="merge into the weights (default), or keep as an adapter.",
+            help="`merge` the LoRA adapter into the weights (default), or keep it as an `adapter`.",
             rich_help_panel=_PUBLISHED,
         ),
     ] = None,
     lora_alpha: Annotated[
         float | None,
         typer.Option(
-            help="Of LoRA weights in the Lightning file, where it does not tell.",
+            help="Alpha of LoRA weights in the Lightning file, if its hyper-parameters lack it.",
             rich_help_panel=_PUBLISHED,
         ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            help="What it was fine-tuned for; the adapter's name.", rich_help_panel=_PUBLISHED
+            help="Task that the checkpoint was fine-tuned for; names the adapter.",
+            rich_help_panel=_PUBLISHED,
         ),
     ] = None,
     graph_encoder: Annotated[
         Path | None,
         typer.Option(
-            help="Plain GIN state dict, for what the Lightning file lacks.",
+            help="Plain state dict of the GIN, for weights that the Lightning file lacks.",
             rich_help_panel=_PUBLISHED,
         ),
     ] = None,
     qformer_config: Annotated[
         Path | None,
         typer.Option(
-            help="BERT config.json or its folder, for the number of heads; "
+            help="BERT config.json or its folder, for the number of attention heads; "
             "default: bert_pretrained/ beside the Lightning file.",
             rich_help_panel=_PUBLISHED,
         ),
     ] = None,
     molecule_row: Annotated[
         Path | None,
-        typer.Option(help="Saved embedding of <mol>.", rich_help_panel=_PUBLISHED),
+        typer.Option(
+            help="File with the embedding of <mol>, a saved tensor.", rich_help_panel=_PUBLISHED
+        ),
     ] = None,
     new_projector: Annotated[
         bool,
-        typer.Option("--new-projector", help="Draw one (stage 1).", rich_help_panel=_PUBLISHED),
+        typer.Option(
+            "--new-projector",
+            help="Randomly initialize the projector (stage-1 checkpoints have none).",
+            rich_help_panel=_PUBLISHED,
+        ),
     ] = False,
     prompt_style: Annotated[
         str | None,
         typer.Option(
-            help="moltc-2024 (default), moltc-2024-early or moltc.", rich_help_panel=_PUBLISHED
+            help="Prompt style: moltc-2024 (default), moltc-2024-early or moltc.",
+            rich_help_panel=_PUBLISHED,
         ),
     ] = None,
     molecule_prompt: Annotated[
         str | None,
         typer.Option(
-            help="Text of a molecule in prompts; default: as in the training run.",
+            help="Template for one molecule in prompts; default: that of the training run.",
             rich_help_panel=_PUBLISHED,
         ),
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A checkpoint folder to give more projectors.", rich_help_panel=_OWN),
+        typer.Option(
+            help="Checkpoint folder whose projectors are copied for separate roles.",
+            rich_help_panel=_OWN,
+        ),
     ] = None,
     projectors: Annotated[
         str | None,
         typer.Option(
-            help="shared, role (one per place) or task_role (per task and place), as copies."
+            help="Copies of the projector: shared (a single one), role (one per role) or "
+            "task_role (one per task and role)."
         ),
     ] = None,
     role_split: Annotated[
         bool,
-        typer.Option("--role-split", "--projector-per-role", help="The same as --projectors role."),
+        typer.Option(
+            "--role-split", "--projector-per-role", help="Short form of --projectors role."
+        ),
     ] = False,
 ) -> None:
-    """Make a checkpoint folder of published MolTC or MolCA files, or give ours more projectors."""
+    """Convert published MolTC or MolCA files, or split the projectors of a checkpoint folder."""
     published: dict[str, Any] = {
         "lora": lora,
         "lora_as": lora_as,
@@ -116,7 +134,7 @@ def convert(
     }
     given = {name: value for name, value in published.items() if value is not None}
     if (lightning is None) == (checkpoint is None):
-        fail("give either --lightning (published) or --checkpoint (ours)")
+        fail("give either --lightning (published files) or --checkpoint (a folder of this package)")
     if role_split:
         if projectors not in (None, "role"):
             fail(f"--role-split and --projectors {projectors} contradict each other")
@@ -126,72 +144,79 @@ def convert(
             fail("--lightning needs --language-model, the folder of its language model")
         if projectors is not None:
             given["projector_sharing"] = projectors
-        _tell(_run(_published, lightning, language_model, out, given))
+        _print_report(_run(_convert_published, lightning, language_model, out, given))
         return
-    foreign = [*given, *(["language_model"] if language_model else [])]
-    if foreign:
-        fail(f"--{foreign[0].replace('_', '-')} does not go with --checkpoint")
+    incompatible = [*given, *(["language_model"] if language_model else [])]
+    if incompatible:
+        fail(f"--{incompatible[0].replace('_', '-')} cannot be combined with --checkpoint")
     if projectors is None:
         fail("--checkpoint needs --role-split or --projectors")
-    _tell(_run(_split, checkpoint, out, projectors))
+    _print_report(_run(_split_projectors, checkpoint, out, projectors))
 
 
-def _published(lightning: Path, language_model: Path, out: Path, options: Any) -> ConversionReport:
+def _convert_published(
+    lightning: Path, language_model: Path, out: Path, options: Any
+) -> ConversionReport:
     from moltc_vllm.models.conversion.convert import convert_published
 
     return convert_published(lightning, language_model, out, **options)
 
 
-def _split(checkpoint: Path, out: Path, projectors: Any) -> ConversionReport:
+def _split_projectors(checkpoint: Path, out: Path, projectors: Any) -> ConversionReport:
     from moltc_vllm.models.conversion.convert import split_projectors
 
     return split_projectors(checkpoint, out, projectors)
 
 
-def _run(work: Any, *arguments: Any) -> ConversionReport:
-    """Convert; what does not fit is told weight by weight, then the reason in one line."""
+def _run(function: Any, *arguments: Any) -> ConversionReport:
+    """Call a conversion; on failure list every mismatch, print a summary line and exit."""
     try:
-        report: ConversionReport = work(*arguments)
+        report: ConversionReport = function(*arguments)
     except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         details = getattr(error, "details", ())
-        if any(line not in message for line in details):  # else one line says it all
+        if any(line not in message for line in details):  # else the summary is complete
             for line in details:
                 typer.echo(line, err=True)
         fail(message)
     return report
 
 
-def _tell(report: ConversionReport) -> None:
-    """Say what was done."""
+def _print_report(report: ConversionReport) -> None:
+    """Print a summary of the checkpoint and of how its inputs were used."""
     config, card = report.config, report.card
-    graph, reader = config.graph_encoder_config, config.qformer_config
+    graph, qformer = config.graph_encoder_config, config.qformer_config
     typer.echo(
         f"{report.folder}: {report.tensors} weights; GIN {graph.num_layers} x "
-        f"{graph.hidden_size}, Q-Former {reader.num_layers} x {reader.hidden_size}, "
+        f"{graph.hidden_size}, Q-Former {qformer.num_layers} x {qformer.hidden_size}, "
         f"{config.text_config.model_type} of width {config.text_config.hidden_size}; "
         f"projectors {config.projector_sharing}, prompts {config.prompt_style}"
     )
-    done = card.get("conversion")
-    if done is None or card.get("steps"):
-        return
-    heads = done["attention_heads"]
+    conversion = card.get("conversion")
+    if conversion is not None and not card.get("steps"):
+        _print_conversion(conversion)
+
+
+def _print_conversion(conversion: dict[str, Any]) -> None:
+    """Print how the inputs were used, with warnings about missing or contradictory inputs."""
+    heads = conversion["attention_heads"]
     typer.echo(f"attention heads: {heads['number']}, from {heads['from']}")
-    typer.echo(f"language model: {done['language_model']}; row of <mol>: {done['molecule_row']}")
-    if lora := done["lora"]:
+    typer.echo(
+        f"language model: {conversion['language_model']}; "
+        f"row of <mol>: {conversion['molecule_row']}"
+    )
+    if lora := conversion["lora"]:
         typer.echo(
             f"LoRA: {lora['from']} of rank {lora['r']}, {lora['modules']} modules, "
             f"scale {lora['scale']:g}, {lora['place']}"
         )
-    if done["filled"]:
-        typer.echo(
-            f"filled from {done['filled']['from']}: {len(done['filled']['weights'])} weights"
-        )
-    if done["unused"]:
-        typer.echo(f"known and not used: {len(done['unused'])} weights")
-    for what in done["lacking"]:
-        typer.echo(f"moltc: warning: not in these files: {what}", err=True)
-    for what in done["contradictions"]:
-        typer.echo(f"moltc: warning: {what}: sizes are those of the weights", err=True)
-    if done["drawn"]:
-        typer.echo("The projection is drawn: its answers are noise until it is trained.")
+    if filled := conversion["filled"]:
+        typer.echo(f"filled in from {filled['from']}: {len(filled['weights'])} weights")
+    if conversion["unused"]:
+        typer.echo(f"known weights that answers do not need: {len(conversion['unused'])}")
+    for missing in conversion["lacking"]:
+        typer.echo(f"moltc: warning: not in these files: {missing}", err=True)
+    for conflict in conversion["contradictions"]:
+        typer.echo(f"moltc: warning: {conflict}; the sizes of the weights are used", err=True)
+    if conversion["drawn"]:
+        typer.echo("The projection is randomly initialized: train it before you use the answers.")

@@ -1,4 +1,4 @@
-"""``moltc convert``: one line for what went wrong, after a line for every weight."""
+"""``moltc convert``: options, reports, and errors as one line after a line per weight."""
 
 import json
 import os
@@ -19,11 +19,11 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Small published files."""
-    from tests.models.published import files
+def published(tmp_path_factory):
+    """Folder with small published files."""
+    from tests.models.conversion import published_files as files
 
-    root = tmp_path_factory.mktemp("made")
+    root = tmp_path_factory.mktemp("published")
     files.write_lightning(root / "stage2.ckpt", files.published_state())
     files.write_lightning(root / "stage1.ckpt", files.published_state(stage=1))
     files.write_language_model(root / "lm")
@@ -31,12 +31,12 @@ def made(tmp_path_factory):
     return root
 
 
-def source(made, name="stage2.ckpt"):
-    return "--lightning", made / name, "--language-model", made / "lm"
+def source(published, name="stage2.ckpt"):
+    return "--lightning", published / name, "--language-model", published / "lm"
 
 
-def refused(result, reason):
-    """The one line that says why, and the lines before it."""
+def check_rejected(result, reason):
+    """Check that the last error line contains the reason; return the lines before it."""
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     *details, last = result.stderr.splitlines()
@@ -45,9 +45,9 @@ def refused(result, reason):
     return details
 
 
-def test_published_files_become_a_folder(made, tmp_path):
+def test_convert_writes_checkpoint_from_published_files(published, tmp_path):
     out = tmp_path / "new" / "out"
-    result = run(*source(made), "--lora", made / "lora", "--projectors", "task_role", out)
+    result = run(*source(published), "--lora", published / "lora", "--projectors", "task_role", out)
     assert result.exit_code == 0, result.output
     assert "GIN 2 x 16, Q-Former 3 x 128, opt of width 32" in result.stdout
     assert "projectors task_role, prompts moltc-2024" in result.stdout
@@ -57,14 +57,14 @@ def test_published_files_become_a_folder(made, tmp_path):
     assert json.loads((out / "config.json").read_text())["model_type"] == "moltc"
 
 
-def test_every_option_reaches_the_converter(made, tmp_path, monkeypatch):
+def test_convert_passes_every_option(published, tmp_path, monkeypatch):
     from moltc_vllm.models.conversion import convert as module
 
-    seen = {}
+    received = {}
 
     def record(lightning, language_model, out, **options):
-        seen.update(options, lightning=lightning, language_model=language_model, out=out)
-        raise ValueError("enough")
+        received.update(options, lightning=lightning, language_model=language_model, out=out)
+        raise ValueError("stop here")
 
     monkeypatch.setattr(module, "convert_published", record)
     options = {
@@ -79,29 +79,36 @@ def test_every_option_reaches_the_converter(made, tmp_path, monkeypatch):
         "molecule_prompt": "e",
     }
     words = [w for name, value in options.items() for w in (f"--{name.replace('_', '-')}", value)]
-    refused(run(*source(made), *words, "--new-projector", "--projector-per-role", "out"), "enough")
-    assert {name: str(value) for name, value in seen.items()} == {
+    check_rejected(
+        run(*source(published), *words, "--new-projector", "--projector-per-role", "out"),
+        "stop here",
+    )
+    assert {name: str(value) for name, value in received.items()} == {
         **{name: str(value) for name, value in options.items()},
-        "lightning": str(made / "stage2.ckpt"),
-        "language_model": str(made / "lm"),
+        "lightning": str(published / "stage2.ckpt"),
+        "language_model": str(published / "lm"),
         "new_projector": "True",
         "projector_sharing": "role",
         "out": "out",
     }
-    seen.clear()
-    run(*source(made), "out")
-    assert seen.keys() == {"lightning", "language_model", "out"}  # the rest is the API's business
+    received.clear()
+    run(*source(published), "out")
+    assert received.keys() == {
+        "lightning",
+        "language_model",
+        "out",
+    }  # defaults are those of the Python function
 
 
-def test_our_own_folder_gets_a_projector_per_role(tiny, tmp_path):
+def test_convert_splits_projectors_of_checkpoint(tiny, tmp_path):
     result = run("--checkpoint", tiny, "--role-split", tmp_path / "roles")
     assert result.exit_code == 0, result.output
     assert "projectors role" in result.stdout
     result = run("--checkpoint", tmp_path / "roles", "--projectors", "task_role", tmp_path / "t")
     assert result.exit_code == 0, result.output
-    details = refused(
+    details = check_rejected(
         run("--checkpoint", tmp_path / "t", "--projectors", "shared", tmp_path / "s"),
-        "cannot become 1 ('shared')",
+        "cannot be joined into 1 ('shared')",
     )
     assert details == []
     assert {path.name for path in tmp_path.iterdir()} == {"roles", "t"}
@@ -110,34 +117,40 @@ def test_our_own_folder_gets_a_projector_per_role(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "give either --lightning (published) or --checkpoint (ours)"),
+        (
+            [],
+            "give either --lightning (published files) or --checkpoint (a folder of this package)",
+        ),
         (["--lightning", "a", "--checkpoint", "b"], "give either --lightning"),
         (["--lightning", "a"], "--lightning needs --language-model"),
         (["--checkpoint", "a"], "needs --role-split or --projectors"),
-        (["--checkpoint", "a", "--role-split", "--lora", "b"], "--lora does not go with"),
-        (["--checkpoint", "a", "--role-split", "--new-projector"], "--new-projector does not go"),
-        (["--checkpoint", "a", "--role-split", "--language-model", "b"], "--language-model does"),
+        (["--checkpoint", "a", "--role-split", "--lora", "b"], "--lora cannot be combined with"),
+        (["--checkpoint", "a", "--role-split", "--new-projector"], "--new-projector cannot be"),
+        (["--checkpoint", "a", "--role-split", "--language-model", "b"], "--language-model cannot"),
         (["--checkpoint", "a", "--role-split", "--projectors", "shared"], "contradict each other"),
         (["--checkpoint", "nowhere", "--role-split"], "nowhere is not a checkpoint folder"),
         (["--lightning", "nowhere", "--language-model", "b"], "nowhere does not exist"),
-        (["--lightning", "a", "--language-model", "b", "--lora-as", "x"], "LoRA as 'x' is none of"),
+        (
+            ["--lightning", "a", "--language-model", "b", "--lora-as", "x"],
+            "lora_as must be one of merge",
+        ),
     ],
 )
-def test_options_that_do_not_go_together(tmp_path, monkeypatch, arguments, reason):
+def test_convert_rejects_incompatible_options(tmp_path, monkeypatch, arguments, reason):
     monkeypatch.chdir(tmp_path)
-    assert refused(run(*arguments, "out"), reason) == []
+    assert check_rejected(run(*arguments, "out"), reason) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def broken(kind, made, folder):
-    """A Lightning file with something wrong."""
+def write_defective(kind, published, folder):
+    """Write a Lightning file with a defect of the given kind."""
     import torch
     from safetensors.torch import save_file
 
-    from tests.models.published import files
+    from tests.models.conversion import published_files as files
 
     path, state = folder / "stage2.ckpt", files.published_state()
-    whole = (made / "stage2.ckpt").read_bytes()
+    whole = (published / "stage2.ckpt").read_bytes()
     if kind == "empty":
         path.write_bytes(b"")
     elif kind == "text":
@@ -150,7 +163,7 @@ def broken(kind, made, folder):
 
         class Bomb:
             def __reduce__(self):
-                return os.system, (f"touch {folder / 'it-ran'}",)
+                return os.system, (f"touch {folder / 'code-ran'}",)
 
         torch.save({"state_dict": state, "callbacks": Bomb()}, path)
     elif kind == "resnet":
@@ -171,72 +184,80 @@ def broken(kind, made, folder):
     return path
 
 
-BROKEN = {
+DEFECTS = {
     "empty": ("stage2.ckpt is empty", 0),
     "text": ("stage2.ckpt is not a file written by torch.save", 0),
     "safetensors": ("stage2.ckpt is a safetensors file", 0),
     "cut 0.001": ("stage2.ckpt is truncated or damaged", 0),
     "cut 0.5": ("stage2.ckpt is truncated or damaged", 0),
     "cut 0.999": ("stage2.ckpt is truncated or damaged", 0),
-    "code": ("stage2.ckpt wants to run 'posix.system' when loaded; refused", 0),
+    "code": ("stage2.ckpt would run 'posix.system' when loaded; refused", 0),
     "resnet": ("stage2.ckpt is not a Lightning checkpoint: no state_dict", 0),
-    "other lightning": ("stage2.ckpt is not of MolTC or MolCA: none of its 2 weights", 0),
-    "missing": ("missing weight blip2opt.graph_encoder.gnns.0.mlp.0.bias; --graph-encoder", 0),
+    "other lightning": (
+        "stage2.ckpt is not a checkpoint of MolTC or MolCA: none of its 2 weights",
+        0,
+    ),
+    "missing": ("missing weight blip2opt.graph_encoder.gnns.0.mlp.0.bias; give --graph-encoder", 0),
     "two missing": ("missing weight blip2opt.graph_encoder.gnns.0.mlp.0.bias, and 1 more", 2),
     "shape": ("gnns.0.mlp.0.bias has shape [5], expected [32]", 0),
     "nan": ("blip2opt.graph_encoder.gnns.0.mlp.0.bias holds NaN or infinite values", 0),
 }
 
 
-@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("kind", DEFECTS)
 @pytest.mark.parametrize("existing", [False, True])
-def test_a_broken_file_is_one_line_and_leaves_nothing(made, tmp_path, kind, existing):
-    reason, listed = BROKEN[kind]
-    path = broken(kind, made, tmp_path)
+def test_convert_reports_defective_file_and_leaves_no_output(published, tmp_path, kind, existing):
+    reason, listed = DEFECTS[kind]
+    path = write_defective(kind, published, tmp_path)
     if existing:
         (tmp_path / "out").mkdir()
-    result = run("--lightning", path, "--language-model", made / "lm", tmp_path / "out")
-    details = refused(result, reason)
+    result = run("--lightning", path, "--language-model", published / "lm", tmp_path / "out")
+    details = check_rejected(result, reason)
     assert len(details) == listed
     left = {"stage2.ckpt", "out"} if existing else {"stage2.ckpt"}
     assert {item.name for item in tmp_path.iterdir()} == left
     assert not existing or list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_folder_in_use_is_not_touched(made, tmp_path):
+def test_convert_does_not_change_used_folder(published, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
-    refused(run(*source(made), tmp_path / "out"), "out exists and is not empty")
-    refused(run("--lightning", "nowhere", "--language-model", "b", tmp_path / "out"), "not empty")
+    check_rejected(run(*source(published), tmp_path / "out"), "out exists and is not empty")
+    check_rejected(
+        run("--lightning", "nowhere", "--language-model", "b", tmp_path / "out"), "not empty"
+    )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_stage_1_says_what_to_do(made, tmp_path):
-    refused(run(*source(made, "stage1.ckpt"), tmp_path / "out"), "--new-projector draws one")
-    result = run(*source(made, "stage1.ckpt"), "--new-projector", tmp_path / "out")
+def test_convert_of_stage_1_suggests_new_projector(published, tmp_path):
+    check_rejected(
+        run(*source(published, "stage1.ckpt"), tmp_path / "out"),
+        "give --new-projector to initialize",
+    )
+    result = run(*source(published, "stage1.ckpt"), "--new-projector", tmp_path / "out")
     assert result.exit_code == 0
-    assert "noise until it is trained" in result.stdout
+    assert "train it before you use the answers" in result.stdout
 
 
-def test_what_a_run_had_and_the_files_lack_is_a_warning(made, tmp_path):
-    from tests.models.published import files
+def test_convert_warns_about_missing_trained_weights(published, tmp_path):
+    from tests.models.conversion import published_files as files
 
-    shutil.copytree(made / "lm", tmp_path / "lm")
-    told = {**files.TOLD, "llm_tune": "lora"}
+    shutil.copytree(published / "lm", tmp_path / "lm")
+    hyper_parameters = {**files.HYPER_PARAMETERS, "llm_tune": "lora"}
     state = files.published_state()
-    files.write_lightning(tmp_path / "stage2.ckpt", state, hyper_parameters=told)
+    files.write_lightning(tmp_path / "stage2.ckpt", state, hyper_parameters=hyper_parameters)
     result = run(*source(tmp_path), tmp_path / "out")
     assert result.exit_code == 0
     assert result.stderr.startswith("moltc: warning: not in these files: LoRA weights")
 
 
-def test_a_real_process_says_nothing_else(made, tmp_path):
-    """No warnings of libraries around the one line."""
-    path = broken("code", made, tmp_path)
+def test_convert_process_prints_one_line_only(published, tmp_path):
+    """Libraries print no warnings around the error line."""
+    path = write_defective("code", published, tmp_path)
     command = [sys.executable, "-m", "moltc_vllm.cli", "convert", "--lightning", path]
-    command += ["--language-model", made / "lm", tmp_path / "out"]
+    command += ["--language-model", published / "lm", tmp_path / "out"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr == f"moltc: {path} wants to run 'posix.system' when loaded; refused\n"
-    assert not (tmp_path / "it-ran").exists()
+    assert result.stderr == f"moltc: {path} would run 'posix.system' when loaded; refused\n"
+    assert not (tmp_path / "code-ran").exists()

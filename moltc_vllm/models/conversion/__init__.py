@@ -1,6 +1,6 @@
-"""Files of the published code (MolTC, and MolCA before it) as one of our checkpoint folders.
+"""Conversion of published MolTC and MolCA files to checkpoint folders of this package.
 
-In the order of the way: `pickles` reads a file without running anything in it, `names` says which
-published weight is which of ours, `sizes` makes a configuration of their shapes, `lora` merges or
-keeps adapters, `convert` puts it together.
+`pickles` reads files without executing them, `weight_names` maps published names to ours, `sizes`
+infers the configuration from weight shapes, `lora` merges or keeps adapters, and `convert` writes
+the checkpoint folder. `projector_split` copies a checkpoint's projectors for separate roles.
 """

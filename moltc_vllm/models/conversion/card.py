@@ -1,96 +1,96 @@
-"""What a converted checkpoint's ``card.json`` tells: inputs, and what was made of them."""
+"""Content of a converted checkpoint's ``card.json``: its inputs and how they were used."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.conversion.encoder import PROJECTION_SEED, PublishedEncoder
+from moltc_vllm.models.conversion.inputs import ConversionInputs
 from moltc_vllm.models.conversion.language import PublishedLanguageModel
-from moltc_vllm.models.conversion.lightning import Lightning
-from moltc_vllm.models.conversion.lora import Lora, lora_files
+from moltc_vllm.models.conversion.lora import lora_files
 from moltc_vllm.models.conversion.provenance import folder_name, input_record, plain_json
-from moltc_vllm.models.conversion.sizes import HEAD_WIDTH, BertSizes, contradictions
+from moltc_vllm.models.conversion.sizes import (
+    HEAD_WIDTH,
+    BertConfigFile,
+    hyper_parameter_conflicts,
+)
 
-_TRAINED = "converted from published weights; nothing was measured"
-_UNTRAINED = "its projection is untrained: its answers are noise"
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Everything a checkpoint is made of."""
-
-    run: Lightning
-    encoder: PublishedEncoder
-    bert: BertSizes | None
-    language: PublishedLanguageModel
-    lora: Lora | None
-    lora_place: str | None  # folder of an adapter that is kept; None: merged
+_CONVERTED_NOTE = "converted from published weights; not evaluated"
+_UNTRAINED_NOTE = "the projection is untrained, so the answers are meaningless"
 
 
-def card_of(
-    sources: Sources, config: MoltcConfig, task: str | None, tensors: int
+def build_card(
+    inputs: ConversionInputs,
+    config: MoltcConfig,
+    *,
+    task: str | None,
+    adapter_folder: PurePosixPath | None,
+    tensors: int,
 ) -> dict[str, Any]:
-    """Tell where a checkpoint is from. The same inputs give the same card, wherever they lie.
+    """Build ``card.json``; it depends on the content of the inputs, not on their location.
 
     Args:
-        sources: What it is made of.
-        config: Its configuration.
-        task: What it was fine-tuned for, if that is known.
-        tensors: Number of its weights.
+        inputs: Components of the published checkpoint.
+        config: Configuration of the converted checkpoint.
+        task: Task that the checkpoint was fine-tuned for, if known.
+        adapter_folder: Folder of the LoRA adapter in the checkpoint; None if it was merged.
+        tensors: Number of weights.
     """
-    run, encoder = sources.run, sources.encoder
-    told, left_out = plain_json(run.hyper_parameters)
+    checkpoint, encoder = inputs.checkpoint, inputs.encoder
+    hyper_parameters, left_out = plain_json(checkpoint.hyper_parameters)
+    heads = config.qformer_config.num_attention_heads
     return {
         "trained_on": "unknown",
         "metrics": {},
-        "note": _TRAINED if encoder.projection else _UNTRAINED,
+        "note": _CONVERTED_NOTE if encoder.projection else _UNTRAINED_NOTE,
         "prompt_style": config.prompt_style,
         "task": task,
         "published": {
-            "stage": run.parts.stage,
-            **run.run,
-            "hyper_parameters": told,
+            "stage": checkpoint.weights.stage,
+            **checkpoint.run,
+            "hyper_parameters": hyper_parameters,
             "hyper_parameters_left_out": left_out,
-            "inputs": _inputs(sources),
+            "inputs": _input_records(inputs),
         },
         "conversion": {
-            "attention_heads": _heads(config.qformer_config.num_attention_heads, sources.bert),
-            "language_model": run.path.name
-            if sources.language.tuned
-            else folder_name(sources.language.folder),
-            "molecule_row": _row(sources.language),
-            "lora": _lora(sources),
+            "attention_heads": {"number": heads, "from": _source_of_heads(inputs.bert)},
+            "language_model": checkpoint.path.name
+            if inputs.language.tuned
+            else folder_name(inputs.language.folder),
+            "molecule_row": _describe_molecule_row(inputs.language),
+            "lora": _describe_lora(inputs, adapter_folder),
             "projectors": config.projector_sharing,
-            "filled": _filled(encoder),
+            "filled": _describe_filled(encoder),
             "drawn": {} if encoder.projection else {"projection": {"seed": PROJECTION_SEED}},
-            "unused": run.parts.unused,
-            "lacking": lacking(sources),
-            "contradictions": contradictions(run.hyper_parameters, config),
+            "unused": checkpoint.weights.unused,
+            "lacking": missing_trained_weights(inputs),
+            "contradictions": hyper_parameter_conflicts(checkpoint.hyper_parameters, config),
             "tensors": tensors,
         },
     }
 
 
-def lacking(sources: Sources) -> list[str]:
-    """What the training run had and these files have not, as far as its settings tell."""
-    tuned = sources.run.hyper_parameters.get("llm_tune")
-    if tuned == "lora" and sources.lora is None:
+def missing_trained_weights(inputs: ConversionInputs) -> list[str]:
+    """Return the weights that the run trained by its hyper-parameters but the files lack."""
+    llm_tune = inputs.checkpoint.hyper_parameters.get("llm_tune")
+    if llm_tune == "lora" and inputs.lora is None:
         return ["LoRA weights, which the run trained (llm_tune: lora)"]
-    if tuned == "full" and not sources.language.tuned:
+    if llm_tune == "full" and not inputs.language.tuned:
         return ["the language model's weights, which the run trained (llm_tune: full)"]
     return []
 
 
-def _inputs(sources: Sources) -> list[dict[str, str]]:
-    language, lora, bert = sources.language, sources.lora, sources.bert
-    records = [input_record("--lightning", sources.run.path)]
+def _input_records(inputs: ConversionInputs) -> list[dict[str, str]]:
+    language, lora, bert = inputs.language, inputs.lora, inputs.bert
+    records = [input_record("--lightning", inputs.checkpoint.path)]
     records += [input_record("--language-model", path, language.folder) for path in language.files]
-    if lora is not None and lora.source.is_dir():  # else it was in the Lightning file
+    # A source that is not a folder is the Lightning file, which is recorded already.
+    if lora is not None and lora.source.is_dir():
         records += [input_record("--lora", path, lora.source) for path in lora_files(lora.source)]
-    if sources.encoder.graph_file is not None:
-        records.append(input_record("--graph-encoder", sources.encoder.graph_file))
+    if inputs.encoder.graph_file is not None:
+        records.append(input_record("--graph-encoder", inputs.encoder.graph_file))
     if bert is not None:
         records.append(input_record("--qformer-config", bert.path, bert.path.parent))
     if language.molecule_row_file is not None:
@@ -98,27 +98,29 @@ def _inputs(sources: Sources) -> list[dict[str, str]]:
     return records
 
 
-def _heads(number: int, bert: BertSizes | None) -> dict[str, Any]:
+def _source_of_heads(bert: BertConfigFile | None) -> str:
     if bert is None:
-        return {"number": number, "from": f"no file: heads of width {HEAD_WIDTH}"}
-    return {"number": number, "from": f"{folder_name(bert.path.parent)}/{bert.path.name}"}
+        return f"no file: heads of width {HEAD_WIDTH}"
+    return f"{folder_name(bert.path.parent)}/{bert.path.name}"
 
 
-def _row(language: PublishedLanguageModel) -> str:
+def _describe_molecule_row(language: PublishedLanguageModel) -> str:
     if language.tuned:
         return f"{language.path.name}; its logit is kept"
     if language.molecule_row_file is not None:
         return f"{language.molecule_row_file.name}; its logit is kept"
-    return "mean of the others; its logit is masked"
+    return "mean of the other rows; its logit is masked"
 
 
-def _lora(sources: Sources) -> dict[str, Any] | None:
-    lora = sources.lora
+def _describe_lora(
+    inputs: ConversionInputs, adapter_folder: PurePosixPath | None
+) -> dict[str, Any] | None:
+    lora = inputs.lora
     if lora is None:
         return None
     return {
         "from": lora.source.resolve().name,
-        "place": sources.lora_place or "merged",
+        "place": "merged" if adapter_folder is None else str(adapter_folder),
         "modules": len(lora.pairs),
         "r": lora.rank,
         "alpha": lora.alpha,
@@ -126,8 +128,8 @@ def _lora(sources: Sources) -> dict[str, Any] | None:
     }
 
 
-def _filled(encoder: PublishedEncoder) -> dict[str, Any]:
+def _describe_filled(encoder: PublishedEncoder) -> dict[str, Any]:
     if encoder.graph_file is None:
         return {}
-    names = [f"{encoder.prefix}{key}" for key in encoder.filled]
+    names = [f"{encoder.prefix}{name}" for name in encoder.filled]
     return {"from": encoder.graph_file.name, "weights": names}

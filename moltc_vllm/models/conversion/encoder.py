@@ -1,173 +1,193 @@
-"""The molecule encoder and projection out of a published file: complete, and nothing besides."""
+"""Molecule encoder and projection of a published checkpoint, with checks of names and shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from moltc_vllm.models.conversion.lightning import Lightning
-from moltc_vllm.models.conversion.names import (
+from moltc_vllm.models.conversion.lightning import LightningCheckpoint
+from moltc_vllm.models.conversion.pickles import read_state_dict
+from moltc_vllm.models.conversion.weight_names import (
     GRAPH_ENCODER,
     PROJECTION,
     QUERIES,
-    Layout,
-    encoder_names,
-    layout_of,
+    EncoderLayout,
+    encoder_weight_names,
+    infer_layout,
 )
-from moltc_vllm.models.conversion.pickles import read_tensors
 from moltc_vllm.models.molecule_encoder import initialize_molecule_weights
-from moltc_vllm.models.weights import WeightsError, checked_tensor, summary, weight_mismatches
+from moltc_vllm.models.weights import (
+    WeightsError,
+    summarize_mismatches,
+    validated_tensor,
+    weight_mismatches,
+)
 
 PROJECTION_SEED = 0
-"""Of a projection that is drawn."""
+"""Random seed of a newly initialized projection."""
 
 _PROJECTION_NAMES = (f"{PROJECTION}weight", f"{PROJECTION}bias")
 
 
 @dataclass(slots=True)
 class PublishedEncoder:
-    """Weights by published name without the stage's prefix, and where they are from.
+    """Encoder weights by published name without the stage's prefix, and their source files.
 
     Attributes:
-        path: The Lightning file.
-        prefix: Of its names.
-        weights: Graph encoder and Q-Former.
-        projection: To the language model; empty for a file of stage 1.
-        layout: Numbers of layers.
-        graph_file: Where missing weights of the graph encoder were taken from.
-        filled: Names of these.
+        path: Lightning file.
+        prefix: Prefix of the weight names in the Lightning file.
+        weights: Weights of the graph encoder and the Q-Former.
+        projection: Projection to the language model; empty in a file of stage 1.
+        layout: Layer structure.
+        graph_file: File that missing weights of the graph encoder are read from, if given.
+        filled: Names of the weights read from ``graph_file``.
     """
 
     path: Path
     prefix: str
     weights: dict[str, Tensor]
     projection: dict[str, Tensor]
-    layout: Layout
+    layout: EncoderLayout
     graph_file: Path | None = None
     filled: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> dict[str, str]:
-        """Our name of each weight."""
-        return encoder_names(self.layout)
+        """Own name of each published weight."""
+        return encoder_weight_names(self.layout)
 
-    def misnamed(self, *, with_projection: bool) -> list[str]:
-        """One line for every weight that is superfluous or missing."""
-        expected = [*self.names, *(_PROJECTION_NAMES if with_projection else ())]
-        found = {**self.weights, **self.projection}
-        return weight_mismatches(
-            {f"{self.prefix}{key}": () for key in found},
-            {f"{self.prefix}{key}": () for key in expected},
-        )
-
-    def misshapen(self, expected: Mapping[str, torch.Size], projector: str) -> list[str]:
-        """One line for every weight of another shape.
+    def name_mismatches(self, *, with_projection: bool) -> list[str]:
+        """Return one line for every superfluous or missing weight.
 
         Args:
-            expected: Shapes of our checkpoint.
-            projector: Name of one of its projectors.
+            with_projection: Whether a projection is expected.
+        """
+        expected = [*self.names, *(_PROJECTION_NAMES if with_projection else ())]
+        stored = {**self.weights, **self.projection}
+        return weight_mismatches(
+            {f"{self.prefix}{name}": () for name in stored},
+            {f"{self.prefix}{name}": () for name in expected},
+        )
+
+    def shape_mismatches(self, expected: Mapping[str, Sequence[int]], projector: str) -> list[str]:
+        """Return one line for every weight with an unexpected shape.
+
+        Args:
+            expected: Shapes of the weights in the checkpoint to write, by own name.
+            projector: Name of any projector of that checkpoint.
         """
         shapes = {
-            theirs: expected[f"molecule_encoder.{ours}"] for theirs, ours in self.names.items()
+            published: tuple(expected[f"molecule_encoder.{own}"])
+            for published, own in self.names.items()
         }
-        shapes[QUERIES] = torch.Size([1, *shapes[QUERIES]])
-        found = {key: tensor.shape for key, tensor in self.weights.items()}
-        for key, tensor in self.projection.items():
-            found[key] = tensor.shape
-            shapes[key] = expected[f"projectors.{projector}.{key.removeprefix(PROJECTION)}"]
+        shapes[QUERIES] = (1, *shapes[QUERIES])
+        stored = {name: tensor.shape for name, tensor in self.weights.items()}
+        for name, tensor in self.projection.items():
+            stored[name] = tensor.shape
+            own = f"projectors.{projector}.{name.removeprefix(PROJECTION)}"
+            shapes[name] = tuple(expected[own])
         return weight_mismatches(
-            {self._label(key): shape for key, shape in found.items()},
-            {self._label(key): shape for key, shape in shapes.items()},
+            {self._source_name(name): shape for name, shape in stored.items()},
+            {self._source_name(name): shape for name, shape in shapes.items()},
         )
 
     def stream(self) -> Iterator[tuple[str, Tensor]]:
-        """Graph encoder and Q-Former under our names.
+        """Yield the weights of graph encoder and Q-Former under their own names.
 
         Raises:
             WeightsError: If a weight is not finite.
         """
-        for theirs, ours in self.names.items():
-            tensor = self._checked(theirs, self.weights[theirs])
-            yield f"molecule_encoder.{ours}", tensor[0] if theirs == QUERIES else tensor
+        for published, own in self.names.items():
+            tensor = self._validated(published, self.weights[published])
+            yield f"molecule_encoder.{own}", tensor[0] if published == QUERIES else tensor
 
-    def projector(self, shape: Sequence[int]) -> dict[str, Tensor]:
-        """The projection's ``weight`` and ``bias``; new ones if it has none.
+    def projector_weights(self, shape: Sequence[int]) -> dict[str, Tensor]:
+        """Return ``weight`` and ``bias`` of the projection, newly initialized if the file lacks it.
 
         Args:
-            shape: Of the weight: width of the language model's embeddings, of the Q-Former.
+            shape: Shape of the weight: width of the language model, width of the Q-Former.
 
         Raises:
             WeightsError: If a weight is not finite.
         """
         if self.projection:
             return {
-                key.removeprefix(PROJECTION): self._checked(key, tensor)
-                for key, tensor in self.projection.items()
+                name.removeprefix(PROJECTION): self._validated(name, tensor)
+                for name, tensor in self.projection.items()
             }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(PROJECTION_SEED)
             layer = nn.Linear(shape[1], shape[0])
             initialize_molecule_weights(layer)
-        return {key: tensor.detach() for key, tensor in layer.state_dict().items()}
+        return {name: tensor.detach() for name, tensor in layer.state_dict().items()}
 
-    def _checked(self, key: str, tensor: Tensor) -> Tensor:
-        source = self.graph_file if key in self.filled else self.path
-        return checked_tensor(self._label(key), tensor, source).contiguous()
+    def _validated(self, name: str, tensor: Tensor) -> Tensor:
+        source = self.graph_file if name in self.filled else self.path
+        return validated_tensor(self._source_name(name), tensor, source).contiguous()
 
-    def _label(self, key: str) -> str:
-        """A weight's name where it is from."""
-        if key in self.filled:
-            return key.removeprefix(GRAPH_ENCODER)
-        return f"{self.prefix}{key}"
+    def _source_name(self, name: str) -> str:
+        """Return a weight's full name in its source file."""
+        if name in self.filled:
+            return name.removeprefix(GRAPH_ENCODER)
+        return f"{self.prefix}{name}"
 
 
-def published_encoder(lightning: Lightning, graph_file: Path | None) -> PublishedEncoder:
-    """Take the encoder out of a Lightning file.
+def extract_encoder(checkpoint: LightningCheckpoint, graph_file: Path | None) -> PublishedEncoder:
+    """Extract the molecule encoder from a Lightning checkpoint.
 
     Args:
-        lightning: The file.
-        graph_file: A plain state dict of the graph encoder. Weights that the Lightning file lacks
-            are taken from it, and no others.
+        checkpoint: Lightning checkpoint.
+        graph_file: Plain state dict of the graph encoder, which supplies only the weights that
+            the checkpoint lacks.
 
     Raises:
-        WeightsError: If the graph encoder's file cannot be read, or is another encoder's.
+        WeightsError: If ``graph_file`` cannot be read or belongs to a different encoder.
     """
-    parts = lightning.parts
+    weights = checkpoint.weights
     encoder = PublishedEncoder(
-        lightning.path,
-        parts.prefix,
-        dict(parts.encoder),
-        dict(parts.projection),
-        layout_of(parts.encoder),
+        checkpoint.path,
+        weights.prefix,
+        dict(weights.encoder),
+        dict(weights.projection),
+        infer_layout(weights.encoder),
     )
-    if graph_file is None:
-        return encoder
-    graph = {f"{GRAPH_ENCODER}{key}": tensor for key, tensor in read_tensors(graph_file).items()}
-    if not any(key.startswith(GRAPH_ENCODER) for key in encoder.weights):
-        layers = layout_of(graph).graph_layers  # this code's way of not saving what was frozen
-        encoder.layout = Layout(layers, encoder.layout.qformer_layers, encoder.layout.crossing)
-    _check_graph(graph, encoder, graph_file)
-    encoder.filled = [key for key in encoder.names if key in graph and key not in encoder.weights]
-    encoder.weights.update({key: graph[key] for key in encoder.filled})
-    encoder.graph_file = graph_file
+    if graph_file is not None:
+        _fill_graph_encoder(encoder, graph_file)
     return encoder
 
 
-def _check_graph(graph: Mapping[str, Tensor], encoder: PublishedEncoder, path: Path) -> None:
-    """A graph encoder that another one's gaps are filled from has to be of the same kind."""
+def _fill_graph_encoder(encoder: PublishedEncoder, graph_file: Path) -> None:
+    """Add the missing weights of the graph encoder from a plain state dict."""
+    graph = {
+        f"{GRAPH_ENCODER}{name}": tensor for name, tensor in read_state_dict(graph_file).items()
+    }
+    # MolCA does not save a frozen graph encoder; its layers are then counted in the other file.
+    if not any(name.startswith(GRAPH_ENCODER) for name in encoder.weights):
+        encoder.layout = replace(encoder.layout, graph_layers=infer_layout(graph).graph_layers)
+    _check_graph_weights(graph, encoder, graph_file)
+    encoder.filled = [
+        name for name in encoder.names if name in graph and name not in encoder.weights
+    ]
+    encoder.weights.update({name: graph[name] for name in encoder.filled})
+    encoder.graph_file = graph_file
+
+
+def _check_graph_weights(
+    graph: Mapping[str, Tensor], encoder: PublishedEncoder, path: Path
+) -> None:
+    """Raise `WeightsError` unless a graph encoder has the same names and shapes as another."""
     names = encoder.names
-    lines = [
-        f"superfluous weight {key.removeprefix(GRAPH_ENCODER)}" for key in graph if key not in names
-    ]
-    lines += [
-        f"{key.removeprefix(GRAPH_ENCODER)} has shape {list(tensor.shape)}, "
-        f"expected {list(encoder.weights[key].shape)}"
-        for key, tensor in graph.items()
-        if key in encoder.weights and tensor.shape != encoder.weights[key].shape
-    ]
-    if lines:
-        raise WeightsError(summary(path, lines), lines)
+    stored = {name.removeprefix(GRAPH_ENCODER): tensor.shape for name, tensor in graph.items()}
+    expected = {
+        name.removeprefix(GRAPH_ENCODER): (
+            encoder.weights[name].shape if name in encoder.weights else tensor.shape
+        )
+        for name, tensor in graph.items()
+        if name in names
+    }
+    if lines := weight_mismatches(stored, expected):
+        raise WeightsError(summarize_mismatches(path, lines), lines)

@@ -1,8 +1,7 @@
-"""Reading files that are not pickles, with the cause in one line if it cannot be done."""
+"""Readers of JSON and safetensors files that raise `WeightsError` with a one-line message."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +9,29 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moltc_vllm.models.weights import WeightsError
+from moltc_vllm.utils.errors import one_line
+from moltc_vllm.utils.json_objects import read_json_object
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON file whose top level is an object.
 
     Raises:
-        WeightsError: If there is no such file, or it holds something else.
+        WeightsError: If the file is missing, is not JSON or holds something else.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist")
     try:
-        raw = json.loads(path.read_text())
+        return read_json_object(path)
     except ValueError as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise WeightsError(f"{path} is not a JSON object")
-    return raw
+        raise WeightsError(str(error)) from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read all of a safetensors file.
+    """Read all tensors of a safetensors file.
 
     Raises:
-        WeightsError: If it is damaged.
+        WeightsError: If the file cannot be read.
     """
     try:
         return load_file(path)
-    except Exception as error:  # safetensors has one error class for all defects
-        raise WeightsError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # safetensors raises one class for all defects
+        raise WeightsError(f"{path} cannot be read: {one_line(error)}") from error

@@ -1,4 +1,4 @@
-"""The language model of a published checkpoint: its folder's, tuned as a whole, or with LoRA."""
+"""Language model of a published checkpoint: from its folder, fully tuned, or with LoRA."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from moltc_vllm.models.conversion.lightning import Lightning
-from moltc_vllm.models.conversion.lora import Lora, lora_of, read_lora
-from moltc_vllm.models.conversion.names import LANGUAGE_MODEL
+from moltc_vllm.models.conversion.lightning import LightningCheckpoint
+from moltc_vllm.models.conversion.lora import LoraAdapter, lora_from_weights, read_lora
 from moltc_vllm.models.conversion.pickles import read_pickle
+from moltc_vllm.models.conversion.weight_names import LANGUAGE_MODEL
 from moltc_vllm.models.language_model import (
     OUTPUT_LAYER,
     LanguageLayout,
@@ -23,23 +23,28 @@ from moltc_vllm.models.language_model import (
     load_language_tokenizer,
 )
 from moltc_vllm.models.tokenizer import MoltcTokenizer
-from moltc_vllm.models.weights import WeightsError, checked_tensor, summary, weight_mismatches
+from moltc_vllm.models.weights import (
+    WeightsError,
+    summarize_mismatches,
+    validated_tensor,
+    weight_mismatches,
+)
 
 
 @dataclass(slots=True)
 class PublishedLanguageModel:
-    """Configuration and tokenizer of a folder, and weights from there or from Lightning's file.
+    """Language model of a folder, whose weights may be replaced by tuned ones.
 
     Attributes:
-        folder: The language model's folder.
-        path: The Lightning file.
-        prefix: Of the language model's weights there.
-        tokenizer: With the placeholder.
-        config: For the vocabulary with the placeholder.
+        folder: Folder of the language model.
+        path: Lightning file.
+        prefix: Prefix of the language model's weight names in the Lightning file.
+        tokenizer: Tokenizer, including the placeholder token.
+        config: Configuration for the vocabulary with the placeholder.
         layout: Names and shapes of the weights.
-        tuned: The weights, if they are in the Lightning file.
-        molecule_row_file: Where the placeholder's row of the embeddings is from, if there is one.
-        molecule_row: The row.
+        tuned: Fully tuned weights in the Lightning file, if any.
+        molecule_row_file: File with the placeholder's row of the embeddings, if given.
+        molecule_row: Placeholder's row of the embeddings, ``[H]``, if given.
     """
 
     folder: Path
@@ -54,81 +59,81 @@ class PublishedLanguageModel:
 
     @property
     def knows_molecule_row(self) -> bool:
-        """Whether the placeholder's row is one that the model was used with."""
+        """Whether the placeholder's row is the one the model was trained or run with."""
         return bool(self.tuned) or self.molecule_row is not None
 
     @property
     def files(self) -> list[Path]:
-        """What is used of the folder."""
+        """Files of the folder that the conversion uses."""
         weights = [] if self.tuned else language_model_files(self.folder)
         return [self.folder / "config.json", self.folder / "tokenizer.json", *weights]
 
-    def misnamed(self) -> list[str]:
-        """One line for every weight in the Lightning file that is superfluous or missing."""
+    def name_mismatches(self) -> list[str]:
+        """Return one line for every superfluous or missing weight in the Lightning file."""
         if not self.tuned:
             return []
         return weight_mismatches(
-            {f"{self.prefix}{key}": () for key in self._stored()},
-            {f"{self.prefix}{key}": () for key in self.layout.shapes},
+            {f"{self.prefix}{name}": () for name in self._untied_weights()},
+            {f"{self.prefix}{name}": () for name in self.layout.shapes},
         )
 
-    def misshapen(self) -> list[str]:
-        """One line for every weight in the Lightning file of another shape."""
-        stored = self._stored()
+    def shape_mismatches(self) -> list[str]:
+        """Return one line for every weight in the Lightning file with an unexpected shape."""
+        weights = self._untied_weights()
         return weight_mismatches(
-            {f"{self.prefix}{key}": tensor.shape for key, tensor in stored.items()},
-            {f"{self.prefix}{key}": self.layout.shapes[key] for key in stored},
+            {f"{self.prefix}{name}": tensor.shape for name, tensor in weights.items()},
+            {f"{self.prefix}{name}": self.layout.shapes[name] for name in weights},
         )
 
-    def check_tied(self) -> None:
-        """Make sure that an output layer that is not stored is in the embeddings.
+    def check_tied_embeddings(self) -> None:
+        """Check that a tied output layer equals the embeddings, because only these are kept.
 
         Raises:
             WeightsError: If both are in the Lightning file and differ.
         """
         if not self.config.tie_word_embeddings or OUTPUT_LAYER not in self.tuned:
             return
-        head = self.tuned[OUTPUT_LAYER]
+        output = self.tuned[OUTPUT_LAYER]
         for name in self.layout.embeddings:
-            if head.shape != self.tuned[name].shape or not head.equal(self.tuned[name]):
+            if output.shape != self.tuned[name].shape or not output.equal(self.tuned[name]):
                 raise WeightsError(
                     f"{self.path}: {self.prefix}{OUTPUT_LAYER} differs from {name}, but "
-                    f"{self.folder / 'config.json'} says that they are the same"
+                    f"{self.folder / 'config.json'} declares them tied"
                 )
 
     def stream(self) -> Iterator[tuple[str, Tensor]]:
-        """Weights under their Hugging Face names.
+        """Yield the weights under their Hugging Face names.
 
         Raises:
-            WeightsError: If one does not fit, or is not finite.
+            WeightsError: If a weight does not fit or is not finite.
         """
         if not self.tuned:
             yield from language_model_weights(
                 self.folder, self.config, molecule_row=self.molecule_row
             )
             return
-        for key, tensor in self._stored().items():
-            yield key, checked_tensor(f"{self.prefix}{key}", tensor, self.path).contiguous()
+        for name, tensor in self._untied_weights().items():
+            yield name, validated_tensor(f"{self.prefix}{name}", tensor, self.path).contiguous()
 
-    def _stored(self) -> dict[str, Tensor]:
-        """What our checkpoint has of the tuned weights: not the tied output layer."""
+    def _untied_weights(self) -> dict[str, Tensor]:
+        """Return the tuned weights without a tied output layer."""
         if not self.config.tie_word_embeddings:
             return self.tuned
-        return {key: tensor for key, tensor in self.tuned.items() if key != OUTPUT_LAYER}
+        return {name: tensor for name, tensor in self.tuned.items() if name != OUTPUT_LAYER}
 
 
-def published_language_model(
-    lightning: Lightning, folder: Path, molecule_row: Path | None
+def resolve_language_model(
+    checkpoint: LightningCheckpoint, folder: Path, molecule_row: Path | None
 ) -> PublishedLanguageModel:
-    """Find out where a checkpoint's language model is.
+    """Load configuration and tokenizer of a language model and locate its weights.
 
     Args:
-        lightning: The checkpoint; has the weights, if all of them were tuned.
-        folder: The language model's folder.
-        molecule_row: Saved tensor ``[H]``.
+        checkpoint: Lightning checkpoint, which has the weights if they were fully tuned.
+        folder: Folder of the language model.
+        molecule_row: File with a saved tensor ``[H]``, the placeholder's row of the embeddings.
 
     Raises:
-        WeightsError: If something is missing, cannot be read or does not fit.
+        WeightsError: If a file is missing, cannot be read or does not fit.
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder} is not a folder")
@@ -136,83 +141,88 @@ def published_language_model(
     config = load_language_config(folder, len(tokenizer))
     model = PublishedLanguageModel(
         folder=folder,
-        path=lightning.path,
-        prefix=f"{lightning.parts.prefix}{LANGUAGE_MODEL}",
+        path=checkpoint.path,
+        prefix=f"{checkpoint.weights.prefix}{LANGUAGE_MODEL}",
         tokenizer=tokenizer,
         config=config,
         layout=language_layout(config),
-        tuned=lightning.parts.language_model,
+        tuned=checkpoint.weights.language_model,
     )
     if model.tuned:
-        config.dtype = next(iter(model.tuned.values())).dtype  # the folder's need not be theirs
+        # The folder's configuration may declare a different dtype than the tuned weights have.
+        config.dtype = next(iter(model.tuned.values())).dtype
     if molecule_row is not None:
-        model.molecule_row = _read_row(molecule_row, model)
+        model.molecule_row = _read_molecule_row(molecule_row, model)
         model.molecule_row_file = molecule_row
     return model
 
 
-def published_lora(
-    lightning: Lightning, model: PublishedLanguageModel, folder: Path | None, alpha: float | None
-) -> Lora | None:
-    """The checkpoint's adapter, if it has one, checked against its language model.
+def resolve_lora(
+    checkpoint: LightningCheckpoint,
+    model: PublishedLanguageModel,
+    folder: Path | None,
+    alpha: float | None,
+) -> LoraAdapter | None:
+    """Return the checkpoint's LoRA adapter, checked against the language model.
 
     Args:
-        lightning: The checkpoint; newer MolCA code leaves LoRA weights in it.
-        model: Its language model.
+        checkpoint: Lightning checkpoint; newer MolCA code stores LoRA weights in it.
+        model: Language model of the checkpoint.
         folder: PEFT folder.
-        alpha: For the weights in the Lightning file.
+        alpha: Value of alpha for LoRA weights in the Lightning file.
 
     Raises:
-        WeightsError: If there are two, or the one there is does not fit.
+        WeightsError: If two adapters are given, or the adapter does not fit.
     """
-    inside = lightning.parts.lora
-    if folder is not None and (inside or model.tuned):
-        what = "LoRA weights" if inside else "a tuned language model"
-        raise WeightsError(f"{lightning.path} has {what} of its own: --lora does not go with it")
-    if alpha is not None and not inside:
-        raise WeightsError(f"{lightning.path} has no LoRA weights: --lora-alpha is of no use")
-    if inside:
-        lora = lora_of(inside, _alpha(lightning, alpha), lightning.path)
+    stored = checkpoint.weights.lora
+    if folder is not None and (stored or model.tuned):
+        kind = "LoRA weights" if stored else "a fully tuned language model"
+        raise WeightsError(f"{checkpoint.path} already has {kind}: --lora cannot be combined")
+    if alpha is not None and not stored:
+        raise WeightsError(f"{checkpoint.path} has no LoRA weights: omit --lora-alpha")
+    if stored:
+        adapter = lora_from_weights(stored, _lora_alpha(checkpoint, alpha), checkpoint.path)
     elif folder is not None:
-        lora = read_lora(folder)
+        adapter = read_lora(folder)
     else:
         return None
-    lora.check(model.layout)
-    return lora
+    adapter.check(model.layout)
+    return adapter
 
 
-def _alpha(lightning: Lightning, given: float | None) -> float:
-    told = lightning.hyper_parameters
-    if given is not None:
-        return given
-    if told.get("peft_config"):  # then the run took alpha from that file
+def _lora_alpha(checkpoint: LightningCheckpoint, alpha: float | None) -> float:
+    """Return the given alpha, or that of the training run."""
+    if alpha is not None:
+        return alpha
+    hyper_parameters = checkpoint.hyper_parameters
+    if hyper_parameters.get("peft_config"):  # takes precedence over `lora_alpha` in training
         raise WeightsError(
-            f"{lightning.path} has LoRA weights, but their alpha was in "
-            f"{str(told['peft_config'])!r}; give --lora-alpha"
+            f"{checkpoint.path} has LoRA weights, but their alpha was in "
+            f"{str(hyper_parameters['peft_config'])!r}; give --lora-alpha"
         )
-    alpha = told.get("lora_alpha")
-    if not isinstance(alpha, (int, float)):
+    stored = hyper_parameters.get("lora_alpha")
+    if not isinstance(stored, (int, float)):
         raise WeightsError(
-            f"{lightning.path} has LoRA weights, but no lora_alpha in its hyper_parameters; "
+            f"{checkpoint.path} has LoRA weights, but no lora_alpha in its hyper_parameters; "
             "give --lora-alpha"
         )
-    return float(alpha)
+    return float(stored)
 
 
-def _read_row(path: Path, model: PublishedLanguageModel) -> Tensor:
-    """The placeholder's row; it is also its output, so there has to be only one table."""
+def _read_molecule_row(path: Path, model: PublishedLanguageModel) -> Tensor:
+    """Read the placeholder's row, which is both its embedding and its output weights."""
     if model.tuned:
-        raise WeightsError(f"{model.path} has the molecule's row already: {path} is of no use")
+        raise WeightsError(f"{model.path} already has the placeholder's row: omit {path}")
     row = read_pickle(path)
     if not isinstance(row, Tensor):
         raise WeightsError(f"{path} is a {type(row).__name__}, expected a tensor")
     if not model.config.tie_word_embeddings:
         raise WeightsError(
-            f"{path}: {model.folder} has an output layer of its own, which one row does not tell"
+            f"{path}: {model.folder} has a separate output layer, which needs a row of its own"
         )
     for name in model.layout.embeddings:
         width = model.layout.shapes[name][1]
         if tuple(row.shape) != (width,):
             lines = [f"the row has shape {list(row.shape)}, expected [{width}]"]
-            raise WeightsError(summary(path, lines))
-    return checked_tensor("the row", row, path)
+            raise WeightsError(summarize_mismatches(path, lines))
+    return validated_tensor("the row", row, path)

@@ -1,4 +1,4 @@
-"""A Lightning checkpoint: the weights of a training run and what the run was told."""
+"""Reader of Lightning checkpoints: the weights and hyper-parameters of a training run."""
 
 from __future__ import annotations
 
@@ -8,49 +8,64 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from moltc_vllm.models.conversion.names import PREFIXES, Parts, sort_weights
 from moltc_vllm.models.conversion.pickles import read_pickle
+from moltc_vllm.models.conversion.weight_names import PREFIXES, LightningWeights, group_weights
 from moltc_vllm.models.weights import WeightsError
 
+_RUN_FIELDS = ("epoch", "global_step", "pytorch-lightning_version")
 
-class Lightning(NamedTuple):
-    """What of a Lightning file matters here."""
+
+class LightningCheckpoint(NamedTuple):
+    """Content of a Lightning file that the conversion uses.
+
+    Attributes:
+        path: The file.
+        weights: Weights, grouped by component.
+        hyper_parameters: Command-line arguments of the training run; empty if not stored.
+        run: Epoch, global step and Lightning's version, where stored.
+    """
 
     path: Path
-    parts: Parts
+    weights: LightningWeights
     hyper_parameters: Mapping[str, Any]
-    run: Mapping[str, Any]  # epoch, global_step and Lightning's version, as far as they are there
+    run: Mapping[str, Any]
 
 
-def read_lightning(path: Path) -> Lightning:
+def read_lightning(path: Path) -> LightningCheckpoint:
     """Read a checkpoint of the published code.
 
     Raises:
-        WeightsError: If it cannot be read, or is something else.
+        WeightsError: If the file cannot be read or is not a checkpoint of MolTC or MolCA.
     """
-    raw = read_pickle(path)
-    state = raw.get("state_dict") if isinstance(raw, dict) else None
-    if not isinstance(state, dict):
-        first = next(iter(raw), None) if isinstance(raw, dict) else None
-        entry = f"; its first entry is {first!r}" if first is not None else ""
-        raise WeightsError(f"{path} is not a Lightning checkpoint: no state_dict{entry}")
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise WeightsError(
-                f"{path}: {key!r} in its state_dict is a {type(value).__name__}, not a tensor"
-            )
-    parts = sort_weights(state)
-    if parts is None:
-        begins = " or ".join(PREFIXES.values())
+    content = read_pickle(path)
+    state = _state_dict(content, path)
+    weights = group_weights(state)
+    if weights is None:
+        prefixes = " or ".join(PREFIXES.values())
         raise WeightsError(
-            f"{path} is not of MolTC or MolCA: none of its {len(state)} weights begins with "
-            f"{begins}; the first is {next(iter(state), None)!r}"
+            f"{path} is not a checkpoint of MolTC or MolCA: none of its {len(state)} weights "
+            f"starts with {prefixes}; the first is {next(iter(state), None)!r}"
         )
-    told = raw.get("hyper_parameters")
-    names = ("epoch", "global_step", "pytorch-lightning_version")
-    return Lightning(
+    hyper_parameters = content.get("hyper_parameters")
+    return LightningCheckpoint(
         path=path,
-        parts=parts,
-        hyper_parameters=told if isinstance(told, dict) else {},
-        run={name: raw[name] for name in names if isinstance(raw.get(name), (int, str))},
+        weights=weights,
+        hyper_parameters=hyper_parameters if isinstance(hyper_parameters, dict) else {},
+        run={
+            name: content[name] for name in _RUN_FIELDS if isinstance(content.get(name), (int, str))
+        },
     )
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        first = next(iter(content), None) if isinstance(content, dict) else None
+        hint = f"; its first entry is {first!r}" if first is not None else ""
+        raise WeightsError(f"{path} is not a Lightning checkpoint: no state_dict{hint}")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise WeightsError(
+                f"{path}: {name!r} in its state_dict is a {type(value).__name__}, not a tensor"
+            )
+    return state

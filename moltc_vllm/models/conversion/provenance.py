@@ -1,4 +1,4 @@
-"""Where a converted checkpoint is from, for its ``card.json``: no paths, no dates."""
+"""Provenance records for ``card.json``: file names and checksums, without paths or dates."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from typing import Any
 from moltc_vllm.utils.atomic_files import sha256
 
 
-def input_record(option: str, path: Path, inside: Path | None = None) -> dict[str, str]:
-    """Name and checksum of an input file.
+def input_record(option: str, path: Path, folder: Path | None = None) -> dict[str, str]:
+    """Return the name and checksum of an input file.
 
     Args:
-        option: What it was given as.
-        path: The file.
-        inside: The folder that was given, if the file is one of its.
+        option: Command-line option that named the file or its folder.
+        path: Input file.
+        folder: Folder given by the option, if it was not the file itself.
     """
-    name = path.name if inside is None else f"{folder_name(inside)}/{path.name}"
+    name = path.name if folder is None else f"{folder_name(folder)}/{path.name}"
     return {"option": option, "file": name, "sha256": sha256(path)}
 
 
 def folder_name(folder: Path) -> str:
-    """A folder's own name, also where it was given as ``.``."""
+    """Return a folder's name, also for relative paths such as ``.``."""
     return folder.resolve().name
 
 
 def plain_json(raw: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The part of a mapping that is plain JSON, and the names of what is not.
+    """Split a mapping into entries that JSON can represent and the keys of all others.
 
-    Of absolute paths only the last component is kept.
+    Absolute paths are reduced to their last component.
     """
     kept: dict[str, Any] = {}
     left_out: list[str] = []
     for name, value in raw.items():
         try:
-            kept[str(name)] = _plain(value)
+            kept[str(name)] = _to_json(value)
         except TypeError:
             left_out.append(str(name))
     return kept, sorted(left_out)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, str):
-        return _without_folders(value)
+        return _strip_folders(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-        return {_without_folders(name): _plain(item) for name, item in value.items()}
+        return {_strip_folders(name): _to_json(item) for name, item in value.items()}
     raise TypeError(type(value).__name__)
 
 
-def _without_folders(text: str) -> str:
+def _strip_folders(text: str) -> str:
     if PurePosixPath(text).is_absolute() or text.startswith("~"):
         return PurePosixPath(text).name
     if PureWindowsPath(text).is_absolute():

@@ -1,4 +1,4 @@
-"""Published files in, a checkpoint folder out: all of them, as they are, or an error."""
+"""Conversion of published files to checkpoint folders: configuration, prompts and card."""
 
 import json
 import os
@@ -12,27 +12,27 @@ from moltc_vllm.models.conversion import convert as convert_module
 from moltc_vllm.models.conversion.convert import convert_published, split_projectors
 from moltc_vllm.models.weights import WeightsError
 from moltc_vllm.tasks import TASKS, get_style
-from tests.models.published import files
-from tests.models.published.converting import (
+from tests.models.conversion import published_files as files
+from tests.models.conversion.helpers import (
     BATCH_NORM,
     GRAPH,
-    fails,
-    weights_of,
+    error_details,
+    read_weights,
 )
 
 
-def test_sizes_and_weights_are_the_files(small, converted):
+def test_convert_infers_sizes_and_keeps_weights(small, converted):
     config = load_config(converted)
-    graph, reader = config.graph_encoder_config, config.qformer_config
+    graph, qformer = config.graph_encoder_config, config.qformer_config
     assert (graph.hidden_size, graph.num_layers) == (16, 2)
     assert graph.self_loop_bond_type == 0
-    assert (reader.num_queries, reader.hidden_size, reader.num_layers) == (4, 128, 3)
-    assert (reader.intermediate_size, reader.cross_attention_frequency) == (96, 2)
-    assert reader.num_attention_heads == 2  # of width 64
+    assert (qformer.num_queries, qformer.hidden_size, qformer.num_layers) == (4, 128, 3)
+    assert (qformer.intermediate_size, qformer.cross_attention_frequency) == (96, 2)
+    assert qformer.num_attention_heads == 2  # heads of width 64
     assert config.text_config.enable_bias is False
     assert config.text_config.layer_norm_elementwise_affine is False
-    got = weights_of(converted)
-    for theirs, ours in {
+    weights = read_weights(converted)
+    for published_name, own_name in {
         "graph_encoder.x_embedding2.weight": f"{GRAPH}chirality.weight",
         "graph_encoder.gnns.1.mlp.2.bias": f"{GRAPH}layers.1.mlp.2.bias",
         "graph_encoder.gnns.0.edge_embedding1.weight": f"{GRAPH}layers.0.bond_type.weight",
@@ -50,54 +50,62 @@ def test_sizes_and_weights_are_the_files(small, converted):
         ),
         "opt_proj.weight": "projectors.shared.weight",
     }.items():
-        assert torch.equal(got[ours], small.state[f"blip2opt.{theirs}"])
+        assert torch.equal(weights[own_name], small.state[f"blip2opt.{published_name}"])
     queries = small.state["blip2opt.query_tokens"]
-    assert torch.equal(got["molecule_encoder.qformer.queries"], queries[0])
+    assert torch.equal(weights["molecule_encoder.qformer.queries"], queries[0])
     load_model(converted)
 
 
 @pytest.mark.parametrize(
-    ("layers", "crossing", "frequency"),
+    ("layers", "cross_attention_layers", "frequency"),
     [(1, (0,), 1), (3, (0, 1, 2), 1), (5, (0, 3), 3), (4, (0,), 4)],
 )
-def test_the_frequency_of_cross_attention_is_read_off(tmp_path, small, layers, crossing, frequency):
-    state = files.published_state(layers=layers, crossing=crossing)
-    told = {"cross_attention_freq": 1 if layers == 1 else frequency}
-    path = files.write_lightning(tmp_path / "s.ckpt", state, hyper_parameters=told)
+def test_convert_infers_cross_attention_frequency(
+    tmp_path, small, layers, cross_attention_layers, frequency
+):
+    state = files.published_state(layers=layers, cross_attention_layers=cross_attention_layers)
+    hyper_parameters = {"cross_attention_freq": 1 if layers == 1 else frequency}
+    path = files.write_lightning(tmp_path / "s.ckpt", state, hyper_parameters=hyper_parameters)
     report = convert_published(path, small.language_model, tmp_path / "c")
     assert report.config.qformer_config.cross_attention_frequency == frequency
     load_model(tmp_path / "c")
 
 
-@pytest.mark.parametrize("crossing", [(0, 1), (0, 2, 3), (1, 2)])
-def test_irregular_cross_attention_is_refused(tmp_path, small, crossing):
-    state = files.published_state(layers=4, crossing=crossing)
-    layers = ", ".join(map(str, crossing))
-    fails(tmp_path, small, state, message=f"crossattention in layers {layers} of 4")
+@pytest.mark.parametrize("cross_attention_layers", [(0, 1), (0, 2, 3), (1, 2)])
+def test_convert_rejects_irregular_cross_attention(tmp_path, small, cross_attention_layers):
+    state = files.published_state(layers=4, cross_attention_layers=cross_attention_layers)
+    layers = ", ".join(map(str, cross_attention_layers))
+    error_details(tmp_path, small, state, message=f"crossattention in layers {layers} of 4")
 
 
-def test_settings_that_are_not_the_weights_are_told(tmp_path, small):
-    """Names alone cannot tell a shorter model from one that has lost its end."""
+def test_convert_reports_hyper_parameters_that_contradict_weights(tmp_path, small):
+    """Weight names alone do not distinguish a smaller model from a file without the last layer."""
 
-    def told_by(name, state, told=files.TOLD):
-        path = files.write_lightning(tmp_path / f"{name}.ckpt", state, hyper_parameters=told)
+    def conflicts(name, state, hyper_parameters=files.HYPER_PARAMETERS):
+        path = files.write_lightning(
+            tmp_path / f"{name}.ckpt", state, hyper_parameters=hyper_parameters
+        )
         report = convert_published(path, small.language_model, tmp_path / name)
         return report.card["conversion"]["contradictions"]
 
     last = (f"{BATCH_NORM}1.", "blip2opt.graph_encoder.gnns.1.")
     shorter = {key: t for key, t in small.state.items() if not key.startswith(last)}
-    assert told_by("a", shorter) == ["hyper_parameters say gin_num_layers 2, the weights 1"]
-    blind = {k: t for k, t in small.state.items() if "layer.2.crossattention" not in k}
-    assert told_by("b", blind) == ["hyper_parameters say cross_attention_freq 2, the weights 3"]
-    other = {**files.TOLD, "num_query_token": 8, "gin_hidden_dim": 300}
-    assert len(told_by("c", small.state, other)) == 2
-    assert told_by("d", small.state) == []
+    assert conflicts("a", shorter) == ["hyper_parameters say gin_num_layers 2, the weights 1"]
+    without_last_cross_attention = {
+        k: t for k, t in small.state.items() if "layer.2.crossattention" not in k
+    }
+    assert conflicts("b", without_last_cross_attention) == [
+        "hyper_parameters say cross_attention_freq 2, the weights 3"
+    ]
+    other = {**files.HYPER_PARAMETERS, "num_query_token": 8, "gin_hidden_dim": 300}
+    assert len(conflicts("c", small.state, other)) == 2
+    assert conflicts("d", small.state) == []
 
 
 # Attention heads
 
 
-def test_heads_are_those_of_the_bert_beside_or_given(tmp_path, small):
+def test_convert_reads_attention_heads_from_bert_config(tmp_path, small):
     source = tmp_path / "run"
     files.write_bert(source / "bert_pretrained", num_attention_heads=4, layer_norm_eps=1e-7)
     shutil.copy(small.lightning, source / "s.ckpt")
@@ -122,11 +130,13 @@ def test_heads_are_those_of_the_bert_beside_or_given(tmp_path, small):
         assert out.exists() or given.exists()
 
 
-def test_without_a_bert_heads_have_width_64(small, converted, tmp_path):
+def test_convert_assumes_head_width_64_without_bert_config(small, converted, tmp_path):
     card = json.loads((converted / "card.json").read_text())
     assert card["conversion"]["attention_heads"]["from"] == "no file: heads of width 64"
     state = files.published_state(width=96)
-    fails(tmp_path, small, state, message="width 96 is not a multiple of 64; give --qformer-config")
+    error_details(
+        tmp_path, small, state, message="width 96 is not a multiple of 64; give --qformer-config"
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,25 +151,25 @@ def test_without_a_bert_heads_have_width_64(small, converted, tmp_path):
         ({"encoder_width": 300}, "encoder_width 300, the weights 16"),
         ({"query_length": 32}, "query_length 32, the weights 4"),
         ({"hidden_act": "relu"}, "hidden_act 'relu'"),
-        ({"model_type": "opt"}, "of a 'opt' model, expected 'bert'"),
+        ({"model_type": "opt"}, "has model_type 'opt', expected 'bert'"),
     ],
 )
-def test_a_bert_that_contradicts_the_weights_is_refused(tmp_path, small, changes, reason):
+def test_convert_rejects_bert_config_that_contradicts_weights(tmp_path, small, changes, reason):
     bert = files.write_bert(tmp_path / "bert", **changes)
-    fails(tmp_path, small, message=reason, qformer_config=bert)
+    error_details(tmp_path, small, message=reason, qformer_config=bert)
 
 
-def test_a_bert_that_is_none(tmp_path, small):
-    fails(tmp_path, small, message="does not exist", qformer_config=tmp_path / "nowhere")
+def test_convert_rejects_unreadable_bert_config(tmp_path, small):
+    error_details(tmp_path, small, message="No such file", qformer_config=tmp_path / "nowhere")
     (tmp_path / "config.json").write_text("[1]")
-    fails(tmp_path, small, message="not a JSON object", qformer_config=tmp_path)
+    error_details(tmp_path, small, message="does not hold a JSON object", qformer_config=tmp_path)
 
 
 # Prompts
 
 
 @pytest.mark.parametrize("style", ["moltc-2024", "moltc-2024-early"])
-def test_the_style_decides_tasks_template_and_stop(tmp_path, small, style):
+def test_prompt_style_sets_tasks_chat_template_and_stop_token(tmp_path, small, style):
     convert_published(small.lightning, small.language_model, tmp_path / "c", prompt_style=style)
     config, tokenizer = load_config(tmp_path / "c"), load_tokenizer(tmp_path / "c")
     own = get_style(style, files.PROMPT)
@@ -170,7 +180,7 @@ def test_the_style_decides_tasks_template_and_stop(tmp_path, small, style):
     assert generation["eos_token_id"] == tokenizer.encode("\n", add_special_tokens=False)[0]
 
 
-def test_our_own_style_has_all_tasks_and_ends_with_eos(tmp_path, small):
+def test_moltc_style_has_all_tasks_and_eos_token(tmp_path, small):
     convert_published(small.lightning, small.language_model, tmp_path / "c", prompt_style="moltc")
     config, tokenizer = load_config(tmp_path / "c"), load_tokenizer(tmp_path / "c")
     assert (config.tasks, config.molecule_prompt) == (list(TASKS), None)
@@ -178,9 +188,9 @@ def test_our_own_style_has_all_tasks_and_ends_with_eos(tmp_path, small):
     assert generation["eos_token_id"] == tokenizer.eos_token_id == 2
 
 
-def test_the_molecule_prompt_is_given_told_or_published(tmp_path, small):
+def test_molecule_prompt_is_given_stored_or_published(tmp_path, small):
     other = "The SMILES of this molecule is [START_I_SMILES]{}[END_I_SMILES]."
-    told = files.write_lightning(
+    stored = files.write_lightning(
         tmp_path / "a.ckpt", small.state, hyper_parameters={"prompt": other}
     )
     silent = files.write_lightning(tmp_path / "b.ckpt", small.state, hyper_parameters=None)
@@ -190,9 +200,9 @@ def test_the_molecule_prompt_is_given_told_or_published(tmp_path, small):
         report = convert_published(path, small.language_model, tmp_path / out, **options)
         return report.config.molecule_prompt
 
-    assert prompt(told, "a") == other
+    assert prompt(stored, "a") == other
     assert prompt(silent, "b") == files.PROMPT
-    assert prompt(told, "c", molecule_prompt=given) == given
+    assert prompt(stored, "c", molecule_prompt=given) == given
 
 
 @pytest.mark.parametrize(
@@ -205,21 +215,27 @@ def test_the_molecule_prompt_is_given_told_or_published(tmp_path, small):
         "",
     ],
 )
-def test_a_molecule_prompt_needs_its_place(tmp_path, small, prompt):
+def test_convert_rejects_molecule_prompt_without_placeholder(tmp_path, small, prompt):
     with pytest.raises(ValueError, match=r"needs one \{\}"):
         convert_published(
             small.lightning, small.language_model, tmp_path / "c", molecule_prompt=prompt
         )
     message = r"stage2.ckpt: prompt in hyper_parameters: .*; give --molecule-prompt"
-    fails(tmp_path, small, told={"prompt": prompt}, message=message)
+    error_details(tmp_path, small, hyper_parameters={"prompt": prompt}, message=message)
 
 
-def test_options_that_are_none(tmp_path, small):
+def test_convert_rejects_unknown_options(tmp_path, small):
     for options, reason in (
         ({"prompt_style": "molca"}, "unknown prompt style 'molca'"),
-        ({"prompt_style": "moltc", "molecule_prompt": files.PROMPT}, "has no molecule prompt"),
-        ({"projector_sharing": "both"}, "projectors 'both' is none of shared, role, task_role"),
-        ({"lora_as": "both"}, "LoRA as 'both' is none of merge, adapter"),
+        (
+            {"prompt_style": "moltc", "molecule_prompt": files.PROMPT},
+            "does not use a molecule prompt",
+        ),
+        (
+            {"projector_sharing": "both"},
+            "projectors must be one of shared, role, task_role, not 'both'",
+        ),
+        ({"lora_as": "both"}, "lora_as must be one of merge, adapter, not 'both'"),
     ):
         with pytest.raises(ValueError, match=reason):
             convert_published(small.lightning, small.language_model, tmp_path / "c", **options)
@@ -229,8 +245,7 @@ def test_options_that_are_none(tmp_path, small):
 # The folder
 
 
-def test_the_same_inputs_give_the_same_bytes_wherever_they_lie(tmp_path, small):
-    """No dates, no paths, no order of a set."""
+def test_convert_is_deterministic_and_independent_of_location(tmp_path, small):
     folders = []
     for name in ("one", "elsewhere"):
         root = tmp_path / name
@@ -257,7 +272,7 @@ def test_the_same_inputs_give_the_same_bytes_wherever_they_lie(tmp_path, small):
     assert not any(str(tmp_path).encode() in content for content in folders[0].values())
 
 
-def test_the_card_tells_the_inputs_and_no_paths(small, converted):
+def test_card_records_inputs_without_paths(small, converted):
     text = (converted / "card.json").read_text()
     card = json.loads(text)
     published = card["published"]
@@ -273,20 +288,22 @@ def test_the_card_tells_the_inputs_and_no_paths(small, converted):
     ]
     assert card["trained_on"] == "unknown"
     assert card["prompt_style"] == "moltc-2024"
-    assert card["conversion"]["tensors"] == len(weights_of(converted))
+    assert card["conversion"]["tensors"] == len(read_weights(converted))
     assert "/home" not in text
     assert str(small.root) not in text
 
 
-def test_hyper_parameters_that_are_no_json_are_named(tmp_path, small):
-    told = {
+def test_card_lists_hyper_parameters_that_json_cannot_represent(tmp_path, small):
+    hyper_parameters = {
         "weights": torch.zeros(3),
         "rates": [1e-4, float("nan")],
         "paths": {"a": ["/scratch/x/last.ckpt", "C:\\data\\y.ckpt", "~/z", "kept/as it is"]},
         "flag": True,
         "none": None,
     }
-    path = files.write_lightning(tmp_path / "s.ckpt", small.state, hyper_parameters=told)
+    path = files.write_lightning(
+        tmp_path / "s.ckpt", small.state, hyper_parameters=hyper_parameters
+    )
     published = convert_published(path, small.language_model, tmp_path / "c").card["published"]
     assert published["hyper_parameters"] == {
         "paths": {"a": ["last.ckpt", "y.ckpt", "z", "kept/as it is"]},
@@ -296,11 +313,11 @@ def test_hyper_parameters_that_are_no_json_are_named(tmp_path, small):
     assert published["hyper_parameters_left_out"] == ["rates", "weights"]
 
 
-def test_a_folder_in_use_is_refused_before_anything_is_read(tmp_path, small, monkeypatch):
-    def unexpected(*_):
-        raise AssertionError("read")
+def test_convert_rejects_used_folder_before_reading(tmp_path, small, monkeypatch):
+    def fail(*_):
+        raise AssertionError("a file was read")
 
-    monkeypatch.setattr(convert_module, "read_lightning", unexpected)
+    monkeypatch.setattr(convert_module, "read_inputs", fail)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
@@ -312,7 +329,7 @@ def test_a_folder_in_use_is_refused_before_anything_is_read(tmp_path, small, mon
     assert (tmp_path / "used" / "mine.txt").read_text() == "mine"
 
 
-def test_an_empty_folder_is_used_and_stays_if_nothing_comes_of_it(tmp_path, small):
+def test_convert_uses_empty_folder_and_keeps_it_after_failure(tmp_path, small):
     (tmp_path / "out").mkdir()
     with pytest.raises(WeightsError, match="does not exist"):
         convert_published(tmp_path / "nothing.ckpt", small.language_model, tmp_path / "out")

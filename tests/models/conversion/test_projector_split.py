@@ -1,29 +1,29 @@
-"""Projectors: copied to more places, and never joined."""
+"""Copies of projectors for roles and tasks."""
 
 import json
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from moltc_vllm.models import CheckpointError, load_config, load_model
 from moltc_vllm.models.conversion.convert import convert_published, split_projectors
 from moltc_vllm.models.weights import WeightsError
-from tests.models.published.converting import (
-    weights_of,
-)
+from tests.models.conversion.helpers import read_weights
 
 
 @pytest.mark.parametrize("sharing", ["role", "task_role"])
-def test_published_projections_are_copied_to_all_places(tmp_path, small, sharing):
+def test_convert_copies_projection_for_each_role_or_task(tmp_path, small, sharing):
     report = convert_published(
         small.lightning, small.language_model, tmp_path / "c", projector_sharing=sharing
     )
-    own = {k: t for k, t in weights_of(tmp_path / "c").items() if k.startswith("projectors.")}
-    places = 2 if sharing == "role" else 2 * len(report.config.tasks)
-    assert len(own) == 2 * places
-    for key, tensor in own.items():
+    projectors = {
+        k: t for k, t in read_weights(tmp_path / "c").items() if k.startswith("projectors.")
+    }
+    count = 2 if sharing == "role" else 2 * len(report.config.tasks)
+    assert len(projectors) == 2 * count
+    for key, tensor in projectors.items():
         assert torch.equal(tensor, small.state[f"blip2opt.opt_proj.{key.rsplit('.')[-1]}"])
     assert load_model(tmp_path / "c").config.projector_sharing == sharing
 
@@ -39,13 +39,13 @@ def with_adapter(small, tmp_path_factory):
     return folder
 
 
-def test_a_split_keeps_everything_else(tmp_path, with_adapter):
+def test_split_keeps_all_other_weights_and_files(tmp_path, with_adapter):
     split_projectors(with_adapter, tmp_path / "roles", "role")
     split_projectors(tmp_path / "roles", tmp_path / "tasks", "task_role")
     split_projectors(with_adapter, tmp_path / "direct", "task_role")
-    before = weights_of(with_adapter)
+    before = read_weights(with_adapter)
     for name in ("roles", "tasks", "direct"):
-        after = weights_of(tmp_path / name)
+        after = read_weights(tmp_path / name)
         for key, tensor in before.items():
             if not key.startswith("projectors."):
                 assert torch.equal(tensor, after[key])
@@ -71,7 +71,7 @@ def test_a_split_keeps_everything_else(tmp_path, with_adapter):
     assert configs[0] == configs[1]
 
 
-def test_a_split_is_noted_in_the_card(tmp_path, with_adapter):
+def test_split_is_recorded_in_card(tmp_path, with_adapter):
     split_projectors(with_adapter, tmp_path / "roles", "role")
     split_projectors(tmp_path / "roles", tmp_path / "tasks", "task_role")
     old = json.loads((with_adapter / "card.json").read_text())
@@ -87,9 +87,9 @@ def test_a_split_is_noted_in_the_card(tmp_path, with_adapter):
     assert new == old
 
 
-def test_a_split_keeps_what_roles_learned(tmp_path, tiny_roles):
+def test_split_copies_each_roles_projector(tmp_path, tiny_roles):
     split_projectors(tiny_roles, tmp_path / "tasks", "task_role")
-    before, after = weights_of(tiny_roles), weights_of(tmp_path / "tasks")
+    before, after = read_weights(tiny_roles), read_weights(tmp_path / "tasks")
     assert not torch.equal(before["projectors.role_0.weight"], before["projectors.role_1.weight"])
     for task in load_config(tiny_roles).tasks:
         for role in ("role_0", "role_1"):
@@ -97,33 +97,35 @@ def test_a_split_keeps_what_roles_learned(tmp_path, tiny_roles):
             assert torch.equal(copied, before[f"projectors.{role}.weight"])
 
 
-def test_projectors_are_not_joined(tmp_path, tiny, tiny_roles, tiny_llama):
+def test_split_rejects_fewer_projectors(tmp_path, tiny, tiny_roles, tiny_llama):
     for folder, sharing, reason in (
-        (tiny_roles, "shared", r"2 that may differ cannot become 1 \('shared'\)"),
-        (tiny_llama, "role", r"that may differ cannot become 2 \('role'\)"),
-        (tiny_llama, "shared", "cannot become 1"),
-        (tiny, "shared", "has projectors 'shared' already"),
-        (tiny_roles, "role", "has projectors 'role' already"),
-        (tmp_path / "nowhere", "role", "is not a checkpoint folder"),
+        (
+            tiny_roles,
+            "shared",
+            r"2 projectors \('role'\), which may differ and cannot be joined into 1 \('shared'\)",
+        ),
+        (tiny_llama, "role", r"may differ and cannot be joined into 2 \('role'\)"),
+        (tiny_llama, "shared", "cannot be joined into 1"),
+        (tiny, "shared", "already has projectors 'shared'"),
+        (tiny_roles, "role", "already has projectors 'role'"),
+        (tmp_path / "missing", "role", "is not a checkpoint folder"),
     ):
         with pytest.raises(CheckpointError, match=reason):
             split_projectors(folder, tmp_path / "c", sharing)
-    with pytest.raises(CheckpointError, match=r"is inside .*which is copied"):
+    with pytest.raises(CheckpointError, match=r"must not be inside .*which is copied"):
         split_projectors(tiny, tiny / "roles", "role")
-    with pytest.raises(ValueError, match="'many' is none of"):
+    with pytest.raises(ValueError, match="must be one of shared, role, task_role, not 'many'"):
         split_projectors(tiny, tmp_path / "c", "many")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_that_is_not_whole_is_not_split(tmp_path, tiny):
+def test_split_rejects_incomplete_checkpoint(tmp_path, tiny):
     folder = tmp_path / "broken"
     shutil.copytree(tiny, folder)
     weights = load_file(folder / "model.safetensors")
-    lost = "molecule_encoder.graph_encoder.layers.0.mlp.0.bias"
-    del weights[lost]
-    from safetensors.torch import save_file
-
+    missing = "molecule_encoder.graph_encoder.layers.0.mlp.0.bias"
+    del weights[missing]
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(WeightsError, match=f"missing weight {lost}"):
+    with pytest.raises(WeightsError, match=f"missing weight {missing}"):
         split_projectors(folder, tmp_path / "c", "role")
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]

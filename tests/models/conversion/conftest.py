@@ -1,4 +1,4 @@
-"""Small published files, written once."""
+"""Small published files, written once per session."""
 
 from types import SimpleNamespace
 
@@ -7,11 +7,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
-    """A folder with everything a small published checkpoint consists of."""
-    # Not above: what imports Triton has to wait until the kernels' conftest chose how it runs.
+    """Files of a small published checkpoint, with the tensors they hold."""
+    # Imported here because the kernels' conftest must choose Triton's backend first.
     import torch
 
-    from tests.models.published import files
+    from tests.models.conversion import published_files as files
 
     root = tmp_path_factory.mktemp("small")
     gin = {
@@ -31,7 +31,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def converted(small, tmp_path_factory):
-    """The small checkpoint, converted as it is."""
+    """Checkpoint folder converted from the small files with default options."""
     from moltc_vllm.models.conversion.convert import convert_published
 
     folder = tmp_path_factory.mktemp("converted") / "plain"

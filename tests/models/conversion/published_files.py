@@ -1,6 +1,7 @@
-"""Small files with the published layout, made by modules that are named as the published ones.
+"""Factory of small files with the published layout.
 
-Not by the converter's table of names: these modules are the other witness.
+The weights come from modules that are named like the published ones, independently of the
+converter's table of names, so that an error in the table makes a test fail.
 """
 
 import json
@@ -17,20 +18,20 @@ GIN_WIDTH, GIN_LAYERS = 16, 2
 WIDTH, LAYERS, FEED_FORWARD, QUERIES, FREQUENCY = 128, 3, 96, 4, 2
 HIDDEN, VOCABULARY = 32, 300
 PROMPT = "[START_I_SMILES]{}[END_I_SMILES]. "
-TOLD = {
+HYPER_PARAMETERS = {
     "gin_num_layers": GIN_LAYERS,
     "gin_hidden_dim": GIN_WIDTH,
     "num_query_token": QUERIES,
     "cross_attention_freq": FREQUENCY,
     "llm_tune": "freeze",
     "prompt": PROMPT,
-    "root": "/home/somebody/data/ddi",
+    "root": "/home/user/data/ddi",
     "lr": 1e-4,
 }
 
 
 def tree(**children):
-    """A module of modules."""
+    """Return a module with the given children."""
     module = nn.Module()
     for name, child in children.items():
         module.add_module(name, child)
@@ -38,7 +39,7 @@ def tree(**children):
 
 
 class Gin(nn.Module):
-    """The published graph encoder, as far as its weights go."""
+    """Weights of the published graph encoder."""
 
     def __init__(self, width=GIN_WIDTH, layers=GIN_LAYERS):
         super().__init__()
@@ -57,6 +58,7 @@ class Gin(nn.Module):
 
 
 def attention(width, keys):
+    """Return the weights of an attention layer with keys of another width."""
     return tree(
         self=tree(
             query=nn.Linear(width, width),
@@ -68,21 +70,27 @@ def attention(width, keys):
 
 
 def feed_forward(width, inner, suffix):
+    """Return the modules of a feed-forward block by name."""
     return {
         f"intermediate{suffix}": tree(dense=nn.Linear(width, inner)),
         f"output{suffix}": tree(dense=nn.Linear(inner, width), LayerNorm=nn.LayerNorm(width)),
     }
 
 
-def qformer(width, layers, crossing, text_branch):
+def qformer(width, layers, cross_attention_layers, text_branch):
+    """Return the weights of a Q-Former, of stage 1 with its text branch."""
     blocks = [
         tree(
             attention=attention(width, width),
-            **({"crossattention": attention(width, GIN_WIDTH)} if number in crossing else {}),
+            **(
+                {"crossattention": attention(width, GIN_WIDTH)}
+                if layer in cross_attention_layers
+                else {}
+            ),
             **feed_forward(width, FEED_FORWARD, "_query"),
             **(feed_forward(width, FEED_FORWARD, "") if text_branch else {}),
         )
-        for number in range(layers)
+        for layer in range(layers)
     ]
     embeddings = tree(LayerNorm=nn.LayerNorm(width))
     embeddings.register_buffer("position_ids", torch.arange(32)[None])
@@ -96,14 +104,21 @@ def qformer(width, layers, crossing, text_branch):
 
 
 def published_state(
-    stage=2, *, width=WIDTH, layers=LAYERS, crossing=(0, 2), hidden=HIDDEN, seed=0, extra=None
+    stage=2,
+    *,
+    width=WIDTH,
+    layers=LAYERS,
+    cross_attention_layers=(0, 2),
+    hidden=HIDDEN,
+    seed=0,
+    extra=None,
 ):
-    """The state dict of a whole published model, without its language model."""
+    """Return the state dict of a published model without its language model."""
     torch.manual_seed(seed)
     parts = {
         "graph_encoder": Gin(),
         "ln_graph": nn.LayerNorm(GIN_WIDTH),
-        "Qformer": qformer(width, layers, crossing, text_branch=stage == 1),
+        "Qformer": qformer(width, layers, cross_attention_layers, text_branch=stage == 1),
     }
     if stage == 2:
         parts["opt_proj"] = nn.Linear(width, hidden)
@@ -116,14 +131,14 @@ def published_state(
         model.temp = nn.Parameter(torch.tensor(0.07))
     whole = tree(**{"blip2opt" if stage == 2 else "blip2qformer": model})
     state = {key: tensor.detach().clone() for key, tensor in whole.state_dict().items()}
-    for key, tensor in state.items():  # also what begins as zeros or ones
+    for key, tensor in state.items():  # also those initialized with zeros or ones
         if tensor.is_floating_point():
             tensor.copy_(torch.randn(tensor.shape) * 0.1 + (1.0 if "running_var" in key else 0.0))
     return {**state, **(extra or {})}
 
 
 def write_lightning(path, state, **changes):
-    """A file as Lightning 1.9 writes it; a change to `None` leaves an entry out."""
+    """Write a file as Lightning 1.9 does; a change to None omits an entry."""
     content = {
         "epoch": 7,
         "global_step": 1234,
@@ -131,7 +146,7 @@ def write_lightning(path, state, **changes):
         "state_dict": state,
         "loops": {"fit_loop": {}},
         "hparams_name": "args",
-        "hyper_parameters": dict(TOLD),
+        "hyper_parameters": dict(HYPER_PARAMETERS),
         **changes,
     }
     torch.save({key: value for key, value in content.items() if value is not None}, path)
@@ -139,7 +154,7 @@ def write_lightning(path, state, **changes):
 
 
 def tuned(state, language_model):
-    """The state with a language model tuned as a whole: one more row, and the tied output."""
+    """Add a fully tuned language model, with the placeholder's row and the tied output layer."""
     weights = torch.load(language_model / "pytorch_model.bin", weights_only=True)
     name = "model.decoder.embed_tokens.weight"
     weights[name] = torch.cat([weights[name], torch.full((1, HIDDEN), 0.25)])
@@ -148,7 +163,7 @@ def tuned(state, language_model):
 
 
 def write_bert(folder: Path, **changes):
-    """A BERT configuration that fits."""
+    """Write a BERT configuration that fits the weights, with changes."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {
         "model_type": "bert",
@@ -165,7 +180,7 @@ def write_bert(folder: Path, **changes):
 
 
 def write_language_model(folder: Path, kind="opt", dtype=torch.float32):
-    """A small language-model folder in Galactica's layout (or another's)."""
+    """Write a small language-model folder, by default in Galactica's layout."""
     folder.mkdir(parents=True)
     ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     tokenizer = train_tokenizer(["The solvation of molecules.\n"] * 3, VOCABULARY)
@@ -198,7 +213,7 @@ def write_language_model(folder: Path, kind="opt", dtype=torch.float32):
 
 
 def write_lora(folder: Path, modules, *, rank=4, seed=2, drop=(), **changes):
-    """A PEFT folder; ``modules`` maps names to (out, in)."""
+    """Write a PEFT folder; ``modules`` maps module names to (out, in)."""
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
     config = {
@@ -213,7 +228,7 @@ def write_lora(folder: Path, modules, *, rank=4, seed=2, drop=(), **changes):
         "init_lora_weights": True,
         "inference_mode": True,
         "modules_to_save": None,
-        "base_model_name_or_path": "/home/somebody/galactica-1.3b",
+        "base_model_name_or_path": "/home/user/galactica-1.3b",
         **changes,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -223,7 +238,7 @@ def write_lora(folder: Path, modules, *, rank=4, seed=2, drop=(), **changes):
 
 
 def lora_weights(modules, rank, name=""):
-    """A and B under PEFT's keys."""
+    """Return random matrices A and B under PEFT's keys."""
     weights = {}
     for module, (out, inner) in modules.items():
         key = f"base_model.model.{module}.lora_"

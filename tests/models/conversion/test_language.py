@@ -1,4 +1,4 @@
-"""The language model of a conversion, and the placeholder's row of its embeddings."""
+"""Language model of a converted checkpoint, and the placeholder's row of its embeddings."""
 
 import json
 import shutil
@@ -9,16 +9,16 @@ import torch
 from moltc_vllm.models import load_config, load_model
 from moltc_vllm.models.conversion.convert import convert_published
 from moltc_vllm.models.weights import WeightsError
-from tests.models.published import files
-from tests.models.published.converting import (
-    fails,
-    weights_of,
+from tests.models.conversion import published_files as files
+from tests.models.conversion.helpers import (
+    error_details,
+    read_weights,
 )
 
 # The language model
 
 
-def test_a_tuned_language_model_is_the_lightning_files(tmp_path, small):
+def test_tuned_language_model_is_read_from_lightning_file(tmp_path, small):
     state = files.tuned(small.state, small.language_model)
     name = "model.decoder.layers.0.fc2.weight"
     state[f"blip2opt.opt_model.{name}"] = torch.ones(files.HIDDEN, 64)
@@ -27,9 +27,9 @@ def test_a_tuned_language_model_is_the_lightning_files(tmp_path, small):
     shutil.copytree(small.language_model, folder)
     (folder / "pytorch_model.bin").unlink()
     report = convert_published(path, folder, tmp_path / "c")
-    got = weights_of(tmp_path / "c")
-    assert torch.equal(got[f"language_model.{name}"], torch.ones(files.HIDDEN, 64))
-    assert got["language_model.model.decoder.embed_tokens.weight"][-1].eq(0.25).all()
+    weights = read_weights(tmp_path / "c")
+    assert torch.equal(weights[f"language_model.{name}"], torch.ones(files.HIDDEN, 64))
+    assert weights["language_model.model.decoder.embed_tokens.weight"][-1].eq(0.25).all()
     assert report.config.mask_molecule_token is False
     assert report.card["conversion"]["language_model"] == "s.ckpt"
     assert len(report.card["published"]["inputs"]) == 3
@@ -38,31 +38,35 @@ def test_a_tuned_language_model_is_the_lightning_files(tmp_path, small):
     row = tmp_path / "row.pt"
     torch.save(torch.zeros(files.HIDDEN), row)
     for option in ({"molecule_row": row}, {"lora": small.lora}):
-        with pytest.raises(WeightsError, match=r"row already|language model of its own"):
+        with pytest.raises(
+            WeightsError, match=r"already has the placeholder|already has a fully tuned"
+        ):
             convert_published(path, folder, tmp_path / "d", **option)
 
 
-def test_a_tuned_language_model_fits_its_configuration(tmp_path, small):
+def test_tuned_language_model_must_fit_its_configuration(tmp_path, small):
     whole = files.tuned(small.state, small.language_model)
     prefix = "blip2opt.opt_model."
     embeddings = f"{prefix}model.decoder.embed_tokens.weight"
     state = {**whole, f"{prefix}model.decoder.layers.0.fc1.bias": torch.zeros(64)}
     del state[f"{prefix}model.decoder.layers.1.fc1.weight"]
-    assert fails(tmp_path, small, state, message="superfluous weight .*and 1 more") == (
+    assert error_details(tmp_path, small, state, message="superfluous weight .*and 1 more") == (
         f"superfluous weight {prefix}model.decoder.layers.0.fc1.bias",
         f"missing weight {prefix}model.decoder.layers.1.fc1.weight",
     )
-    # Without the row of <mol> it is not what was tuned.
+    # A tuned model includes the row of <mol>.
     rows = whole[embeddings][:-1]
     state = {**whole, embeddings: rows, f"{prefix}lm_head.weight": rows}
-    fails(
+    error_details(
         tmp_path, small, state, message=rf"{embeddings} has shape \[\d+, 32\], expected \[\d+, 32\]"
     )
     state = {**whole, f"{prefix}lm_head.weight": whole[embeddings] + 1}
-    fails(tmp_path, small, state, message="lm_head.weight differs from model.decoder.embed_tokens")
+    error_details(
+        tmp_path, small, state, message="lm_head.weight differs from model.decoder.embed_tokens"
+    )
 
 
-def test_a_tuned_model_that_lost_its_language_model_is_noted(tmp_path, small):
+def test_card_notes_missing_tuned_language_model(tmp_path, small):
     path = files.write_lightning(
         tmp_path / "s.ckpt", small.state, hyper_parameters={"llm_tune": "full"}
     )
@@ -71,25 +75,25 @@ def test_a_tuned_model_that_lost_its_language_model_is_noted(tmp_path, small):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_any_causal_language_model_will_do(tmp_path, small, kind):
+def test_convert_accepts_other_causal_language_models(tmp_path, small, kind):
     folder = files.write_language_model(tmp_path / "lm", kind)
     report = convert_published(small.lightning, folder, tmp_path / "c")
     assert report.config.text_config.model_type == kind
     stored = torch.load(folder / "pytorch_model.bin", weights_only=True)
-    got = weights_of(tmp_path / "c")
+    weights = read_weights(tmp_path / "c")
     for key, tensor in stored.items():
-        assert torch.equal(got[f"language_model.{key}"][: len(tensor)], tensor)
+        assert torch.equal(weights[f"language_model.{key}"][: len(tensor)], tensor)
     load_model(tmp_path / "c")
 
 
-def test_every_dtype_is_kept(tmp_path, small):
+def test_convert_keeps_every_dtype(tmp_path, small):
     state = {
         key: tensor.half() if "ln_graph" in key else tensor for key, tensor in small.state.items()
     }
     path = files.write_lightning(tmp_path / "s.ckpt", state)
     folder = files.write_language_model(tmp_path / "lm", dtype=torch.bfloat16)
     convert_published(path, folder, tmp_path / "c", lora=small.lora)
-    for key, tensor in weights_of(tmp_path / "c").items():
+    for key, tensor in read_weights(tmp_path / "c").items():
         if "graph_encoder.norm" in key:
             assert tensor.dtype == torch.float16
         elif key.startswith("language_model."):
@@ -98,8 +102,8 @@ def test_every_dtype_is_kept(tmp_path, small):
             assert tensor.dtype in (torch.float32, torch.int64)
 
 
-def test_a_folder_that_is_no_language_model(tmp_path, small):
-    def refused(folder, reason):
+def test_convert_rejects_invalid_language_model_folder(tmp_path, small):
+    def folder_error_details(folder, reason):
         with pytest.raises(WeightsError, match=reason) as caught:
             convert_published(small.lightning, folder, tmp_path / "out")
         assert "\n" not in str(caught.value)
@@ -110,52 +114,52 @@ def test_a_folder_that_is_no_language_model(tmp_path, small):
         shutil.copytree(small.language_model, tmp_path / name)
         return tmp_path / name
 
-    refused(tmp_path / "nowhere", "is not a folder")
+    folder_error_details(tmp_path / "nowhere", "is not a folder")
     folder = copy("a")
     (folder / "tokenizer.json").write_text("{}")
-    refused(folder, "tokenizer.json: ")
+    folder_error_details(folder, "tokenizer.json: ")
     (folder / "tokenizer.json").unlink()
-    refused(folder, "has no tokenizer.json")
+    folder_error_details(folder, "has no tokenizer.json")
     folder = copy("b")
     (folder / "config.json").write_text('{"model_type": "vit"}')
-    refused(folder, "no causal language model of type 'vit'")
+    folder_error_details(folder, "no causal language model of type 'vit'")
     (folder / "config.json").write_text('{"hidden_size": 3}')
-    refused(folder, "config.json: ")
+    folder_error_details(folder, "config.json: ")
     (folder / "config.json").unlink()
-    refused(folder, "has no config.json")
+    folder_error_details(folder, "has no config.json")
     folder = copy("c")
     data = (folder / "pytorch_model.bin").read_bytes()
     (folder / "pytorch_model.bin").write_bytes(data[: len(data) // 2])
-    refused(folder, r"pytorch_model\.bin is truncated or damaged")
+    folder_error_details(folder, r"pytorch_model\.bin is truncated or damaged")
     (folder / "pytorch_model.bin").unlink()
-    refused(folder, "has no model.safetensors or pytorch_model.bin")
+    folder_error_details(folder, "has no model.safetensors or pytorch_model.bin")
     (folder / "model.safetensors").write_bytes(data[:100])
-    refused(folder, r"model\.safetensors cannot be read")
+    folder_error_details(folder, r"model\.safetensors cannot be read")
     folder = copy("d")
     weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
     del weights["model.decoder.layers.0.fc1.weight"], weights["model.decoder.layers.1.fc1.weight"]
     torch.save({**weights, "a": torch.zeros(1), "b": torch.zeros(1)}, folder / "pytorch_model.bin")
-    assert len(refused(folder, "superfluous weight a, and 3 more")) == 4
+    assert len(folder_error_details(folder, "superfluous weight a, and 3 more")) == 4
 
 
-def test_code_that_a_folder_brings_is_not_run(tmp_path, small):
-    folder, sign = tmp_path / "lm", tmp_path / "it-ran"
+def test_convert_does_not_run_code_of_language_model_folder(tmp_path, small):
+    folder, marker = tmp_path / "lm", tmp_path / "code-ran"
     shutil.copytree(small.language_model, folder)
     raw = json.loads((folder / "config.json").read_text())
     raw.update(model_type="mine", auto_map={"AutoConfig": "code.Config"})
     (folder / "config.json").write_text(json.dumps(raw))
-    (folder / "code.py").write_text(f"open({str(sign)!r}, 'w')\nclass Config: pass\n")
+    (folder / "code.py").write_text(f"open({str(marker)!r}, 'w')\nclass Config: pass\n")
     with pytest.raises(WeightsError, match=r"config\.json: "):
         convert_published(small.lightning, folder, tmp_path / "out")
-    assert not sign.exists()
+    assert not marker.exists()
 
 
 # The placeholder's row
 
 
-def test_the_row_is_a_mean_and_masked_unless_it_is_known(tmp_path, small, converted):
+def test_molecule_row_is_mean_and_masked_unless_given(tmp_path, small, converted):
     key = "language_model.model.decoder.embed_tokens.weight"
-    mean = weights_of(converted)[key]
+    mean = read_weights(converted)[key]
     torch.testing.assert_close(mean[-1], mean[:-1].mean(0))
     assert load_config(converted).mask_molecule_token is True
     row = torch.randn(files.HIDDEN)
@@ -163,11 +167,11 @@ def test_the_row_is_a_mean_and_masked_unless_it_is_known(tmp_path, small, conver
     report = convert_published(
         small.lightning, small.language_model, tmp_path / "c", molecule_row=tmp_path / "mol_row.pt"
     )
-    got = weights_of(tmp_path / "c")[key]
-    assert torch.equal(got[-1], row)
-    assert torch.equal(got[:-1], mean[:-1])
+    rows = read_weights(tmp_path / "c")[key]
+    assert torch.equal(rows[-1], row)
+    assert torch.equal(rows[:-1], mean[:-1])
     assert load_config(tmp_path / "c").mask_molecule_token is False
-    assert report.config.molecule_token_id == len(got) - 1
+    assert report.config.molecule_token_id == len(rows) - 1
     assert "mol_row.pt" in report.card["conversion"]["molecule_row"]
 
 
@@ -180,15 +184,15 @@ def test_the_row_is_a_mean_and_masked_unless_it_is_known(tmp_path, small, conver
         ({"row": torch.zeros(32)}, "is a dict, expected a tensor"),
     ],
 )
-def test_a_row_that_is_none(tmp_path, small, content, reason):
+def test_convert_rejects_invalid_molecule_row(tmp_path, small, content, reason):
     torch.save(content, tmp_path / "row.pt")
-    fails(tmp_path, small, message=reason, molecule_row=tmp_path / "row.pt")
+    error_details(tmp_path, small, message=reason, molecule_row=tmp_path / "row.pt")
 
 
-def test_a_row_does_not_tell_an_output_layer_of_its_own(tmp_path, small):
+def test_molecule_row_requires_tied_embeddings(tmp_path, small):
     folder = files.write_language_model(tmp_path / "lm", "llama")
     torch.save(torch.zeros(32), tmp_path / "row.pt")
-    with pytest.raises(WeightsError, match="has an output layer of its own"):
+    with pytest.raises(WeightsError, match="has a separate output layer"):
         convert_published(
             small.lightning, folder, tmp_path / "out", molecule_row=tmp_path / "row.pt"
         )

@@ -1,4 +1,4 @@
-"""Every weight has its place: what is missing, superfluous or of another kind is named."""
+"""Molecule encoder of a conversion: names, shapes, filled-in weights and stage 1."""
 
 import json
 import shutil
@@ -8,29 +8,27 @@ import torch
 
 from moltc_vllm.models.conversion.convert import convert_published
 from moltc_vllm.models.weights import WeightsError
-from tests.models.published import files
-from tests.models.published.converting import (
+from tests.models.conversion import published_files as files
+from tests.models.conversion.helpers import (
     BATCH_NORM,
     GRAPH,
     STATISTICS,
-    fails,
-    weights_of,
+    error_details,
+    read_weights,
     without,
 )
 
-# Strictness
 
-
-def test_all_unmatched_and_missing_weights_are_listed(tmp_path, small):
+def test_convert_lists_all_superfluous_and_missing_weights(tmp_path, small):
     state = dict(small.state)
-    lost = [
+    missing = [
         "blip2opt.ln_graph.bias",
         "blip2opt.opt_proj.bias",
         "blip2opt.Qformer.bert.encoder.layer.2.crossattention.self.key.weight",
     ]
-    for key in lost:
+    for key in missing:
         del state[key]
-    added = [
+    superfluous = [
         "optimizer.step",
         "blip2opt.llm_proj.weight",
         "blip2opt.graph_encoder.gnns.1.mlp.4.weight",
@@ -40,14 +38,15 @@ def test_all_unmatched_and_missing_weights_are_listed(tmp_path, small):
         "blip2qformer.temp",
         "blip2opt.graph_encoder.gnns.12345678.mlp.0.weight",
     ]
-    state.update({key: torch.zeros(2) for key in added})
-    details = fails(tmp_path, small, state, message=r"superfluous weight .*, and 10 more")
+    state.update({key: torch.zeros(2) for key in superfluous})
+    details = error_details(tmp_path, small, state, message=r"superfluous weight .*, and 10 more")
     assert sorted(details) == sorted(
-        [f"superfluous weight {key}" for key in added] + [f"missing weight {key}" for key in lost]
+        [f"superfluous weight {key}" for key in superfluous]
+        + [f"missing weight {key}" for key in missing]
     )
 
 
-def test_shape_mismatches_name_key_found_and_expected(tmp_path, small):
+def test_convert_lists_all_shape_mismatches(tmp_path, small):
     wrong = {
         "blip2opt.graph_encoder.x_embedding1.weight": (119, 16),
         "blip2opt.graph_encoder.batch_norms.0.running_mean": (17,),
@@ -55,7 +54,7 @@ def test_shape_mismatches_name_key_found_and_expected(tmp_path, small):
         "blip2opt.opt_proj.weight": (48, 128),
     }
     state = {**small.state, **{key: torch.zeros(shape) for key, shape in wrong.items()}}
-    details = fails(tmp_path, small, state, message="has shape .*, and 3 more")
+    details = error_details(tmp_path, small, state, message="has shape .*, and 3 more")
     shapes = {key: list(small.state[key].shape) for key in wrong}
     assert sorted(details) == sorted(
         f"{key} has shape {list(shape)}, expected {shapes[key]}" for key, shape in wrong.items()
@@ -71,23 +70,25 @@ def test_shape_mismatches_name_key_found_and_expected(tmp_path, small):
         ("graph_encoder.x_embedding1.weight", (120,)),
     ],
 )
-def test_weights_that_tell_sizes_need_their_dimensions(tmp_path, small, key, shape):
+def test_convert_rejects_wrong_number_of_dimensions(tmp_path, small, key, shape):
     state = {**small.state, f"blip2opt.{key}": torch.zeros(shape)}
-    fails(tmp_path, small, state, message=f"blip2opt.{key} has shape")
+    error_details(tmp_path, small, state, message=f"blip2opt.{key} has shape")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(
     "key", ["opt_proj.bias", "query_tokens", "graph_encoder.gnns.1.mlp.0.weight"]
 )
-def test_weights_that_are_no_numbers_are_named(tmp_path, small, key, value):
+def test_convert_rejects_weights_that_are_not_finite(tmp_path, small, key, value):
     state = {key: tensor.clone() for key, tensor in small.state.items()}
     state[f"blip2opt.{key}"].flatten()[-1] = value
     state[f"blip2opt.{key}"].view(-1)[-1] = value
-    fails(tmp_path, small, state, message=rf"stage2\.ckpt: blip2opt\.{key} holds NaN or infinite")
+    error_details(
+        tmp_path, small, state, message=rf"stage2\.ckpt: blip2opt\.{key} holds NaN or infinite"
+    )
 
 
-def test_a_language_model_with_nan_is_named(tmp_path, small):
+def test_convert_rejects_nan_in_language_model(tmp_path, small):
     folder = tmp_path / "lm"
     shutil.copytree(small.language_model, folder)
     weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
@@ -100,22 +101,22 @@ def test_a_language_model_with_nan_is_named(tmp_path, small):
     assert {path.name for path in tmp_path.iterdir()} == {"lm"}
 
 
-def test_integers_are_no_weights(tmp_path, small):
-    quantised = small.state["blip2opt.opt_proj.weight"].to(torch.int8)
-    state = {**small.state, "blip2opt.opt_proj.weight": quantised}
-    fails(tmp_path, small, state, message="opt_proj.weight has dtype torch.int8")
+def test_convert_rejects_integer_weights(tmp_path, small):
+    quantized = small.state["blip2opt.opt_proj.weight"].to(torch.int8)
+    state = {**small.state, "blip2opt.opt_proj.weight": quantized}
+    error_details(tmp_path, small, state, message="opt_proj.weight has dtype torch.int8")
 
 
-def test_other_architectures_are_refused_in_one_line(tmp_path, small):
+def test_convert_rejects_other_checkpoints_in_one_line(tmp_path, small):
     other = {"model.conv1.weight": torch.zeros(3), "model.fc.bias": torch.zeros(3)}
-    message = "is not of MolTC or MolCA: none of its 2 weights .* first is 'model.conv1.weight'"
-    assert fails(tmp_path, small, other, message=message) == ()
+    message = "MolTC or MolCA: none of its 2 weights .* the first is 'model.conv1.weight'"
+    assert error_details(tmp_path, small, other, message=message) == ()
     for content, reason in (
         ({"conv1.weight": torch.zeros(3)}, "no state_dict; its first entry is 'conv1.weight'"),
         ([1, 2], "no state_dict$"),
         ({"state_dict": [1]}, "no state_dict"),
         ({"state_dict": {"blip2opt.query_tokens": "x"}}, "is a str, not a tensor"),
-        ({"state_dict": {}}, "is not of MolTC or MolCA"),
+        ({"state_dict": {}}, "is not a checkpoint of MolTC or MolCA"),
     ):
         torch.save(content, tmp_path / "x.ckpt")
         with pytest.raises(WeightsError, match=reason):
@@ -123,49 +124,50 @@ def test_other_architectures_are_refused_in_one_line(tmp_path, small):
     assert not (tmp_path / "out").exists()
 
 
-def test_known_unused_weights_are_listed_with_a_reason(converted):
+def test_card_lists_unused_weights_with_their_purpose(converted):
     card = json.loads((converted / "card.json").read_text())
     assert card["conversion"]["unused"] == {
-        "blip2opt.Qformer.bert.embeddings.position_ids": "numbers of text positions"
+        "blip2opt.Qformer.bert.embeddings.position_ids": "position ids of texts"
     }
 
 
-# Statistics that MolCA's files lack
+# Weights that MolCA does not save
 
 
-def test_missing_statistics_name_the_option(tmp_path, small):
+def test_missing_statistics_error_suggests_graph_encoder_option(tmp_path, small):
     state = without(small.state, *STATISTICS, "position_ids")
-    details = fails(
+    details = error_details(
         tmp_path,
         small,
         state,
-        message=rf"missing weight {BATCH_NORM}0\.running_mean, and 5 more; --graph-encoder FILE",
+        message=rf"missing weight {BATCH_NORM}0\.running_mean, and 5 more; give --graph-encoder",
     )
     assert len(details) == 6
 
 
-def test_only_what_is_missing_is_filled(tmp_path, small):
+def test_graph_encoder_file_fills_only_missing_weights(tmp_path, small):
     state = without(small.state, *STATISTICS)
     path = files.write_lightning(tmp_path / "s.ckpt", state)
     options = {"graph_encoder": small.graph_encoder}
     report = convert_published(path, small.language_model, tmp_path / "c", **options)
-    got = weights_of(tmp_path / "c")
-    for number in (0, 1):
+    weights = read_weights(tmp_path / "c")
+    for layer in (0, 1):
         for name in STATISTICS:
-            filled = small.gin[f"batch_norms.{number}.{name}"]
-            assert torch.equal(got[f"{GRAPH}layers.{number}.norm.{name}"], filled)
-        own = small.state[f"{BATCH_NORM}{number}.weight"]
-        assert torch.equal(got[f"{GRAPH}layers.{number}.norm.weight"], own)
+            filled = small.gin[f"batch_norms.{layer}.{name}"]
+            assert torch.equal(weights[f"{GRAPH}layers.{layer}.norm.{name}"], filled)
+        kept = small.state[f"{BATCH_NORM}{layer}.weight"]
+        assert torch.equal(weights[f"{GRAPH}layers.{layer}.norm.weight"], kept)
     assert torch.equal(
-        got[f"{GRAPH}atom_type.weight"], small.state["blip2opt.graph_encoder.x_embedding1.weight"]
+        weights[f"{GRAPH}atom_type.weight"],
+        small.state["blip2opt.graph_encoder.x_embedding1.weight"],
     )
     assert report.card["conversion"]["filled"] == {
         "from": "graphcl_80.pth",
-        "weights": [f"{BATCH_NORM}{number}.{name}" for number in (0, 1) for name in STATISTICS],
+        "weights": [f"{BATCH_NORM}{layer}.{name}" for layer in (0, 1) for name in STATISTICS],
     }
 
 
-def test_nothing_is_filled_where_nothing_is_missing(tmp_path, small, converted):
+def test_graph_encoder_file_is_unused_without_missing_weights(tmp_path, small, converted):
     report = convert_published(
         small.lightning, small.language_model, tmp_path / "c", graph_encoder=small.graph_encoder
     )
@@ -174,14 +176,14 @@ def test_nothing_is_filled_where_nothing_is_missing(tmp_path, small, converted):
     assert report.card["conversion"]["filled"]["weights"] == []
 
 
-def test_a_frozen_graph_encoder_that_was_not_saved_is_filled(tmp_path, small):
+def test_graph_encoder_file_replaces_unsaved_graph_encoder(tmp_path, small):
     state = {k: t for k, t in small.state.items() if not k.startswith("blip2opt.graph_encoder.")}
     path = files.write_lightning(tmp_path / "s.ckpt", state)
     convert_published(path, small.language_model, tmp_path / "c", graph_encoder=small.graph_encoder)
-    got = weights_of(tmp_path / "c")
-    assert torch.equal(got[f"{GRAPH}layers.1.mlp.0.weight"], small.gin["gnns.1.mlp.0.weight"])
-    assert torch.equal(got[f"{GRAPH}norm.bias"], state["blip2opt.ln_graph.bias"])
-    fails(tmp_path, small, state, message="missing weight .*x_embedding1.*--graph-encoder")
+    weights = read_weights(tmp_path / "c")
+    assert torch.equal(weights[f"{GRAPH}layers.1.mlp.0.weight"], small.gin["gnns.1.mlp.0.weight"])
+    assert torch.equal(weights[f"{GRAPH}norm.bias"], state["blip2opt.ln_graph.bias"])
+    error_details(tmp_path, small, state, message="missing weight .*x_embedding1.*--graph-encoder")
 
 
 @pytest.mark.parametrize(
@@ -197,16 +199,16 @@ def test_a_frozen_graph_encoder_that_was_not_saved_is_filled(tmp_path, small):
         ),
     ],
 )
-def test_another_graph_encoder_fills_nothing(tmp_path, small, change, reason):
+def test_convert_rejects_graph_encoder_file_of_another_model(tmp_path, small, change, reason):
     torch.save({**small.gin, **change}, tmp_path / "gin.pth")
     state = without(small.state, *STATISTICS)
-    fails(tmp_path, small, state, message=reason, graph_encoder=tmp_path / "gin.pth")
+    error_details(tmp_path, small, state, message=reason, graph_encoder=tmp_path / "gin.pth")
 
 
-def test_a_graph_encoder_that_lacks_them_too(tmp_path, small):
+def test_convert_lists_weights_missing_from_both_files(tmp_path, small):
     torch.save(without(small.gin, *STATISTICS), tmp_path / "gin.pth")
     state = without(small.state, *STATISTICS)
-    details = fails(
+    details = error_details(
         tmp_path,
         small,
         state,
@@ -224,11 +226,11 @@ def stage_1(small):
     return files.write_lightning(small.root / "stage1.ckpt", files.published_state(stage=1))
 
 
-def test_stage_1_needs_a_new_projection(tmp_path, small, stage_1):
-    with pytest.raises(WeightsError, match="has no projection: --new-projector draws one"):
+def test_stage_1_needs_new_projector(tmp_path, small, stage_1):
+    with pytest.raises(WeightsError, match="no projection: give --new-projector"):
         convert_published(stage_1, small.language_model, tmp_path / "c")
     for seed, out in enumerate(("c", "again")):
-        torch.manual_seed(seed)  # not what the projection is drawn from
+        torch.manual_seed(seed)  # the projection has a seed of its kept
         report = convert_published(
             stage_1,
             small.language_model,
@@ -244,9 +246,10 @@ def test_stage_1_needs_a_new_projection(tmp_path, small, stage_1):
     assert unused["blip2qformer.temp"]
     assert unused["blip2qformer.Qformer.bert.encoder.layer.1.output.LayerNorm.bias"]
     assert unused["blip2qformer.Qformer.cls.predictions.decoder.weight"]
-    # Positions, two embeddings, head, three layers of six, three pairs of heads, temperature.
+    # Position ids, two embeddings, the head's two weights, six weights in each of three layers,
+    # three projections and heads of two weights each, and the temperature.
     assert len(unused) == 1 + 2 + 2 + 3 * 6 + 6 + 1
-    first, second = weights_of(tmp_path / "c"), weights_of(tmp_path / "again")
+    first, second = read_weights(tmp_path / "c"), read_weights(tmp_path / "again")
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert torch.equal(first["projectors.role_0.weight"], first["projectors.role_1.weight"])
     assert 0 < first["projectors.role_0.weight"].std() < 0.1
@@ -255,7 +258,7 @@ def test_stage_1_needs_a_new_projection(tmp_path, small, stage_1):
     assert torch.equal(first["molecule_encoder.qformer.layers.0.down.weight"], value)
 
 
-def test_drawing_leaves_the_random_state_alone(tmp_path, small, stage_1):
+def test_new_projector_keeps_random_state(tmp_path, small, stage_1):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -263,11 +266,16 @@ def test_drawing_leaves_the_random_state_alone(tmp_path, small, stage_1):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_trained_projection_is_not_thrown_away(tmp_path, small):
-    fails(tmp_path, small, message="has a projection, which --new-projector", new_projector=True)
+def test_new_projector_rejects_trained_projection(tmp_path, small):
+    error_details(
+        tmp_path,
+        small,
+        message="has a projection, which --new-projector would discard",
+        new_projector=True,
+    )
 
 
-def test_superfluous_weights_of_stage_1_are_listed_first(tmp_path, small):
-    state = files.published_state(stage=1, extra={"blip2qformer.nonsense": torch.zeros(1)})
-    details = fails(tmp_path, small, state, message="is of stage 1")
-    assert details == ("superfluous weight blip2qformer.nonsense",)
+def test_stage_1_error_lists_superfluous_weights(tmp_path, small):
+    state = files.published_state(stage=1, extra={"blip2qformer.unknown": torch.zeros(1)})
+    details = error_details(tmp_path, small, state, message="is a checkpoint of stage 1")
+    assert details == ("superfluous weight blip2qformer.unknown",)

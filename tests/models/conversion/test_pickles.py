@@ -1,4 +1,4 @@
-"""Files from strangers: nothing in them is run, and what is wrong with them is one line."""
+"""Untrusted pickle files: no code in them runs, and defects are reported in one line."""
 
 import ast
 import collections
@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 import moltc_vllm
-from moltc_vllm.models.conversion.pickles import PickleError, read_pickle, read_tensors
+from moltc_vllm.models.conversion.pickles import PickleError, read_pickle, read_state_dict
 
 
 class Touch:
-    """Unpickled, it makes a file."""
+    """Object whose unpickling creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -25,7 +25,7 @@ class Touch:
         return os.system, (f"touch {self.path}",)
 
 
-def reason(path):
+def rejection(path):
     with pytest.raises(PickleError) as caught:
         read_pickle(path)
     message = str(caught.value)
@@ -35,39 +35,39 @@ def reason(path):
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle 0", "pickle 2", "pickle 4"])
-def test_code_in_a_file_is_named_and_not_run(tmp_path, kind):
-    path, sign = tmp_path / "stage2.ckpt", tmp_path / "it-ran"
-    content = {"state_dict": {"blip2opt.query_tokens": torch.zeros(1)}, "callbacks": Touch(sign)}
+def test_read_pickle_names_code_without_running_it(tmp_path, kind):
+    path, marker = tmp_path / "stage2.ckpt", tmp_path / "code-ran"
+    content = {"state_dict": {"blip2opt.query_tokens": torch.zeros(1)}, "callbacks": Touch(marker)}
     if kind.startswith("pickle"):
         with path.open("wb") as file:
             pickle.dump({"callbacks": content["callbacks"]}, file, protocol=int(kind[-1]))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
-    assert reason(path) == "wants to run 'posix.system' when loaded; refused"
-    assert not sign.exists()
-    # The file is what it is said to be: loaded by a trusting reader, it runs.
+    assert rejection(path) == "would run 'posix.system' when loaded; refused"
+    assert not marker.exists()
+    # Loading the file without protection does run the code.
     with path.open("rb") as file:
         torch.load(path, weights_only=False) if kind in ("zip", "legacy") else pickle.load(file)
-    assert sign.exists()
+    assert marker.exists()
 
 
 @pytest.mark.parametrize(("value", "name"), [(eval, "builtins.eval"), (Touch, "Touch")])
-def test_a_class_or_function_alone_is_named_too(tmp_path, value, name):
+def test_read_pickle_names_referenced_class_or_function(tmp_path, value, name):
     torch.save({"a": value}, tmp_path / "x.ckpt")
-    assert f"{name}' when loaded; refused" in reason(tmp_path / "x.ckpt")
+    assert f"{name}' when loaded; refused" in rejection(tmp_path / "x.ckpt")
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_names_are_found_behind_references(tmp_path, protocol):
-    """The second class of a module may be pickled as a reference to the module's name."""
+def test_read_pickle_resolves_memoized_names(tmp_path, protocol):
+    """A pickle may refer to a module's name instead of repeating it."""
     content = [torch.Size, collections.OrderedDict, collections.Counter]
     with (tmp_path / "x.ckpt").open("wb") as file:
         pickle.dump(content, file, protocol=protocol)
-    assert "'collections.Counter'" in reason(tmp_path / "x.ckpt")
+    assert "'collections.Counter'" in rejection(tmp_path / "x.ckpt")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_cut_off_anywhere_is_called_truncated(tmp_path, zipped):
+def test_read_pickle_reports_truncated_file(tmp_path, zipped):
     whole, path = tmp_path / "whole.ckpt", tmp_path / "cut.ckpt"
     content = {"state_dict": {"a": torch.arange(500.0), "b": torch.arange(7)}, "epoch": 1}
     torch.save(content, whole, _use_new_zipfile_serialization=zipped)
@@ -75,10 +75,10 @@ def test_a_file_cut_off_anywhere_is_called_truncated(tmp_path, zipped):
     assert read_pickle(whole)["epoch"] == 1
     for length in (1, 2, 3, 10, 60, 150, 400, len(data) // 2, len(data) - 300, len(data) - 1):
         path.write_bytes(data[:length])
-        assert reason(path) == "is truncated or damaged", length
+        assert rejection(path) == "is truncated or damaged", length
 
 
-def test_a_weight_missing_from_the_archive_is_damage(tmp_path):
+def test_read_pickle_reports_missing_archive_member(tmp_path):
     torch.save({"a": torch.zeros(3), "b": torch.ones(3)}, tmp_path / "whole.ckpt")
     with (
         zipfile.ZipFile(tmp_path / "whole.ckpt") as whole,
@@ -87,44 +87,44 @@ def test_a_weight_missing_from_the_archive_is_damage(tmp_path):
         for name in whole.namelist():
             if not name.endswith("data/1"):
                 cut.writestr(name, whole.read(name))
-    assert reason(tmp_path / "cut.ckpt") == "is truncated or damaged"
+    assert rejection(tmp_path / "cut.ckpt") == "is truncated or damaged"
 
 
-def test_other_files_are_named(tmp_path):
+def test_read_pickle_reports_other_formats(tmp_path):
     path = tmp_path / "x.ckpt"
-    assert reason(path) == "does not exist"
+    assert rejection(path) == "does not exist"
     path.write_bytes(b"")
-    assert reason(path) == "is empty"
+    assert rejection(path) == "is empty"
     for text in ("<!DOCTYPE html><html>", "{}", "epoch: 1\n", "\0" * 100):
         path.write_text(text)
-        assert reason(path) == "is not a file written by torch.save"
+        assert rejection(path) == "is not a file written by torch.save"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
-    assert reason(path) == "is a Git LFS pointer, not the file it points to"
+    assert rejection(path) == "is a Git LFS pointer, not the file it points to"
     save_file({"a": torch.zeros(3)}, path)
-    assert reason(path) == "is a safetensors file, expected one written by torch.save"
+    assert rejection(path) == "is a safetensors file, expected one written by torch.save"
     with path.open("wb") as file:
         pickle.dump({"epoch": 1}, file, protocol=2)
-    assert reason(path) == "is not a file written by torch.save"
+    assert rejection(path) == "is not a file written by torch.save"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    assert reason(path) == "is not a file written by torch.save"
-    assert reason(tmp_path) == "is a folder, expected a file written by torch.save"
+    assert rejection(path) == "is not a file written by torch.save"
+    assert rejection(tmp_path) == "is a folder, expected a file written by torch.save"
 
 
-def test_weights_stay_on_disk_until_they_are_used(tmp_path):
+def test_read_state_dict_memory_maps_zip_files(tmp_path):
     torch.save({"a": torch.ones(1000)}, tmp_path / "x.pt")
     torch.save({"a": torch.ones(1000)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     maps = Path("/proc/self/maps")
-    mapped = read_tensors(tmp_path / "x.pt")
+    mapped = read_state_dict(tmp_path / "x.pt")
     assert str(tmp_path / "x.pt") in maps.read_text()
-    old = read_tensors(tmp_path / "old.pt")
+    old = read_state_dict(tmp_path / "old.pt")
     assert torch.equal(mapped["a"], old["a"])
-    mapped["a"][0] = 5  # private: not the file
-    assert read_tensors(tmp_path / "x.pt")["a"][0] == 1
+    mapped["a"][0] = 5  # the mapping is copy-on-write
+    assert read_state_dict(tmp_path / "x.pt")["a"][0] == 1
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("content", "message"),
     [
         (torch.zeros(3), "not a state dict but a Tensor"),
         ({}, "not a state dict but a dict"),
@@ -132,21 +132,21 @@ def test_weights_stay_on_disk_until_they_are_used(tmp_path):
         ({1: torch.zeros(3)}, "1 is a Tensor"),
     ],
 )
-def test_a_state_dict_is_tensors_by_name(tmp_path, content, what):
+def test_read_state_dict_rejects_other_content(tmp_path, content, message):
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(PickleError, match=what):
-        read_tensors(tmp_path / "x.pt")
+    with pytest.raises(PickleError, match=message):
+        read_state_dict(tmp_path / "x.pt")
 
 
-def test_nothing_in_the_package_unpickles_freely():
-    found = 0
+def test_package_loads_pickles_safely_only():
+    load_calls = 0
     for path in Path(moltc_vllm.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 call = f"{ast.unparse(node.func)}"
                 assert call not in ("pickle.load", "pickle.loads", "pickle.Unpickler"), path
                 if call == "torch.load":
-                    found += 1
+                    load_calls += 1
                     options = {k.arg: ast.unparse(k.value) for k in node.keywords}
                     assert options.get("weights_only") == "True", path
-    assert found
+    assert load_calls
