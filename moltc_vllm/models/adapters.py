@@ -1,53 +1,56 @@
-"""LoRA adapters of a checkpoint folder, ``adapters/<name>/`` in PEFT's layout: checked and read.
+"""LoRA adapters of a checkpoint folder, ``adapters/<name>/`` in PEFT's format.
 
-A name is usually a task's, and then the adapter is that task's. vLLM reads adapters while its
-engine runs, where a bad one ends the engine, and some of their settings it passes over without a
-word. So everything about them is judged here, first.
+An adapter named after a task is applied to that task. vLLM reads adapters while its engine runs,
+and an invalid one stops the engine. Adapters are therefore fully checked here, before it starts.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from moltc_vllm.models.checkpoint import CheckpointError, load_config
+from moltc_vllm.models.adapter_config import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_WEIGHTS_FILE,
+    AdapterConfig,
+)
+from moltc_vllm.models.checkpoint import load_config
+from moltc_vllm.models.errors import AdapterError
+from moltc_vllm.utils.errors import one_line
 
-FOLDER = "adapters"
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
+__all__ = [
+    "ADAPTERS_FOLDER",
+    "ADAPTER_CONFIG_FILE",
+    "ADAPTER_WEIGHTS_FILE",
+    "Adapter",
+    "AdapterError",
+    "LoraDelta",
+    "declared_rank",
+    "linear_layer_shapes",
+    "load_adapters",
+]
 
-# PEFT trains the bare language model; inside `MoltcModel` it has a prefix.
+ADAPTERS_FOLDER = "adapters"
+
+# PEFT trains the bare language model; inside `MoltcModel` its weights have a prefix.
 _KEY = re.compile(
-    r"(?:base_model\.model\.)?(?:language_model\.)?(?P<module>.+)\.lora_(?P<half>[AB])\.weight"
+    r"(?:base_model\.model\.)?(?:language_model\.)?(?P<layer>.+)\.lora_(?P<half>[AB])\.weight"
 )
 
-# Settings that change what an adapter computes, and that vLLM refuses or does not look at.
-_UNSUPPORTED = (
-    *("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters"),
-    *("alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora"),
-    *("arrow_config", "kasa_config"),
-)
 
-# Others (PiSSA, OLoRA, LoftQ, ...) change the base weights when PEFT loads the adapter.
-_PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+class LoraDelta(NamedTuple):
+    """Change of one linear layer: ``scale * b @ a`` is added to its weight.
 
-
-class AdapterError(CheckpointError):
-    """An adapter that is not complete, or does not fit the language model; one line."""
-
-
-class LowRank(NamedTuple):
-    """The change of one linear layer: ``scale * b @ a`` is added to its weight."""
+    Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
+    """
 
     a: Tensor  # [rank, in]
     b: Tensor  # [out, rank]
@@ -59,45 +62,62 @@ class Adapter:
     """A LoRA adapter that fits its language model.
 
     Attributes:
-        name: Of its folder, usually a task's.
-        folder: Where it is.
-        rank: Largest rank its configuration names.
-        layers: Its change of each linear layer, by the layer's name in the language model.
+        name: Name of the adapter's folder, usually a task's name.
+        folder: Path of that folder.
+        rank: Largest rank in the adapter's configuration.
+        layers: Changes of linear layers, by the layers' names in the language model.
     """
 
     name: str
     folder: Path
     rank: int
-    layers: Mapping[str, LowRank]
+    layers: Mapping[str, LoraDelta]
 
 
 def load_adapters(folder: Path) -> list[Adapter]:
-    """Check and read all adapters of a checkpoint folder, by name.
+    """Read and check all adapters of a checkpoint folder.
+
+    Args:
+        folder: Checkpoint folder.
+
+    Returns:
+        Adapters sorted by name.
 
     Raises:
-        AdapterError: If one is not complete or does not fit; it names the adapter and the cause.
-        CheckpointError: If there are adapters, and the folder is no checkpoint.
+        AdapterError: If an adapter is incomplete or does not fit; the message names it and the
+            cause.
+        CheckpointError: If the folder has adapters but is not a checkpoint.
     """
-    # Hidden ones are what writers leave behind when they are interrupted.
-    root = folder / FOLDER
-    found = root.iterdir() if root.is_dir() else ()
-    folders = sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
+    root = folder / ADAPTERS_FOLDER
+    paths = root.iterdir() if root.is_dir() else ()
+    # Interrupted writers leave hidden folders behind.
+    folders = sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
     if not folders:
         return []
-    linears = linear_layers(load_config(folder).text_config)
-    return [_load(path, linears) for path in folders]
+    shapes = linear_layer_shapes(load_config(folder).text_config)
+    return [_load_adapter(path, shapes) for path in folders]
 
 
 def declared_rank(folder: Path) -> int | None:
-    """The largest rank an adapter's configuration names, if it can be read."""
+    """Return the largest rank that an adapter's configuration names; ``None`` if it is invalid.
+
+    Args:
+        folder: Folder of the adapter.
+    """
     try:
-        return _Settings.read(folder).largest
+        return AdapterConfig.read(folder).max_rank
     except AdapterError:
         return None
 
 
-def linear_layers(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
-    """Sizes ``(out, in)`` of the linear layers, without the output layer, which may be tied."""
+def linear_layer_shapes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
+    """Return the shapes ``(out, in)`` of a language model's linear layers, by name.
+
+    The output layer is left out, because it may share its weight with the embeddings.
+
+    Args:
+        config: Configuration of the language model.
+    """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings()
@@ -108,150 +128,58 @@ def linear_layers(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def _load(folder: Path, linears: Mapping[str, tuple[int, int]]) -> Adapter:
+def _load_adapter(folder: Path, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
     try:
-        settings = _Settings.read(folder)
-        expected = settings.expected(linears)
-        layers = dict(_layers(folder / WEIGHTS_FILE, settings, linears))
-        missing = sorted(expected - layers.keys())
+        config = AdapterConfig.read(folder)
+        required = config.required_layers(shapes)
+        layers = dict(_read_deltas(folder / ADAPTER_WEIGHTS_FILE, config, shapes))
+        missing = sorted(required - layers.keys())
         if missing:
-            raise AdapterError(f"{WEIGHTS_FILE} has no weights for {missing[0]}, a target module")
+            raise AdapterError(
+                f"{ADAPTER_WEIGHTS_FILE} has no weights for {missing[0]}, a target module"
+            )
     except AdapterError as error:
         raise AdapterError(f"adapter {folder.name!r}: {error}") from error
-    return Adapter(folder.name, folder, settings.largest, layers)
+    return Adapter(folder.name, folder, config.max_rank, layers)
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """What ``adapter_config.json`` says, as far as it is used."""
-
-    rank: int
-    alpha: float
-    targets: list[str] | str
-    all_layers: bool  # every target module of every layer has weights
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
-    stabilised: bool
-
-    @classmethod
-    def read(cls, folder: Path) -> _Settings:
-        raw = _read_json(folder / CONFIG_FILE)
-        if raw.get("peft_type") != "LORA":
-            raise AdapterError(f"peft_type is {raw.get('peft_type')!r}, only LORA is served")
-        for name in _UNSUPPORTED:
-            if raw.get(name):
-                raise AdapterError(f"{name} is set, which vLLM would not apply")
-        if raw.get("bias", "none") != "none":
-            raise AdapterError(f"bias is {raw['bias']!r}, which vLLM would not apply")
-        init = raw.get("init_lora_weights", True)
-        if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
-            raise AdapterError(f"init_lora_weights {init!r} changes the base weights as well")
-        settings = cls(
-            rank=raw.get("r", 0),
-            alpha=raw.get("lora_alpha", 0),
-            targets=raw.get("target_modules") or [],
-            all_layers=all(
-                raw.get(name) in (None, []) for name in ("layers_to_transform", "exclude_modules")
-            ),
-            rank_pattern=raw.get("rank_pattern") or {},
-            alpha_pattern=raw.get("alpha_pattern") or {},
-            stabilised=bool(raw.get("use_rslora")),
-        )
-        settings._check()
-        return settings
-
-    def _check(self) -> None:
-        for name, value, kind in (
-            ("target_modules", self.targets, (list, str)),
-            ("rank_pattern", self.rank_pattern, dict),
-            ("alpha_pattern", self.alpha_pattern, dict),
-        ):
-            if not isinstance(value, kind):
-                raise AdapterError(f"{name} is of type {type(value).__name__}")
-        for rank in (self.rank, *self.rank_pattern.values()):
-            if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-                raise AdapterError(f"rank {rank!r} is not a positive integer")
-        for alpha in (self.alpha, *self.alpha_pattern.values()):
-            number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
-            if not number or not math.isfinite(alpha) or alpha <= 0:
-                raise AdapterError(f"lora_alpha {alpha!r} is not a positive number")
-        targets = [self.targets] if isinstance(self.targets, str) else []
-        for pattern in (*targets, *self.rank_pattern, *self.alpha_pattern):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise AdapterError(f"pattern {pattern!r}: {error}") from error
-
-    @property
-    def largest(self) -> int:
-        return max(self.rank, *self.rank_pattern.values(), 0)
-
-    def expected(self, linears: Mapping[str, tuple[int, int]]) -> set[str]:
-        """Layers that must have weights, by PEFT's rules for targets."""
-        if self.targets == "all-linear":
-            named = set(linears)
-        elif isinstance(self.targets, str):
-            named = {name for name in linears if re.fullmatch(self.targets, name)}
-        else:
-            named = set()
-            for target in self.targets:
-                layers = {name for name in linears if f".{name}".endswith(f".{target}")}
-                if not layers:
-                    there = sorted({name.rpartition(".")[2] for name in linears})
-                    raise AdapterError(
-                        f"target module {target!r}: the language model has no such linear layer "
-                        f"(it has {', '.join(there)})"
-                    )
-                named |= layers
-        return named if self.all_layers else set()
-
-    def of(self, module: str) -> tuple[int, float]:
-        """Rank and scale of one layer."""
-        rank = _matching(self.rank_pattern, module, self.rank)
-        alpha = _matching(self.alpha_pattern, module, self.alpha)
-        return rank, alpha / (math.sqrt(rank) if self.stabilised else rank)
+def _read_deltas(
+    path: Path, config: AdapterConfig, shapes: Mapping[str, tuple[int, int]]
+) -> Iterator[tuple[str, LoraDelta]]:
+    """Yield each layer's name and change, sorted by name."""
+    halves = _group_by_layer(_read_tensors(path), shapes)
+    for layer, tensors in sorted(halves.items()):
+        rank, scale = config.rank_and_scale(layer)
+        out_size, in_size = shapes[layer]
+        for half, shape in (("A", [rank, in_size]), ("B", [out_size, rank])):
+            if half not in tensors:
+                raise AdapterError(f"{layer} has no lora_{half}")
+            if list(tensors[half].shape) != shape:
+                raise AdapterError(
+                    f"{layer}.lora_{half} has shape {list(tensors[half].shape)}, expected {shape}"
+                )
+        yield layer, LoraDelta(tensors["A"], tensors["B"], scale)
 
 
-def _layers(
-    path: Path, settings: _Settings, linears: Mapping[str, tuple[int, int]]
-) -> Iterator[tuple[str, LowRank]]:
+def _group_by_layer(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]]
+) -> dict[str, dict[str, Tensor]]:
+    """Check the tensors of a file and group them as halves ``A`` and ``B`` of each layer."""
     halves: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in _read_tensors(path).items():
+    for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None:
             raise AdapterError(f"{key} is not a LoRA weight of a linear layer")
-        if match["module"] not in linears:
-            raise AdapterError(f"{key}: the language model has no linear layer {match['module']}")
+        if match["layer"] not in shapes:
+            raise AdapterError(f"{key}: the language model has no linear layer {match['layer']}")
         if not tensor.is_floating_point():
             raise AdapterError(f"{key} is {tensor.dtype}, not floating point")
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"{key} holds NaN or infinite values")
-        halves.setdefault(match["module"], {})[match["half"]] = tensor
+        halves.setdefault(match["layer"], {})[match["half"]] = tensor
     if not halves:
-        raise AdapterError(f"{WEIGHTS_FILE} is empty")
-    for module, pair in sorted(halves.items()):
-        rank, scale = settings.of(module)
-        out_size, in_size = linears[module]
-        for half, shape in (("A", [rank, in_size]), ("B", [out_size, rank])):
-            if half not in pair:
-                raise AdapterError(f"{module} has no lora_{half}")
-            if list(pair[half].shape) != shape:
-                raise AdapterError(
-                    f"{module}.lora_{half} has shape {list(pair[half].shape)}, expected {shape}"
-                )
-        yield module, LowRank(pair["A"], pair["B"], scale)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise AdapterError(f"{path.name} is missing")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise AdapterError(f"{path.name} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise AdapterError(f"{path.name} is not an object")
-    return content
+        raise AdapterError(f"{ADAPTER_WEIGHTS_FILE} is empty")
+    return halves
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -260,13 +188,5 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except Exception as error:  # safetensors has one error class for all defects
-        raise AdapterError(f"{path.name} cannot be read: {error}") from error
-
-
-def _matching(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """PEFT's rule for patterns: the first that fits the end of the layer's name."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+    except Exception as error:  # safetensors raises one class for all defects
+        raise AdapterError(f"{path.name} cannot be read: {one_line(error)}") from error
