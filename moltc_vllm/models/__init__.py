@@ -1,4 +1,4 @@
-"""The model in plain torch: no vLLM, no Ray. Training and serving share these modules."""
+"""The model in plain torch, shared by training and serving; it imports neither vLLM nor Ray."""
 
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.checkpoint import (
@@ -9,12 +9,12 @@ from moltc_vllm.models.checkpoint import (
     save_model,
 )
 from moltc_vllm.models.config import GraphEncoderConfig, MoltcConfig, QFormerConfig
-from moltc_vllm.models.decoding import Greedy
+from moltc_vllm.models.decoding import GreedyOutput
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder
 from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.presets import PRESETS, create_checkpoint
 from moltc_vllm.models.projector import ProjectorBank, ProjectorError, projector_index
-from moltc_vllm.models.prompt import Prompt, prepare
+from moltc_vllm.models.prompt import Prompt, prepare, prepare_inputs
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "BatchMolGraph",
     "CheckpointError",
     "GraphEncoderConfig",
-    "Greedy",
+    "GreedyOutput",
     "MoleculeEncoder",
     "MoltcConfig",
     "MoltcModel",
@@ -36,6 +36,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "prepare",
+    "prepare_inputs",
     "projector_index",
     "save_model",
 ]

@@ -1,4 +1,4 @@
-"""From generated tokens to text and typed answer, as a checkpoint's prompt style has it."""
+"""Parsing of generated tokens into texts and typed answers, by the checkpoint's prompt style."""
 
 from __future__ import annotations
 
@@ -7,70 +7,78 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from moltc_vllm.models.interval_tokens import TokenCandidate, interval_vocabulary
+from moltc_vllm.models.interval_tokens import interval_vocabulary
+from moltc_vllm.models.token_candidate import TokenCandidate
 from moltc_vllm.tasks import Answer, PromptStyle, Task, TokenLogprob
 
 
-def read_text(style: PromptStyle, tokenizer: Any, token_ids: Sequence[int]) -> str:
-    """Tokens as the style's users read them."""
+def decode_answer(style: PromptStyle, tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """Decode tokens to text and clean it up as the prompt style prescribes."""
     return style.clean(tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
 
-def read_answer(
+def parse_answer(
     task: Task,
     style: PromptStyle,
     tokenizer: Any,
     token_ids: Sequence[int],
     logprobs: Sequence[float],
-    likely: Sequence[TokenCandidate] = (),
+    candidates: Sequence[TokenCandidate] = (),
 ) -> Answer:
-    """The typed answer that generated tokens are.
+    """Parse generated tokens into a typed answer.
 
     Args:
-        task: What was asked.
-        style: The checkpoint's prompt style.
-        tokenizer: The checkpoint's.
-        token_ids: Without the stop token.
-        logprobs: Of each token.
-        likely: The likeliest first tokens; a number's value is then their mean, if it can be.
+        task: Task that was answered.
+        style: Prompt style of the checkpoint.
+        tokenizer: Tokenizer of the checkpoint.
+        token_ids: Generated tokens without the stop token.
+        logprobs: Log-probability of each token.
+        candidates: Most probable first tokens. If they include intervals, the value of a numeric
+            answer is the mean over them instead of the generated digits.
     """
     tokens = [
         TokenLogprob(_token_text(tokenizer, token), logprob)
         for token, logprob in zip(token_ids, logprobs, strict=True)
     ]
-    answer = style.read(task, read_text(style, tokenizer, token_ids), tokens)
-    if likely and answer.value is not None and (scale := interval_vocabulary(task, tokenizer)):
-        mean = scale.mean(likely)
-        if mean is not None:
-            return answer.model_copy(update={"value": mean})
-    return answer
+    answer = style.read(task, decode_answer(style, tokenizer, token_ids), tokens)
+    if not candidates or answer.value is None:
+        return answer
+    intervals = interval_vocabulary(task, tokenizer)
+    mean = intervals.mean_value(candidates) if intervals is not None else None
+    return answer if mean is None else answer.model_copy(update={"value": mean})
 
 
-def read_interval(
-    task: Task, tokenizer: Any, token: int, logprob: float, likely: Sequence[TokenCandidate]
+def parse_interval_token(
+    task: Task,
+    tokenizer: Any,
+    token_id: int,
+    logprob: float,
+    candidates: Sequence[TokenCandidate],
 ) -> Answer:
-    """The typed answer that the one token of an interval is; nothing is stated, nothing written.
+    """Build the typed answer of a numeric task from its interval token alone.
+
+    The answer has no text and no generated value, because no digits were generated.
 
     Args:
-        task: What was asked.
-        tokenizer: The checkpoint's; it has a token for each interval.
-        token: That was chosen.
-        logprob: Of it, among all intervals.
-        likely: The likeliest intervals' tokens.
+        task: Numeric task that was answered.
+        tokenizer: Tokenizer of the checkpoint, with one token for each interval.
+        token_id: Token of the most probable interval.
+        logprob: Log-probability of that token among all intervals.
+        candidates: Most probable interval tokens, over which the value is averaged.
     """
-    scale = interval_vocabulary(task, tokenizer)
-    assert scale is not None
+    intervals = interval_vocabulary(task, tokenizer)
+    assert intervals is not None
     return Answer(
         task=task.name,
         status="ok",
-        value=scale.mean(likely),
-        unit=scale.kind.unit or None,
-        interval=scale.kind.intervals()[scale.places[token]],
+        value=intervals.mean_value(candidates),
+        unit=intervals.kind.unit or None,
+        interval=intervals.kind.intervals()[intervals.index_of[token_id]],
         confidence=min(math.exp(logprob), 1.0),
     )
 
 
-# Every answer asks for the text of each of its tokens, and they are few: a grammar's.
+# Every answer needs the text of each of its tokens, and answers use only a few different tokens.
 @lru_cache(maxsize=1 << 16)
-def _token_text(tokenizer: Any, token: int) -> str:
-    return str(tokenizer.decode([token]))
+def _token_text(tokenizer: Any, token_id: int) -> str:
+    return str(tokenizer.decode([token_id]))

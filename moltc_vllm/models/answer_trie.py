@@ -1,4 +1,8 @@
-"""Where the possible answers of a task part: all that a model has to decide."""
+"""Trie of the token sequences that can answer a task, so that only real choices need the model.
+
+Where a prefix has a single continuation, its tokens are forced and are not generated
+(jump-forward decoding).
+"""
 
 from __future__ import annotations
 
@@ -10,95 +14,119 @@ from moltc_vllm.models.interval_tokens import interval_vocabulary
 from moltc_vllm.tasks import Choice, Number, Task
 from moltc_vllm.tasks.number import VALUE_MARK
 
-MOST_VALUES = 1_000
-"""Of one interval; where there are more, a number is generated as any text is."""
+MAX_VALUES_PER_INTERVAL = 1_000
+"""Limit on the values of one interval; a number with more is generated like any text."""
 
 
 class TrieNode:
-    """A place in a tree of answers; without ways on, an answer ends there.
+    """A prefix of answers; a node without children ends an answer.
 
     Args:
-        later: Gives the answers that go on from here, when somebody comes by.
+        expand: Callback that returns the answers below this node, as token sequences from here on.
+            It is called on first access to `children`; default: answers are only added by `add`.
     """
 
-    __slots__ = ("_later", "_ways")
+    __slots__ = ("_children", "_expand")
 
-    def __init__(self, later: Callable[[], list[list[int]]] | None = None) -> None:
-        self._ways: dict[int, TrieNode] = {}
-        self._later = later
+    def __init__(self, expand: Callable[[], list[list[int]]] | None = None) -> None:
+        self._children: dict[int, TrieNode] = {}
+        self._expand = expand
 
     @property
     def children(self) -> dict[int, TrieNode]:
-        """What follows each token that may stand here."""
-        if self._later is not None:
-            answers, self._later = self._later(), None
+        """Child nodes by the token that leads to them."""
+        if self._expand is not None:
+            answers, self._expand = self._expand(), None
             for answer in answers:
                 self.add(answer)
-        return self._ways
+        return self._children
 
     def add(self, tokens: list[int], end: TrieNode | None = None) -> None:
-        """Add an answer that goes on from here, and what it ends in."""
-        *before, last = tokens
-        place = self
-        for token in before:
-            place = place.children.setdefault(token, TrieNode())
-        place.children.setdefault(last, end or TrieNode())
+        """Add an answer below this node.
+
+        Args:
+            tokens: Token ids from here on, at least one.
+            end: Node after the last token; default: a new one, which ends the answer.
+        """
+        *inner, last = tokens
+        node = self
+        for token in inner:
+            node = node.children.setdefault(token, TrieNode())
+        node.children.setdefault(last, end or TrieNode())
 
     def forced_prefix(self) -> tuple[list[int], TrieNode]:
-        """The tokens that have to follow, and the next place where there is something to decide."""
-        tokens, place = [], self
-        while len(place.children) == 1:
-            ((token, place),) = place.children.items()
+        """Follow single children to the next choice or end.
+
+        Returns:
+            The tokens on the way and the node they lead to.
+        """
+        tokens, node = [], self
+        while len(node.children) == 1:
+            ((token, node),) = node.children.items()
             tokens.append(token)
-        return tokens, place
+        return tokens, node
 
 
 def answer_trie(task: Task, tokenizer: Any) -> TrieNode | None:
-    """All answers of a task as tokens, as the tokenizer writes them.
+    """Build the trie of a task's answers.
 
-    Labels as whole sentences. Numbers by their interval, where each is one token: the interval and
-    the mean of all of them are the answer, and the digits after it add nothing to them. Elsewhere
-    numbers as whole sentences, of which only digits are left to decide. ``None`` for other tasks,
-    and for numbers of which there are too many.
+    Labels are whole sentences followed by the end token. A number whose intervals are one token
+    each is that token alone, because the value is the mean over intervals and the digits would add
+    nothing to it. Any other number is a whole sentence of which only the digits are a choice.
+
+    Args:
+        task: Task of any kind.
+        tokenizer: Tokenizer of the checkpoint.
+
+    Returns:
+        The root; ``None`` for tasks without a finite set of answers, and for numbers with more than
+        `MAX_VALUES_PER_INTERVAL` values in an interval.
     """
-    return _tree(task, tokenizer) if isinstance(task.kind, Choice | Number) else None
+    return _build(task, tokenizer) if isinstance(task.kind, Choice | Number) else None
 
 
 @lru_cache(maxsize=64)
-def _tree(task: Task, tokenizer: Any) -> TrieNode | None:
-    root = TrieNode()
+def _build(task: Task, tokenizer: Any) -> TrieNode | None:
     if isinstance(task.kind, Choice):
-        for label in task.kind.labels:
-            # An end, as one label's sentence may begin with another one's.
-            tokens = tokenizer.encode(label.text, add_special_tokens=False)
-            root.add([*tokens, tokenizer.eos_token_id])
-        return root
-    scale = interval_vocabulary(task, tokenizer)
-    if scale is None:
-        return _sentences(task.kind, tokenizer)
-    for token in scale.tokens.tolist():
+        return _label_trie(task.kind, tokenizer)
+    intervals = interval_vocabulary(task, tokenizer)
+    if intervals is None:
+        return _number_trie(task.kind, tokenizer)
+    root = TrieNode()
+    for token in intervals.token_ids.tolist():
         root.add([token])
     return root
 
 
-def _sentences(kind: Any, tokenizer: Any) -> TrieNode | None:
-    """All intervals, and after each of them the values that are in it."""
+def _label_trie(kind: Choice, tokenizer: Any) -> TrieNode:
     root = TrieNode()
-    for lower, upper in kind.intervals():
-        count = kind.count(lower, upper)
-        if count > MOST_VALUES:
-            return None
-        before = _encoded(kind.interval_text(lower, upper) + VALUE_MARK, tokenizer)
-        first = _encoded(next(kind.texts(lower, upper)), tokenizer)
-        if first[: len(before)] != before:  # its words are not cut between interval and value
-            return None
-        root.add(before, TrieNode(partial(_values, kind, tokenizer, lower, upper, len(before))))
+    for label in kind.labels:
+        # The end token tells a label apart from another label's sentence that it begins.
+        root.add([*_encode(label.text, tokenizer), tokenizer.eos_token_id])
     return root
 
 
-def _values(kind: Any, tokenizer: Any, lower: float, upper: float, start: int) -> list[list[int]]:
-    return [_encoded(text, tokenizer)[start:] for text in kind.texts(lower, upper)]
+def _number_trie(kind: Any, tokenizer: Any) -> TrieNode | None:
+    """Build the trie of all intervals, each followed by its values."""
+    root = TrieNode()
+    for lower, upper in kind.intervals():
+        if kind.count(lower, upper) > MAX_VALUES_PER_INTERVAL:
+            return None
+        interval = _encode(kind.interval_text(lower, upper) + VALUE_MARK, tokenizer)
+        first_value = _encode(next(kind.texts(lower, upper)), tokenizer)
+        if first_value[: len(interval)] != interval:
+            # A token spans the end of the interval and the value, so the two cannot be separated.
+            return None
+        expand = partial(_value_tokens, kind, tokenizer, lower, upper, len(interval))
+        root.add(interval, TrieNode(expand))
+    return root
 
 
-def _encoded(text: str, tokenizer: Any) -> list[int]:
+def _value_tokens(
+    kind: Any, tokenizer: Any, lower: float, upper: float, start: int
+) -> list[list[int]]:
+    return [_encode(text, tokenizer)[start:] for text in kind.texts(lower, upper)]
+
+
+def _encode(text: str, tokenizer: Any) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))

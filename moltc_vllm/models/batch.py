@@ -1,4 +1,4 @@
-"""`BatchMolGraph`: the graphs of several molecules, one after another, nothing padded."""
+"""`BatchMolGraph`: graphs of several molecules, concatenated without padding."""
 
 from __future__ import annotations
 
@@ -15,37 +15,44 @@ from moltc_vllm.chem import MolGraph, PackedMolecule, pack
 
 @dataclass(frozen=True, slots=True)
 class BatchMolGraph:
-    """A ragged batch of molecular graphs on one device."""
+    """A ragged batch of molecular graphs on one device.
 
-    atoms: Tensor  # [V, 2] int32: atom type (atomic number - 1), chirality
-    bonds: BondCsr  # incoming bonds of the V atoms
-    molecule_offsets: Tensor  # [B + 1] int32: where each molecule's atoms begin
+    Attributes:
+        atoms: ``[V, 2]`` int32, atom type (atomic number - 1) and chirality of each atom.
+        bonds: Incoming bonds of the V atoms, as compressed sparse rows.
+        molecule_offsets: ``[B + 1]`` int32, index of each molecule's first atom.
+    """
+
+    atoms: Tensor
+    bonds: BondCsr
+    molecule_offsets: Tensor
 
     @property
     def num_molecules(self) -> int:
-        """Molecules of the batch (B)."""
+        """Number of molecules in the batch (B)."""
         return self.molecule_offsets.shape[0] - 1
 
     @classmethod
     def from_packed(
         cls, atoms: Tensor, degree: Tensor, source: Tensor, bond_code: Tensor, num_atoms: Tensor
     ) -> BatchMolGraph:
-        """Join packed molecules that lie one after another.
+        """Build a batch from the concatenated arrays of packed molecules.
 
         Args:
             atoms: ``[V, 2]`` integers.
-            degree: ``[V]`` integers, incoming bonds of each atom.
-            source: ``[E]`` integers, atom at the other end, counted within its molecule.
-            bond_code: ``[E]`` integers.
+            degree: ``[V]`` integers, number of incoming bonds of each atom.
+            source: ``[E]`` integers, atom at the other end of each bond, counted within its
+                molecule.
+            bond_code: ``[E]`` integers, type and direction of each bond.
             num_atoms: ``[B]`` integers; may be on the host while the others are on a device.
         """
         device = atoms.device
         offsets = _offsets(num_atoms).to(device)
-        # With the sizes of the results given, no device has to be waited for.
-        owner_of_atom = torch.repeat_interleave(
+        # Without `output_size` each call would wait for the device to learn the result's size.
+        first_atom = torch.repeat_interleave(
             offsets[:-1], num_atoms.to(device).long(), output_size=atoms.shape[0]
-        )
-        shift = torch.repeat_interleave(owner_of_atom, degree.long(), output_size=source.shape[0])
+        )  # [V] first atom of the molecule that an atom belongs to
+        shift = torch.repeat_interleave(first_atom, degree.long(), output_size=source.shape[0])
         bonds = BondCsr(_offsets(degree), source.int() + shift, bond_code.int())
         return cls(atoms.int(), bonds, offsets)
 
@@ -53,10 +60,14 @@ class BatchMolGraph:
     def from_molecules(
         cls, molecules: Sequence[PackedMolecule], device: torch.device | str = "cpu"
     ) -> BatchMolGraph:
-        """Join several packed molecules.
+        """Concatenate packed molecules.
+
+        Args:
+            molecules: At least one molecule.
+            device: Device of the batch.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there are no molecules.
         """
         if not molecules:
             raise ValueError("a batch needs at least one molecule")
@@ -71,28 +82,39 @@ class BatchMolGraph:
     def from_graphs(
         cls, graphs: Iterable[MolGraph], device: torch.device | str = "cpu"
     ) -> BatchMolGraph:
-        """Join the graphs of several molecules.
+        """Pack and concatenate molecular graphs.
+
+        Args:
+            graphs: At least one graph.
+            device: Device of the batch.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there are no graphs.
         """
         return cls.from_molecules([pack(graph) for graph in graphs], device)
 
 
-def split_by_atoms(molecules: Sequence[PackedMolecule], most: int) -> list[list[PackedMolecule]]:
-    """Split molecules, in order, into batches of at most so many atoms, or of one molecule."""
+def split_by_atoms(
+    molecules: Sequence[PackedMolecule], max_atoms: int
+) -> list[list[PackedMolecule]]:
+    """Split molecules, in order, into batches of limited size.
+
+    Args:
+        molecules: Packed molecules.
+        max_atoms: Maximum number of atoms of a batch; a larger molecule is a batch of its own.
+    """
     batches: list[list[PackedMolecule]] = []
-    room = 0
+    remaining = 0
     for molecule in molecules:
         size = len(molecule.degree)
-        if size > room or not batches:
+        if size > remaining or not batches:
             batches.append([])
-            room = most
+            remaining = max_atoms
         batches[-1].append(molecule)
-        room -= size
+        remaining -= size
     return batches
 
 
-def _offsets(sizes: Tensor) -> Tensor:
+def _offsets(sizes: Tensor) -> Tensor:  # [N] -> [N + 1] int32
     total = torch.cumsum(sizes, 0, dtype=torch.int32)
     return torch.cat([total.new_zeros(1), total])

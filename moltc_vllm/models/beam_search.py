@@ -1,8 +1,8 @@
-"""Beam search over one prompt: the bookkeeping, whoever computes the log-probabilities.
+"""Beam search over one prompt, without a model: the caller supplies the log-probabilities.
 
-Source: the beam search of transformers 4.28 as the published evaluation uses it (sums of
-log-probabilities over a power of the length, no early stopping). vLLM's own beam search ranks by
-another length, the prompt's included, and knows no least length.
+Source: the beam search of transformers 4.28 as the published evaluation runs it: hypotheses are
+ranked by the sum of log-probabilities divided by a power of the length, without early stopping.
+vLLM's own beam search counts the prompt in that length and has no minimum length.
 """
 
 from __future__ import annotations
@@ -10,49 +10,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from moltc_vllm.tasks import Limits
-
-
-class Candidate(NamedTuple):
-    """A possible next token of a beam."""
-
-    token: int
-    logprob: float
+from moltc_vllm.models.token_candidate import TokenCandidate
+from moltc_vllm.tasks import GenerationLimits
 
 
 class Beam(NamedTuple):
-    """The beginning of an answer: its tokens and the sum of their log-probabilities."""
+    """An unfinished answer."""
 
     tokens: tuple[int, ...]
-    logprob: float
+    logprob: float  # sum of `logprobs`
     logprobs: tuple[float, ...]
 
 
 class Hypothesis(NamedTuple):
-    """A whole answer, without its stop token."""
+    """A finished answer, without its stop token."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     score: float
-    stopped: bool  # by the stop token, and not by the greatest length
+    stopped: bool  # True: ended by the stop token; False: by the maximum length
 
 
 class BeamSearch:
-    """Keeps the best beginnings of an answer until no better answer can come.
+    """Keep the best unfinished answers until no better answer is possible.
 
     Args:
-        width: How many beginnings are kept.
-        limits: Least and greatest length; ``counted_before`` tokens in front of the answer count
-            in the scores' lengths.
-        stop: Token that ends an answer; ``None``: only the length does.
-        length_penalty: Power of the length that sums are divided by.
+        width: Number of beams.
+        limits: Minimum and maximum length; ``length_offset`` tokens in front of the answer count
+            in the lengths that scores are divided by.
+        stop: Id of the token that ends an answer; ``None``: answers end at the maximum length.
+        length_penalty: Exponent of the length that the sum of log-probabilities is divided by.
+
+    Attributes:
+        open: Unfinished beams, best first.
+        hypotheses: Best finished answers, at most ``width``, in no order; see `best`.
+        done: Whether the search is over.
     """
 
     def __init__(
-        self, width: int, limits: Limits, stop: int | None, length_penalty: float = 1.0
+        self, width: int, limits: GenerationLimits, stop: int | None, length_penalty: float = 1.0
     ) -> None:
         if width < 1:
-            raise ValueError(f"{width} beams")
+            raise ValueError(f"beam search needs a width of at least 1, got {width}")
         self.width = width
         self.limits = limits
         self.stop = stop
@@ -62,68 +61,74 @@ class BeamSearch:
         self.done = limits.max_new_tokens < 1
 
     @property
-    def wanted(self) -> int:
-        """How many of each beam's likeliest tokens `advance` needs to know."""
-        return 2 * self.width + 1  # one of them may be the stop token, and not allowed yet
+    def num_candidates(self) -> int:
+        """Number of candidates that `advance` needs for each beam."""
+        # Each beam can have one stop token, which may not be allowed yet.
+        return 2 * self.width + 1
 
-    def advance(self, candidates: Sequence[Sequence[Candidate]]) -> list[int]:
-        """Go one token further.
+    def advance(self, candidates: Sequence[Sequence[TokenCandidate]]) -> list[int]:
+        """Extend every open beam by one token.
 
         Args:
-            candidates: The likeliest next tokens of each open beam, at least `wanted` of them
-                where the vocabulary has that many.
+            candidates: Most probable next tokens of each open beam: `num_candidates` of them, or
+                the whole vocabulary where that is smaller.
 
         Returns:
-            For each new open beam the number of the one it goes on from; empty when done.
+            Index of the previous beam that each new open beam extends; empty when the search is
+            done.
         """
         length = len(self.open[0].tokens)
-        stop_allowed = length >= self.limits.min_new_tokens
-        ranked = sorted(
-            (
-                (beam.logprob + candidate.logprob, number, candidate)
-                for number, beam in enumerate(self.open)
-                for candidate in candidates[number]
-                if candidate.token != self.stop or stop_allowed
-            ),
-            key=lambda one: -one[0],
-        )[: 2 * self.width]
-        following: list[tuple[int, Beam]] = []
-        for rank, (total, number, (token, logprob)) in enumerate(ranked):
-            beam = self.open[number]
+        ranked = self._rank(candidates, stop_allowed=length >= self.limits.min_new_tokens)
+        extended: list[tuple[int, Beam]] = []
+        for rank, (total, parent, (token, logprob)) in enumerate(ranked):
+            beam = self.open[parent]
             if token == self.stop:
                 if rank < self.width:
-                    self._keep(beam._replace(logprob=total), stopped=True)
+                    self._add_hypothesis(beam._replace(logprob=total), stopped=True)
                 continue
             new = Beam((*beam.tokens, token), total, (*beam.logprobs, logprob))
-            following.append((number, new))
-            if len(following) == self.width:
+            extended.append((parent, new))
+            if len(extended) == self.width:
                 break
-        self.open = [beam for _, beam in following]
-        best = ranked[0][0] if ranked else float("-inf")
-        if not following or self._nothing_better(best, length + 1):
+        self.open = [beam for _, beam in extended]
+        best_total = ranked[0][0] if ranked else float("-inf")
+        if not extended or self._cannot_improve(best_total, length + 1):
             self.done = True
         elif length + 1 >= self.limits.max_new_tokens:
             for beam in self.open:
-                self._keep(beam, stopped=False)
+                self._add_hypothesis(beam, stopped=False)
             self.done = True
-        return [] if self.done else [number for number, _ in following]
+        return [] if self.done else [parent for parent, _ in extended]
 
     def best(self) -> list[Hypothesis]:
-        """The answers found, best first."""
-        return sorted(self.hypotheses, key=lambda one: -one.score)
+        """Return the finished answers, best first."""
+        return sorted(self.hypotheses, key=lambda hypothesis: -hypothesis.score)
 
-    def _scored(self, total: float, length: int) -> float:
-        return float(total / max(length + self.limits.counted_before, 1) ** self.length_penalty)
+    def _rank(
+        self, candidates: Sequence[Sequence[TokenCandidate]], stop_allowed: bool
+    ) -> list[tuple[float, int, TokenCandidate]]:
+        """Return the best ``2 * width`` extensions as total log-probability, parent, candidate."""
+        extensions = (
+            (beam.logprob + candidate.logprob, parent, candidate)
+            for parent, beam in enumerate(self.open)
+            for candidate in candidates[parent]
+            if candidate.token_id != self.stop or stop_allowed
+        )
+        # Sort by the total alone: ties keep the order of beams and candidates.
+        return sorted(extensions, key=lambda extension: -extension[0])[: 2 * self.width]
 
-    def _keep(self, beam: Beam, stopped: bool) -> None:
-        score = self._scored(beam.logprob, len(beam.tokens))
+    def _score(self, total: float, length: int) -> float:
+        return float(total / max(length + self.limits.length_offset, 1) ** self.length_penalty)
+
+    def _add_hypothesis(self, beam: Beam, stopped: bool) -> None:
+        score = self._score(beam.logprob, len(beam.tokens))
         self.hypotheses.append(Hypothesis(beam.tokens, beam.logprobs, score, stopped))
         if len(self.hypotheses) > self.width:
-            self.hypotheses.remove(min(self.hypotheses, key=lambda one: one.score))
+            self.hypotheses.remove(min(self.hypotheses, key=lambda hypothesis: hypothesis.score))
 
-    def _nothing_better(self, total: float, length: int) -> bool:
-        """Whether the worst answer is at least as good as the best beam is now."""
+    def _cannot_improve(self, total: float, length: int) -> bool:
+        """Return whether the worst hypothesis scores at least as high as the best open beam."""
         if len(self.hypotheses) < self.width:
             return False
-        worst = min(one.score for one in self.hypotheses)
-        return worst >= self._scored(total, length)
+        worst = min(hypothesis.score for hypothesis in self.hypotheses)
+        return worst >= self._score(total, length)

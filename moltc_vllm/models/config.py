@@ -1,4 +1,4 @@
-"""`MoltcConfig`: everything a checkpoint's ``config.json`` says."""
+"""`MoltcConfig`: the contents of a checkpoint's ``config.json``."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ from typing import Any, Literal, get_args
 from transformers import AutoConfig, PretrainedConfig
 
 from moltc_vllm.tasks import PromptStyle, get_style
-from moltc_vllm.tasks.style import OWN_STYLE
+from moltc_vllm.tasks.prompt_style import MOLTC_STYLE
 
 ProjectorSharing = Literal["shared", "role", "task_role"]
 
 SELF_LOOP_BOND_TYPES = (0, 4, 5)
-"""As a single bond (published), or one of the bond tables' rows that no bond has."""
+"""Rows of the bond table that self loops may use.
+
+Published weights use row 0, that of single bonds; no bond uses rows 4 and 5.
+"""
 
 
 class GraphEncoderConfig(PretrainedConfig):
-    """Sizes of the graph isomorphism network (GIN with edge features).
+    """Sizes of the graph encoder, a graph isomorphism network (GIN) with edge features.
 
     Args:
         hidden_size: Width of an atom's state.
-        num_layers: Message-passing layers.
-        batch_norm_eps: Added to the variance by the layers' batch norm.
-        layer_norm_eps: Added to the variance by the read-out's layer norm.
-        dropout: Dropout after each layer, in training only.
-        self_loop_bond_type: Row of the bond tables that an atom's loop to itself takes. Published
-            weights share row 0 with single bonds; 4 is a row of its own.
-        count_features: Kinds of atoms that are learned and counted, for the pooled token: means
-            and attention alone cannot tell a molecule from one twice its size. Published weights
-            have none.
-        environment_buckets: Rows of the table of atom environments of each radius; an atom's
-            surroundings within one bond, two and so on are hashed to a row each (a power of two).
-            What recurs in a few molecules only is learned from a table at once, which message
-            passing takes long to tell apart. 0, as published: no table.
-        environment_radius: Bonds of the largest environments.
+        num_layers: Number of message-passing layers.
+        batch_norm_eps: Value added to the variance in the layers' batch norm.
+        layer_norm_eps: Value added to the variance in the readout's layer norm.
+        dropout: Dropout probability after each layer, in training only.
+        self_loop_bond_type: Row of the bond table for an atom's loop to itself, one of
+            `SELF_LOOP_BOND_TYPES`. Published weights use 0, the row of single bonds; 4 gives self
+            loops a row of their own.
+        count_features: Number of learned atom kinds whose counts enter the pooled token. Mean
+            pooling and attention cannot tell a molecule from one twice its size. Published weights
+            have 0.
+        environment_buckets: Number of rows, a power of two, that environments of each radius are
+            hashed to. A table learns recurring substructures at once, which message passing needs
+            long training to tell apart. Published weights have 0, meaning no table.
+        environment_radius: Number of bonds of the largest environment, at least 1.
     """
 
     model_type = "moltc_graph_encoder"
@@ -62,7 +65,7 @@ class GraphEncoderConfig(PretrainedConfig):
         self.count_features = count_features
         if self_loop_bond_type not in SELF_LOOP_BOND_TYPES:
             raise ValueError(
-                f"self_loop_bond_type {self_loop_bond_type} is none of {SELF_LOOP_BOND_TYPES}"
+                f"self_loop_bond_type {self_loop_bond_type} is not one of {SELF_LOOP_BOND_TYPES}"
             )
         self.self_loop_bond_type = self_loop_bond_type
         self.hidden_size = hidden_size
@@ -74,19 +77,20 @@ class GraphEncoderConfig(PretrainedConfig):
 
 
 class QFormerConfig(PretrainedConfig):
-    """Sizes of the Q-Former: queries that attend to a molecule's atoms.
+    """Sizes of the Q-Former, whose queries attend to a molecule's atoms.
 
     Args:
-        num_queries: Molecule tokens that come out.
+        num_queries: Number of queries, and so of molecule tokens.
         hidden_size: Width of a query.
-        num_layers: Transformer layers.
-        num_attention_heads: Heads; must divide ``hidden_size``.
-        intermediate_size: Width of the feed-forward part.
-        cross_attention_frequency: Layers 0, f, 2f, ... look at the atoms.
-        layer_norm_eps: Added to the variance.
-        dropout: Dropout of attention and hidden states, in training only.
-        pooled_skip: Whether a molecule's pooled token is added to what the queries found, through
-            a linear layer. Not in published weights.
+        num_layers: Number of transformer layers.
+        num_attention_heads: Number of heads; must divide ``hidden_size``.
+        intermediate_size: Width of the feed-forward layers.
+        cross_attention_frequency: Distance between layers with cross-attention; layers 0, f,
+            2f, ... have it.
+        layer_norm_eps: Value added to the variance in layer norms.
+        dropout: Dropout probability of attention and hidden states, in training only.
+        pooled_skip: Whether a linear layer adds the molecule's pooled token to the queries' output.
+            Published weights have no such layer.
     """
 
     model_type = "moltc_qformer"
@@ -122,30 +126,33 @@ class QFormerConfig(PretrainedConfig):
 
 
 class MoltcConfig(PretrainedConfig):
-    """Configuration of a MolTC model; ``text_config`` may be any causal language model's.
+    """Configuration of a MolTC model on any causal language model.
 
     Args:
-        graph_encoder_config: Graph encoder sizes.
-        qformer_config: Q-Former sizes.
-        text_config: The language model; its vocabulary includes the molecule token.
-        projector_sharing: ``shared``: one projector; ``role``: one per place in the pair;
-            ``task_role``: one per task and place.
-        tasks: Names of the tasks the checkpoint answers; with ``task_role`` each has projectors.
-        num_roles: Places a molecule can have; the last one holds for all further molecules.
-        molecule_token: Placeholder in prompts, one per molecule.
-        molecule_token_id: Its id, always set in a checkpoint; every molecule becomes
-            ``num_queries`` of it.
-        max_atoms: Larger molecules are refused.
-        max_smiles_characters: Longer SMILES are refused.
-        max_molecules: Prompts with more molecules are refused.
-        prompt_style: How the checkpoint is asked, one of `moltc_vllm.tasks.STYLES`.
-        molecule_prompt: Text of one molecule in a published style's prompt.
+        graph_encoder_config: Sizes of the graph encoder.
+        qformer_config: Sizes of the Q-Former.
+        text_config: Configuration of the language model; its vocabulary includes the molecule
+            token.
+        projector_sharing: Number of projectors: one (``shared``), one for each role in the pair
+            (``role``), or one for each task and role (``task_role``).
+        tasks: Names of the tasks that the checkpoint answers; required for ``task_role``.
+        num_roles: Number of roles; molecules beyond the last role share its projector.
+        molecule_token: Placeholder of a molecule in prompts.
+        molecule_token_id: Id of the placeholder, which is set in every checkpoint; each molecule is
+            expanded to ``num_queries`` of it.
+        max_atoms: Maximum number of atoms of a molecule.
+        max_smiles_characters: Maximum length of a SMILES.
+        max_molecules: Maximum number of molecules in a prompt.
+        prompt_style: Name of the prompt style the checkpoint was trained with, a key of
+            `moltc_vllm.tasks.STYLES`.
+        molecule_prompt: Template of one molecule in the prompts of a published style.
         mask_molecule_token: Whether the placeholder's logit is masked. The published code does not
-            mask it, and has a random row there; only where that row is known it may stay.
+            mask it, and its embedding is random; unmasked logits are only reproducible where the
+            checkpoint contains that row. See ``docs/concepts/published-model.md``.
     """
 
     model_type = "moltc"
-    sub_configs = {  # noqa: RUF012 (transformers' own spelling)
+    sub_configs = {  # noqa: RUF012 (transformers expects a plain dict)
         "graph_encoder_config": GraphEncoderConfig,
         "qformer_config": QFormerConfig,
         "text_config": AutoConfig,
@@ -164,23 +171,26 @@ class MoltcConfig(PretrainedConfig):
         max_atoms: int = 512,
         max_smiles_characters: int = 2048,
         max_molecules: int = 16,
-        prompt_style: str = OWN_STYLE.name,
+        prompt_style: str = MOLTC_STYLE.name,
         molecule_prompt: str | None = None,
         mask_molecule_token: bool = True,
         **kwargs: Any,
     ) -> None:
         if projector_sharing not in get_args(ProjectorSharing):
             raise ValueError(
-                f"projector_sharing {projector_sharing!r} is none of {get_args(ProjectorSharing)}"
+                f"projector_sharing {projector_sharing!r} is not one of "
+                f"{', '.join(get_args(ProjectorSharing))}"
             )
         if projector_sharing == "task_role" and not tasks:
-            raise ValueError("projector_sharing 'task_role' needs the names of the tasks")
+            raise ValueError(
+                "projector_sharing 'task_role' needs the names of the tasks in `tasks`"
+            )
         self.graph_encoder_config = _as_config(graph_encoder_config, GraphEncoderConfig)
         self.qformer_config = _as_config(qformer_config, QFormerConfig)
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
-        language: Any = text_config or AutoConfig.for_model("opt")
-        self.text_config = language
+        language_config: Any = text_config or AutoConfig.for_model("opt")
+        self.text_config = language_config
         self.projector_sharing: ProjectorSharing = projector_sharing
         self.tasks = list(tasks)
         self.num_roles = num_roles
@@ -189,26 +199,26 @@ class MoltcConfig(PretrainedConfig):
         self.max_atoms = max_atoms
         self.max_smiles_characters = max_smiles_characters
         self.max_molecules = max_molecules
-        get_style(prompt_style, molecule_prompt)  # a wrong one is named now
+        get_style(prompt_style, molecule_prompt)  # raises for an unknown style
         self.prompt_style = prompt_style
         self.molecule_prompt = molecule_prompt
         self.mask_molecule_token = mask_molecule_token
         kwargs.setdefault("architectures", ["MoltcForConditionalGeneration"])
-        # The language model's own setting decides; generic code asks the outer configuration.
-        kwargs["tie_word_embeddings"] = language.tie_word_embeddings
+        # Generic transformers code reads this from the outer configuration, so copy it there.
+        kwargs["tie_word_embeddings"] = language_config.tie_word_embeddings
         super().__init__(**kwargs)
 
     @property
     def style(self) -> PromptStyle:
-        """The prompt style, ready for use."""
+        """Prompt style of the checkpoint."""
         return get_style(self.prompt_style, self.molecule_prompt)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> PretrainedConfig:
-        """The language model's configuration, which is the only text model here."""
+        """Return the language model's configuration, the only text model."""
         return self.text_config
 
 
-def _as_config(value: Any, kind: type[PretrainedConfig]) -> Any:
+def _as_config(value: Any, config_class: type[PretrainedConfig]) -> Any:
     if value is None:
-        return kind()
-    return kind(**value) if isinstance(value, dict) else value
+        return config_class()
+    return config_class(**value) if isinstance(value, dict) else value

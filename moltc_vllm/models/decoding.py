@@ -1,8 +1,8 @@
-"""Decoding in plain torch: a cache of keys and values, a step at a time.
+"""Greedy decoding and beam search in plain torch, one token at a time with a KV cache.
 
-Written out instead of `transformers.generate`, because two things the published model needs are not
-in there: a first token predicted from a pad column (`PromptStyle`, REFERENCE 8.1), and the beam
-search of an older release.
+`transformers.generate` cannot replace this module, because the published model needs two things
+that it does not have: a first token predicted from a pad column, and the beam search of
+transformers 4.28. ``docs/concepts/published-model.md`` describes both.
 """
 
 from __future__ import annotations
@@ -14,147 +14,188 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from moltc_vllm.models.beam_search import BeamSearch, Candidate, Hypothesis
-from moltc_vllm.tasks import Limits
+from moltc_vllm.models.beam_search import BeamSearch, Hypothesis
+from moltc_vllm.models.token_candidate import TokenCandidate
+from moltc_vllm.tasks import GenerationLimits
 
-Processor = Callable[[Tensor, Tensor], Tensor]
-"""``(new tokens [B, n], logits [B, V]) -> logits``: what a grammar does to them."""
+LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
+"""Function ``(new tokens [B, n], logits [B, V]) -> logits [B, V]``, such as a grammar's mask."""
 
 
-class Decoder:
-    """Prompts that have been read, and are being continued.
+class IncrementalDecoder:
+    """A batch of prompts that is decoded one token per row and step.
 
     Args:
-        language_model: A causal language model of transformers.
-        embeds: Prompt embeddings, ``[B, T, hidden]``.
-        mask: ``[B, T]``, 0 on padding, on either side. Where the last column is padding, the first
-            token is predicted from there: the pad sees the prompt, and nobody sees the pad.
-        forbidden: A token that is never an answer.
+        language_model: Causal language model of transformers.
+        inputs_embeds: Prompt embeddings, ``[B, T, H]``.
+        attention_mask: ``[B, T]``, 0 on padding, which may be on either side. Where the last column
+            is padding, the first token is predicted from it: the pad attends to the prompt, and
+            no later token attends to the pad.
+        suppressed_token: Id of a token that is never generated; default: none is suppressed.
+
+    Attributes:
+        logits: Next-token logits of the last step, ``[B, V]`` float32.
     """
 
     def __init__(
-        self, language_model: Any, embeds: Tensor, mask: Tensor, forbidden: int | None = None
+        self,
+        language_model: Any,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        suppressed_token: int | None = None,
     ) -> None:
         self.model = language_model
-        self.mask = mask
-        self.forbidden = forbidden
+        self.attention_mask = attention_mask
+        self.suppressed_token = suppressed_token
         self.cache: Any = None
-        forward = inspect.signature(language_model.forward).parameters
-        self._takes_positions = "position_ids" in forward
-        # OPT's own rule: tokens are counted without padding, and padding is at position -1.
-        self.logits = self._run(mask.cumsum(1) * mask - 1, inputs_embeds=embeds)
+        parameters = inspect.signature(language_model.forward).parameters
+        self._takes_positions = "position_ids" in parameters
+        # OPT's own rule: positions count tokens without padding, and padding is at position -1.
+        positions = attention_mask.cumsum(1) * attention_mask - 1
+        self.logits = self._forward(positions, inputs_embeds=inputs_embeds)
 
     def step(self, tokens: Tensor, parents: Tensor | None = None) -> Tensor:
-        """Append a token to each row and give the next logits, ``[B', V]``.
+        """Append a token to each row and compute the next logits.
 
         Args:
-            tokens: ``[B']``.
-            parents: Row that each goes on from, ``[B']``; default: all rows, in order.
+            tokens: ``[B']`` token ids.
+            parents: ``[B']`` index of the row that each new row continues; default: all rows in
+                order.
+
+        Returns:
+            ``[B', V]`` float32.
         """
         if parents is not None:
             self.cache.batch_select_indices(parents)
-            self.mask = self.mask[parents]
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
-        positions = self.mask.sum(1, keepdim=True) - 1
-        self.logits = self._run(positions, input_ids=tokens[:, None])
+            self.attention_mask = self.attention_mask[parents]
+        mask = self.attention_mask
+        self.attention_mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        positions = self.attention_mask.sum(1, keepdim=True) - 1
+        self.logits = self._forward(positions, input_ids=tokens[:, None])
         return self.logits
 
-    def _run(self, positions: Tensor, **inputs: Tensor) -> Tensor:
+    def _forward(self, positions: Tensor, **inputs: Tensor) -> Tensor:
         if self._takes_positions:
             inputs["position_ids"] = positions
         out = self.model(
             **inputs,
-            attention_mask=self.mask,
+            attention_mask=self.attention_mask,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
         self.cache = out.past_key_values
         logits: Tensor = out.logits[:, -1].float()
-        if self.forbidden is not None:
-            logits[:, self.forbidden] = float("-inf")
+        if self.suppressed_token is not None:
+            logits[:, self.suppressed_token] = float("-inf")
         return logits
 
 
-class Greedy(NamedTuple):
-    """The likeliest continuation of each row."""
+class GreedyOutput(NamedTuple):
+    """Most probable continuation of each row, without the stop token."""
 
-    token_ids: list[list[int]]  # without the stop token
+    token_ids: list[list[int]]
     logprobs: list[list[float]]
-    first_logprobs: Tensor  # [B, V]
+    first_logprobs: Tensor  # [B, V] log-probabilities of the first token
 
 
-def greedy(
-    decoder: Decoder, limits: Limits, stop: int | None, processors: Sequence[Processor] = ()
-) -> Greedy:
-    """Continue every row with its likeliest tokens.
+def greedy_search(
+    decoder: IncrementalDecoder,
+    limits: GenerationLimits,
+    stop: int | None,
+    processors: Sequence[LogitsProcessor] = (),
+) -> GreedyOutput:
+    """Continue every row with its most probable tokens.
 
-    Log-probabilities are among the tokens that may stand in a place: under the processors, and
-    without the stop token where it is forbidden. vLLM's ``processed_logprobs`` are the same.
+    Log-probabilities are normalized over the tokens allowed at each position, that is after the
+    processors and without the stop token where the minimum length forbids it. vLLM's
+    ``processed_logprobs`` are the same.
+
+    Args:
+        decoder: IncrementalDecoder that has processed the prompts.
+        limits: Minimum and maximum number of new tokens.
+        stop: Id of the token that ends an answer; ``None``: answers end at the maximum length.
+        processors: Functions that mask logits, applied in order.
     """
-    rows = len(decoder.mask)
-    chosen = torch.empty(rows, 0, dtype=torch.long, device=decoder.mask.device)
-    of_chosen = torch.empty(rows, 0, device=decoder.mask.device)
-    finished = torch.zeros(rows, dtype=torch.bool, device=decoder.mask.device)
-    first = None
+    rows, device = len(decoder.attention_mask), decoder.attention_mask.device
+    token_ids = torch.empty(rows, 0, dtype=torch.long, device=device)  # [B, n]
+    token_logprobs = torch.empty(rows, 0, device=device)  # [B, n]
+    finished = torch.zeros(rows, dtype=torch.bool, device=device)
+    first_logprobs = None
     logits = decoder.logits
     for length in range(limits.max_new_tokens):
         for processor in processors:
-            logits = processor(chosen, logits)
+            logits = processor(token_ids, logits)
         if stop is not None and length < limits.min_new_tokens:
             logits = logits.clone()
             logits[:, stop] = float("-inf")
-        logprobs = logits.log_softmax(-1)
-        first = logprobs if first is None else first
-        token = logprobs.argmax(-1)
-        chosen = torch.cat([chosen, token[:, None]], 1)
-        of_chosen = torch.cat([of_chosen, logprobs.gather(1, token[:, None])], 1)
+        logprobs = logits.log_softmax(-1)  # [B, V]
+        first_logprobs = logprobs if first_logprobs is None else first_logprobs
+        token = logprobs.argmax(-1)  # [B]
+        token_ids = torch.cat([token_ids, token[:, None]], 1)
+        token_logprobs = torch.cat([token_logprobs, logprobs.gather(1, token[:, None])], 1)
         if stop is not None:
             finished |= token == stop
             if bool(finished.all()):
                 break
         if length + 1 < limits.max_new_tokens:
             logits = decoder.step(token)
-    assert first is not None
-    ids = [_until(row, stop) for row in chosen.tolist()]
-    values = [row[: len(ids[i])] for i, row in enumerate(of_chosen.tolist())]
-    return Greedy(ids, values, first)
+    assert first_logprobs is not None
+    answers = [_before_stop(row, stop) for row in token_ids.tolist()]
+    answer_logprobs = [
+        row[: len(answer)] for row, answer in zip(token_logprobs.tolist(), answers, strict=True)
+    ]
+    return GreedyOutput(answers, answer_logprobs, first_logprobs)
 
 
 def beam_search(
-    decoder: Decoder, width: int, limits: Limits, stop: int | None
+    decoder: IncrementalDecoder, width: int, limits: GenerationLimits, stop: int | None
 ) -> list[list[Hypothesis]]:
-    """Search every row's answer with several beams; each row's answers come best first."""
-    searches = [BeamSearch(width, limits, stop) for _ in range(len(decoder.mask))]
-    rows = list(range(len(searches)))  # of the decoder: whose beam each is, in order
+    """Search for each row's answers with several beams.
+
+    Args:
+        decoder: IncrementalDecoder that has processed the prompts.
+        width: Number of beams per row.
+        limits: Minimum and maximum length of an answer.
+        stop: Id of the token that ends an answer; ``None``: answers end at the maximum length.
+
+    Returns:
+        Up to ``width`` answers of each row, best first.
+    """
+    searches = [BeamSearch(width, limits, stop) for _ in range(len(decoder.attention_mask))]
+    owners = list(range(len(searches)))  # the search that each row of the decoder belongs to
+    device = decoder.attention_mask.device
     logits = decoder.logits
     while True:
-        wanted = min(searches[0].wanted, logits.shape[-1])
-        values, tokens = logits.log_softmax(-1).topk(wanted)
-        candidates = [
-            [Candidate(token, logprob) for token, logprob in zip(*row, strict=True)]
-            for row in zip(tokens.tolist(), values.tolist(), strict=True)
-        ]
+        candidates = _top_candidates(logits, searches[0].num_candidates)
         parents: list[int] = []
-        owners: list[int] = []
-        for number, search in enumerate(searches):
-            own = [place for place, owner in enumerate(rows) if owner == number]
-            if not own:
+        next_owners: list[int] = []
+        for index, search in enumerate(searches):
+            rows = [row for row, owner in enumerate(owners) if owner == index]
+            if not rows:
                 continue
-            following = search.advance([candidates[place] for place in own])
-            parents += [own[beam] for beam in following]
-            owners += [number] * len(following)
-        if not owners:
+            beams = search.advance([candidates[row] for row in rows])
+            parents += [rows[beam] for beam in beams]
+            next_owners += [index] * len(beams)
+        if not next_owners:
             return [search.best() for search in searches]
-        last = [
-            beam.tokens[-1] for number in dict.fromkeys(owners) for beam in searches[number].open
+        owners = next_owners
+        last_tokens = [
+            beam.tokens[-1] for index in dict.fromkeys(owners) for beam in searches[index].open
         ]
-        rows = owners
-        device = decoder.mask.device
         logits = decoder.step(
-            torch.tensor(last, device=device), torch.tensor(parents, device=device)
+            torch.tensor(last_tokens, device=device), torch.tensor(parents, device=device)
         )
 
 
-def _until(ids: list[int], stop: int | None) -> list[int]:
-    return ids[: ids.index(stop)] if stop is not None and stop in ids else ids
+def _top_candidates(logits: Tensor, count: int) -> list[list[TokenCandidate]]:
+    """Return the ``count`` most probable tokens of each row of ``logits [B, V]``."""
+    values, tokens = logits.log_softmax(-1).topk(min(count, logits.shape[-1]))
+    return [
+        [TokenCandidate(token, logprob) for token, logprob in zip(*row, strict=True)]
+        for row in zip(tokens.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def _before_stop(token_ids: list[int], stop: int | None) -> list[int]:
+    return token_ids[: token_ids.index(stop)] if stop in token_ids else token_ids

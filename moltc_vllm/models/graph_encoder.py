@@ -1,4 +1,4 @@
-"""The graph encoder: a GIN with edge features, and its read-out."""
+"""Graph encoder: a graph isomorphism network (GIN) with edge features, and its readout."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from moltc_vllm.models.atom_environments import AtomEnvironments
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import GraphEncoderConfig
 
-# Table sizes of the published checkpoints (their pre-training reserved a few rows).
+# Table sizes of the published checkpoints, whose pre-training reserved a few rows.
 ATOM_TYPES, CHIRALITIES, BOND_TYPES, BOND_DIRECTIONS = 120, 3, 6, 3
 
 
 class GINLayer(nn.Module):
-    """One round of message passing: neighbour sum, two linear layers, batch norm."""
+    """One round of message passing: sum over neighbors, two linear layers, batch norm.
+
+    Source: Hu et al. 2020, "Strategies for Pre-training Graph Neural Networks" (edge features in
+    GIN); MolTC (Fang et al. 2024), section 3.1.
+    """
 
     def __init__(self, config: GraphEncoderConfig) -> None:
         super().__init__()
@@ -34,9 +38,10 @@ class GINLayer(nn.Module):
         self.self_loop = config.self_loop_bond_type * BOND_DIRECTIONS
 
     def bond_table(self) -> Tensor:
-        """One row per (type, direction), ``[18, dim]``, that of self loops first.
+        """Build the embedding of every bond code, ``[18, dim]``.
 
-        Row 0 and the self loops' row have changed places where these are two.
+        The kernels read the self loop's embedding from row 0. Where the configuration gives self
+        loops another row, that row and row 0 are swapped.
         """
         table = (self.bond_type.weight[:, None] + self.bond_direction.weight[None]).flatten(0, 1)
         if self.self_loop == SELF_LOOP_CODE:
@@ -45,13 +50,13 @@ class GINLayer(nn.Module):
         order[SELF_LOOP_CODE], order[self.self_loop] = self.self_loop, SELF_LOOP_CODE
         return table[order]
 
-    def forward(self, h: Tensor, batch: BatchMolGraph) -> Tensor:  # V x d -> V x d
-        """Update every atom from its neighbours."""
+    def forward(self, h: Tensor, batch: BatchMolGraph) -> Tensor:  # [V, d] -> [V, d]
+        """Update each atom's state from its neighbors."""
         return self.norm(self.mlp(aggregate(h, batch.bonds, self.bond_table())))
 
     @property
     def linear(self) -> tuple[nn.Linear, nn.Linear]:
-        """The two linear layers."""
+        """The two linear layers of the MLP."""
         up, _, down = self.mlp
         assert isinstance(up, nn.Linear)
         assert isinstance(down, nn.Linear)
@@ -59,10 +64,15 @@ class GINLayer(nn.Module):
 
 
 class AtomCounts(nn.Module):
-    """How many atoms of some learned kinds a molecule has, as a vector for its pooled token.
+    """Number of atoms of each learned kind in a molecule, as a vector for its pooled token.
 
-    An atom belongs to a kind by a sigmoid of its state. The counts go in as they are, for what adds
-    up over a molecule, and as logarithms, for what large molecules have less of per atom.
+    A sigmoid of an atom's state gives its membership in each kind. The counts enter both as they
+    are, for properties that add up over a molecule, and as logarithms, for properties whose
+    contribution per atom shrinks with the size of the molecule.
+
+    Args:
+        dim: Width of an atom's state.
+        kinds: Number of kinds.
     """
 
     def __init__(self, dim: int, kinds: int) -> None:
@@ -71,30 +81,31 @@ class AtomCounts(nn.Module):
         self.output = nn.Linear(2 * kinds, dim)
 
     def forward(self, h: Tensor, offsets: Tensor) -> Tensor:
-        """Count.
+        """Count the atoms of each kind and project the counts.
 
         Args:
-            h: Atom states, ``[V, dim]``.
-            offsets: Where each molecule's atoms begin, ``[B + 1]`` int64.
+            h: ``[V, dim]`` atom states.
+            offsets: ``[B + 1]`` int64, index of each molecule's first atom.
 
         Returns:
-            ``[B, dim]``.
+            ``[B, dim]`` in the dtype of ``h``.
         """
-        belongs = torch.sigmoid(self.kinds(h)).float()
-        counts = torch.segment_reduce(belongs, "sum", offsets=offsets)  # B x kinds
-        # Tenths, so that a drug's thirty atoms are of the size the layer was initialised for.
+        membership = torch.sigmoid(self.kinds(h)).float()  # [V, kinds]
+        counts = torch.segment_reduce(membership, "sum", offsets=offsets)  # [B, kinds]
+        # Drugs have about thirty atoms: tenths bring counts to the scale the layer was
+        # initialized for.
         return self.output(torch.cat([counts / 10, torch.log1p(counts)], dim=1).to(h.dtype))
 
 
 class GraphEncoder(nn.Module):
-    """Atoms in, normalised atom states and a mean token out.
+    """Encoder from molecular graphs to normalized atom states and a pooled token per molecule.
 
-    Without gradients, in evaluation mode, the layers run as one operation on folded weights
-    (`moltc_kernels.gin_stack`). They are folded at the first such call and dropped by everything
-    that replaces weights: loading, moving, converting, `train`. Whoever writes into a weight in
-    place calls `fold` afterwards.
+    In evaluation mode and without gradients, all layers run as one fused operation on weights with
+    the batch norm folded in (`moltc_kernels.gin_stack`). They are folded at the first such call and
+    dropped whenever weights are replaced: by loading, moving, converting or `train`. Code that
+    writes into a weight in place must call `fold` afterwards.
 
-    Source: Hu et al. 2020 (GIN with edge features); MolTC section 3.1.
+    Source: Hu et al. 2020 (GIN with edge features); MolTC (Fang et al. 2024), section 3.1.
     """
 
     def __init__(self, config: GraphEncoderConfig) -> None:
@@ -115,48 +126,48 @@ class GraphEncoder(nn.Module):
             if config.environment_buckets
             else None
         )
-        self._folded: GinWeights | None = None
-        self.register_load_state_dict_post_hook(GraphEncoder._drop_folded)
+        self._folded_weights: GinWeights | None = None
+        self.register_load_state_dict_post_hook(GraphEncoder._drop_folded_weights)
 
     def forward(self, batch: BatchMolGraph) -> tuple[Tensor, Tensor]:
         """Encode a ragged batch.
 
         Returns:
-            Tokens ``[V + B, dim]``, a molecule's mean in front of its atoms, and where each
-            molecule's tokens begin, ``[B + 1]`` int64.
+            ``[V + B, dim]`` tokens, with each molecule's pooled token in front of its atoms, and
+            ``[B + 1]`` int64 index of each molecule's first token.
         """
-        h, norm = self.atom_states(batch), self.norm
-        pooled: list[Tensor] = []
-        molecules = batch.molecule_offsets.long()
+        h, norm = self.atom_states(batch), self.norm  # [V, dim]
+        atom_offsets = batch.molecule_offsets.long()  # [B + 1]
+        pooled: list[Tensor] = []  # each [B, dim], added to the pooled tokens
         if self.environments is not None:
-            around = self.environments(batch)
-            pooled.append(self.environments.pool(around, molecules))
-            h = h + around.to(h.dtype)
+            environments = self.environments(batch)  # [V, dim]
+            pooled.append(self.environments.pool(environments, atom_offsets))
+            h = h + environments.to(h.dtype)
         if self.counts is not None:
-            pooled.append(self.counts(h, molecules))
+            pooled.append(self.counts(h, atom_offsets))
         tokens, offsets = readout(h, batch.molecule_offsets, norm.weight, norm.bias, norm.eps)
         for vector in pooled:
             tokens = tokens.index_add(0, offsets[:-1], vector.to(tokens.dtype))
         return tokens, offsets
 
     def atom_states(self, batch: BatchMolGraph) -> Tensor:
-        """Atom states after the last layer, before the read-out, ``[V, dim]``."""
-        batch = self._with_codes_of_tables(batch)
+        """Compute atom states after the last layer, before the readout; ``[V, dim]``."""
+        batch = self._remap_bond_codes(batch)
         if not self.training and not torch.is_grad_enabled():
-            weights = self._folded or self.fold()
+            weights = self._folded_weights or self.fold()
             return gin_stack(batch.atoms, batch.bonds, batch.molecule_offsets, weights)
-        atom, chirality = batch.atoms.unbind(1)
-        h = self.atom_type(atom) + self.chirality(chirality)
+        atom, chirality = batch.atoms.unbind(1)  # [V], [V]
+        h = self.atom_type(atom) + self.chirality(chirality)  # [V, dim]
         last = len(self.layers) - 1
-        for number, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.layers):
             h = layer(h, batch)
-            if number != last:
+            if index != last:
                 h = torch.relu(h)
             h = F.dropout(h, self.dropout, self.training)
         return h
 
-    def _with_codes_of_tables(self, batch: BatchMolGraph) -> BatchMolGraph:
-        """Bond codes as `GINLayer.bond_table` has its rows: the operations keep 0 for loops."""
+    def _remap_bond_codes(self, batch: BatchMolGraph) -> BatchMolGraph:
+        """Apply the swap of rows in `GINLayer.bond_table` to the bonds that use row 0."""
         if self.self_loop == SELF_LOOP_CODE:
             return batch
         code = batch.bonds.code
@@ -165,11 +176,11 @@ class GraphEncoder(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> GinWeights:
-        """Make and keep the weights that inference uses, from the parameters as they are now."""
+        """Fold the current parameters into the weights that inference uses, and cache them."""
         layers = [layer for layer in self.layers if isinstance(layer, GINLayer)]
         up = [layer.linear[0] for layer in layers]
         down = [fold_batch_norm(layer.linear[1], layer.norm) for layer in layers]
-        self._folded = GinWeights(
+        self._folded_weights = GinWeights(
             atom_table=(self.atom_type.weight[:, None] + self.chirality.weight).flatten(0, 1),
             bond_tables=torch.stack([layer.bond_table() for layer in layers]),
             up=torch.stack([linear.weight.T for linear in up]).contiguous(),
@@ -177,16 +188,20 @@ class GraphEncoder(nn.Module):
             down=torch.stack([weight.T for weight, _ in down]).contiguous(),
             down_bias=torch.stack([bias for _, bias in down]),
         )
-        return self._folded
+        return self._folded_weights
 
-    def _drop_folded(self, *_: Any) -> None:
-        self._folded = None
+    def _drop_folded_weights(self, *_: Any) -> None:
+        self._folded_weights = None
 
     def train(self, mode: bool = True) -> Self:
-        """Switch training mode; the optimiser is about to change weights, or has."""
-        self._drop_folded()
+        """Set training mode; folded weights are dropped, because an optimizer may change weights.
+
+        Args:
+            mode: Whether to train; ``False`` sets evaluation mode.
+        """
+        self._drop_folded_weights()
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        self._drop_folded()
+        self._drop_folded_weights()
         return super()._apply(fn, recurse)

@@ -1,4 +1,4 @@
-"""The tokens of a number's intervals, and what a distribution over them says of the number."""
+"""Interval tokens of numeric tasks, and the value expected under a distribution over them."""
 
 from __future__ import annotations
 
@@ -6,91 +6,103 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from moltc_vllm.models.token_candidate import TokenCandidate
 from moltc_vllm.tasks import Number, Task
 
-LIKELIEST = 20
-"""So many of the likeliest first tokens are looked at: as many as vLLM tells by default."""
+NUM_CANDIDATES = 20
+"""Number of most probable first tokens that a value is averaged over.
 
-
-class TokenCandidate(NamedTuple):
-    """A token that could have been the first one of an answer."""
-
-    token: int
-    logprob: float
+vLLM returns at most this many log-probabilities per token by default (``--max-logprobs``).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class IntervalVocabulary:
-    """The intervals of a number, each of which is one token.
+    """Tokens of a numeric task's intervals, one for each interval.
 
-    A position counts intervals: that of a value in the middle of the first one is 0.5. The mean is
-    taken of positions, so that of intervals which grow it is not the largest ones' alone.
+    Means are taken over positions, which count intervals: a value in the middle of the first
+    interval is at 0.5. With intervals of growing width, a mean over values would be dominated by
+    the widest intervals.
 
     Attributes:
-        kind: The answer's form.
-        tokens: ``[K]`` int64, the token of each interval, rising.
-        places: Which interval a token is.
+        kind: Form of the task's answers.
+        token_ids: ``[K]`` int64, token of each interval, from the lowest interval to the highest.
+        index_of: Index of the interval that each token stands for.
     """
 
     kind: Number
-    tokens: Tensor
-    places: dict[int, int]
+    token_ids: Tensor
+    index_of: dict[int, int]
 
     def positions(self, values: Tensor) -> Tensor:
-        """Where values are, counted in intervals; ``[B]`` in and out, float32."""
-        found = [self.kind.position(value) for value in values.tolist()]
-        return torch.tensor(found, dtype=torch.float32, device=values.device)
+        """Convert values to positions; ``[B]`` to ``[B]`` float32."""
+        positions = [self.kind.position(value) for value in values.tolist()]
+        return torch.tensor(positions, dtype=torch.float32, device=values.device)
 
-    def expected(self, logits: Tensor) -> npt.NDArray[np.float64]:
-        """The values at the mean positions of whole distributions.
+    def expected_values(self, logits: Tensor) -> npt.NDArray[np.float64]:
+        """Compute the value at the mean position of each distribution over all intervals.
 
         Args:
-            logits: ``[B, V]`` of the answers' first tokens.
+            logits: ``[B, V]`` logits of the answers' first tokens.
 
         Returns:
-            ``[B]`` in the unit of the answer.
+            ``[B]`` float64, in the task's unit.
         """
-        weights = logits[:, self.tokens].double().softmax(-1).cpu().numpy()
-        positions = weights @ (np.arange(len(self.tokens)) + 0.5)
+        weights = logits[:, self.token_ids].double().softmax(-1).cpu().numpy()  # [B, K]
+        positions = weights @ (np.arange(len(self.token_ids)) + 0.5)
         return np.array([self.kind.value_at(float(position)) for position in positions])
 
-    def mean(self, likely: Sequence[TokenCandidate]) -> float | None:
-        """The value at the mean position of the likeliest tokens; ``None`` if none is an interval.
+    def mean_value(self, candidates: Sequence[TokenCandidate]) -> float | None:
+        """Compute the value at the mean position of the most probable tokens.
 
-        Rounded to the digits of a written value.
+        Args:
+            candidates: Most probable first tokens; those that are no interval are ignored.
+
+        Returns:
+            The value, rounded to the digits of a written value; ``None`` without an interval.
         """
         total = weighted = 0.0
-        for token, logprob in likely:
-            place = self.places.get(token)
-            if place is not None:
-                chance = math.exp(logprob)
-                total += chance
-                weighted += chance * (place + 0.5)
+        for token, logprob in candidates:
+            index = self.index_of.get(token)
+            if index is not None:
+                probability = math.exp(logprob)
+                total += probability
+                weighted += probability * (index + 0.5)
         if not total:
             return None
+        # Adding zero turns -0.0 into 0.0.
         return round(self.kind.value_at(weighted / total), self.kind.decimals) + 0.0
 
 
 def interval_vocabulary(task: Task, tokenizer: Any) -> IntervalVocabulary | None:
-    """A task's scale; ``None`` if it is no number, or an interval is more than one token."""
-    return _scale(task.kind, tokenizer) if isinstance(task.kind, Number) else None
+    """Look up the interval tokens of a task.
+
+    Args:
+        task: Task of any kind.
+        tokenizer: Tokenizer of the checkpoint.
+
+    Returns:
+        The vocabulary; ``None`` if the task is not numeric, or if the tokenizer needs more than one
+        token for some interval.
+    """
+    return _build(task.kind, tokenizer) if isinstance(task.kind, Number) else None
 
 
-@lru_cache(maxsize=256)  # encoding hundreds of intervals takes milliseconds
-def _scale(kind: Number, tokenizer: Any) -> IntervalVocabulary | None:
-    tokens = []
+@lru_cache(maxsize=256)  # tokenizing hundreds of intervals takes milliseconds
+def _build(kind: Number, tokenizer: Any) -> IntervalVocabulary | None:
+    token_ids = []
     for lower, upper in kind.intervals():
         middle = kind.write((lower + min(upper, kind.bounds[1])) / 2)
         first, *_ = tokenizer.encode(middle, add_special_tokens=False)
         if tokenizer.decode([first]) != kind.interval_text(lower, upper):
             return None
-        tokens.append(first)
-    places = {token: place for place, token in enumerate(tokens)}
-    return IntervalVocabulary(kind, torch.tensor(tokens), places)
+        token_ids.append(first)
+    index_of = {token: index for index, token in enumerate(token_ids)}
+    return IntervalVocabulary(kind, torch.tensor(token_ids), index_of)

@@ -1,4 +1,4 @@
-"""Graphs in, molecule tokens out: the part of the model that is the same for every task."""
+"""Molecule encoder: molecular graphs in, molecule tokens out."""
 
 from __future__ import annotations
 
@@ -11,33 +11,48 @@ from moltc_vllm.models.qformer import QFormer
 
 
 class MoleculeEncoder(nn.Module):
-    """Graph encoder and Q-Former; knows nothing of roles, tasks or language models."""
+    """Graph encoder followed by a Q-Former.
+
+    Its output depends on the molecule alone, not on its role, the task or the language model, so
+    that it can be cached by molecule.
+
+    Source: MolTC (Fang et al. 2024), section 3.1.
+    """
 
     def __init__(self, config: MoltcConfig) -> None:
         super().__init__()
+        graph_size = config.graph_encoder_config.hidden_size
         self.graph_encoder = GraphEncoder(config.graph_encoder_config)
-        self.qformer = QFormer(config.qformer_config, config.graph_encoder_config.hidden_size)
-        found = self.qformer.queries.shape
+        self.qformer = QFormer(config.qformer_config, graph_size)
         self.skip = (
-            nn.Linear(config.graph_encoder_config.hidden_size, found.numel())
+            nn.Linear(graph_size, self.qformer.queries.numel())
             if config.qformer_config.pooled_skip
             else None
         )
 
     def forward(self, batch: BatchMolGraph) -> Tensor:
-        """Read each molecule of the batch into ``[B, num_queries, hidden]``."""
-        tokens, offsets = self.graph_encoder(batch)
-        found = self.qformer(tokens, offsets)
+        """Encode each molecule of the batch.
+
+        Returns:
+            ``[B, Q, D]``, with Q queries of width D.
+        """
+        tokens, offsets = self.graph_encoder(batch)  # [V + B, d], [B + 1]
+        queries = self.qformer(tokens, offsets)  # [B, Q, D]
         if self.skip is not None:
-            found = found + self.skip(tokens[offsets[:-1]]).view_as(found)
-        return found
+            pooled = tokens[offsets[:-1]]  # [B, d]
+            queries = queries + self.skip(pooled).view_as(queries)
+        return queries
 
 
 def initialize_molecule_weights(module: nn.Module, std: float = 0.02) -> None:
-    """Draw the initial weights of encoder and projectors, in place.
+    """Draw initial weights for an encoder or for projectors, in place.
 
-    Linear layers and queries are normal with ``std`` (BERT's by default), the graph encoder's
-    embeddings Xavier-uniform (Hu et al.'s), norms the identity.
+    Linear layers and queries are normal (as in BERT), embeddings of the graph encoder are
+    Xavier-uniform (as in Hu et al. 2020), and norms keep their identity.
+
+    Args:
+        module: Module to initialize.
+        std: Standard deviation of linear weights and queries.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):

@@ -1,4 +1,4 @@
-"""`moltc init`: new checkpoint folders of known sizes."""
+"""Presets of model sizes, and new checkpoint folders with untrained weights (``moltc init``)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from moltc_vllm.models.language_model import (
     random_language_model_weights,
 )
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder, initialize_molecule_weights
-from moltc_vllm.models.phrase_tokens import PhraseTokens, phrase_tokens_for
+from moltc_vllm.models.phrase_tokens import PhraseVocabulary, phrase_vocabulary
 from moltc_vllm.models.projector import ProjectorBank
 from moltc_vllm.models.tokenizer import MoltcTokenizer, train_tokenizer
 from moltc_vllm.tasks import TASKS, molecule_markup
-from moltc_vllm.tasks.style import OWN_STYLE
+from moltc_vllm.tasks.prompt_style import MOLTC_STYLE
 
 _PUBLISHED_ENCODER: dict[str, Any] = {
     "graph": {"hidden_size": 300, "num_layers": 5},
@@ -35,7 +35,20 @@ _PUBLISHED_ENCODER: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Sizes of a new model."""
+    """Sizes of a new model.
+
+    Attributes:
+        name: Key in `PRESETS`.
+        summary: Purpose of the preset, one phrase.
+        graph: Arguments of `GraphEncoderConfig`.
+        qformer: Arguments of `QFormerConfig`.
+        text: Arguments of the language model's configuration.
+        vocab_size: Maximum size of a newly trained vocabulary, without ``<mol>``.
+        text_type: Model type of the language model in transformers.
+        molecule_std: Standard deviation of random weights in encoder and projectors.
+        prompt_style: Name of the prompt style.
+        has_phrase_tokens: Whether the tokenizer has one token for each phrase of the tasks.
+    """
 
     name: str
     summary: str
@@ -45,8 +58,8 @@ class Preset:
     vocab_size: int = 50_000
     text_type: str = "opt"
     molecule_std: float = 0.02
-    prompt_style: str = OWN_STYLE.name
-    has_phrases: bool = False  # its tokenizer has a token for each phrase of the tasks
+    prompt_style: str = MOLTC_STYLE.name
+    has_phrase_tokens: bool = False
 
 
 def _galactica(
@@ -62,7 +75,7 @@ def _galactica(
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
             "ffn_dim": 4 * hidden,
-            "vocab_size": 50_001,  # Galactica's 50,000 and the placeholder
+            "vocab_size": 50_001,  # Galactica's 50,000 tokens and the placeholder
         },
     )
 
@@ -82,7 +95,7 @@ PRESETS = {
     for preset in (
         Preset(
             name="tiny",
-            summary="for tests: starts in seconds, answers noise",
+            summary="for tests: starts in seconds, answers are random",
             **_TINY_ENCODER,
             text={
                 "hidden_size": 128,
@@ -90,7 +103,7 @@ PRESETS = {
                 "num_hidden_layers": 2,
                 "num_attention_heads": 4,
                 "ffn_dim": 256,
-                # Small random weights would hide every difference between molecules.
+                # With smaller random weights all molecules would get the same answers.
                 "init_std": 0.2,
             },
             vocab_size=1024,
@@ -98,7 +111,7 @@ PRESETS = {
         ),
         Preset(
             name="tiny-llama",
-            summary="for tests: as tiny, on a Llama-style language model",
+            summary="for tests: like tiny, with a Llama-style language model",
             **_TINY_ENCODER,
             text={
                 "hidden_size": 128,
@@ -115,7 +128,7 @@ PRESETS = {
         ),
         Preset(
             name="mini",
-            summary="a few million parameters, to be trained on a laptop",
+            summary="a few million parameters, trainable on a laptop",
             graph={
                 "hidden_size": 128,
                 "num_layers": 3,
@@ -143,7 +156,7 @@ PRESETS = {
             },
             vocab_size=1536,
             prompt_style="moltc-graph",
-            has_phrases=True,
+            has_phrase_tokens=True,
         ),
         _galactica("125m", layers=12, hidden=768, heads=12),
         _galactica("1.3b", layers=24, hidden=2048, heads=32),
@@ -160,47 +173,40 @@ def create_checkpoint(
     language_model: Path | None = None,
     projector_sharing: str = "shared",
     seed: int = 0,
-    phrases: PhraseTokens | None = None,
+    phrases: PhraseVocabulary | None = None,
     tasks: Sequence[str] = tuple(TASKS),
-    settings: Mapping[str, Any] = MappingProxyType({}),
+    config_overrides: Mapping[str, Any] = MappingProxyType({}),
 ) -> MoltcConfig:
     """Write a new, untrained checkpoint folder.
 
     Args:
-        preset_name: A key of `PRESETS`.
-        folder: Where to write; must not exist or be empty.
-        language_model: Folder of a pretrained causal language model whose weights, sizes and
-            tokenizer are taken; without it the language model is random, too.
-        projector_sharing: ``shared``, ``role`` or ``task_role``.
-        seed: Of the random weights.
-        phrases: For a preset whose tokenizer has phrases: in place of the tasks' own.
-        tasks: Names of those that the checkpoint is for.
-        settings: Further ones of `MoltcConfig`, or other ones than the preset's.
+        preset_name: Key of `PRESETS`.
+        folder: Folder to write; must not exist or be empty.
+        language_model: Folder of a pretrained causal language model, whose weights, sizes and
+            tokenizer are used; default: a random language model and a newly trained tokenizer.
+        projector_sharing: Number of projectors: ``shared``, ``role`` or ``task_role``.
+        seed: Seed of the random weights.
+        phrases: Phrases that get one token each, for a preset whose tokenizer has phrases;
+            default: those of all tasks.
+        tasks: Names of the tasks that the checkpoint answers; default: all.
+        config_overrides: Further arguments of `MoltcConfig`, which replace the preset's.
 
     Raises:
-        CheckpointError: If the preset is unknown, or the folder in use.
-        LanguageModelError: If the language-model folder is not complete, or there is none and
-            the preset is too large for random weights.
+        CheckpointError: If the preset is unknown or the folder is in use.
+        LanguageModelError: If the language-model folder is incomplete, or the preset is too large
+            for random weights and no folder was given.
     """
     preset = PRESETS.get(preset_name)
     if preset is None:
-        raise CheckpointError(f"unknown preset {preset_name!r}; there are {', '.join(PRESETS)}")
-    tokenizer = (
-        load_language_tokenizer(language_model)
-        if language_model
-        else train_tokenizer(
-            _corpus(),
-            preset.vocab_size + 1,
-            (phrases or phrase_tokens_for(TASKS.values())) if preset.has_phrases else None,
-        )
-    )
+        raise CheckpointError(f"unknown preset {preset_name!r}; choose one of {', '.join(PRESETS)}")
+    tokenizer = _tokenizer(preset, language_model, phrases)
     config = MoltcConfig(
-        **{"prompt_style": preset.prompt_style, **settings},
-        # New weights need not share the row of single bonds, as published ones do.
+        **{"prompt_style": preset.prompt_style, **config_overrides},
+        # Published weights share the row of single bonds with self loops; new ones need not.
         graph_encoder_config=GraphEncoderConfig(self_loop_bond_type=4, **preset.graph),
         qformer_config=QFormerConfig(**preset.qformer),
         text_config=_text_config(preset, tokenizer, language_model),
-        projector_sharing=projector_sharing,  # type: ignore[arg-type]  # checked by the class
+        projector_sharing=projector_sharing,  # type: ignore[arg-type]  # MoltcConfig checks it
         tasks=list(tasks),
         molecule_token=tokenizer.convert_ids_to_tokens(len(tokenizer) - 1),
         molecule_token_id=len(tokenizer) - 1,
@@ -220,8 +226,20 @@ def create_checkpoint(
     return config
 
 
+def _tokenizer(
+    preset: Preset, language_model: Path | None, phrases: PhraseVocabulary | None
+) -> MoltcTokenizer:
+    if language_model is not None:
+        return load_language_tokenizer(language_model)
+    if not preset.has_phrase_tokens:
+        phrases = None
+    elif phrases is None:
+        phrases = phrase_vocabulary(TASKS.values())
+    return train_tokenizer(_corpus(), preset.vocab_size + 1, phrases)
+
+
 def _corpus() -> Iterator[str]:
-    """What a new tokenizer learns words from: the tasks' own questions and answers."""
+    """Yield the texts that a new tokenizer is trained on: questions and answers of all tasks."""
     for task in TASKS.values():
         for _ in range(4):
             yield from task.examples()
@@ -233,17 +251,17 @@ def _text_config(
 ) -> PretrainedConfig:
     if language_model is not None:
         return load_language_config(language_model, len(tokenizer))
-    ids = {
+    vocabulary = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "vocab_size": len(tokenizer),
     }
     if preset.text_type != "opt":
-        return AutoConfig.for_model(preset.text_type, **{**ids, **preset.text})
-    # Galactica: no biases, no layer-norm parameters, exact GELU, learned positions.
+        return AutoConfig.for_model(preset.text_type, **{**vocabulary, **preset.text})
+    # Galactica's variant of OPT: no biases, no layer-norm parameters, exact GELU.
     return OPTConfig(
-        **{"max_position_embeddings": 2048, "init_std": 0.02, **ids, **preset.text},
+        **{"max_position_embeddings": 2048, "init_std": 0.02, **vocabulary, **preset.text},
         activation_function="gelu",
         enable_bias=False,
         layer_norm_elementwise_affine=False,
@@ -262,10 +280,10 @@ def _weights(
         initialize_molecule_weights(module, molecule_std)
         for key, tensor in module.state_dict().items():
             yield f"{prefix}.{key}", tensor
-    stream = (
+    language_weights = (
         language_model_weights(language_model, config.text_config)
         if language_model
         else random_language_model_weights(config.text_config)
     )
-    for key, tensor in stream:
+    for key, tensor in language_weights:
         yield f"language_model.{key}", tensor

@@ -1,8 +1,7 @@
-"""The projector bank: from a molecule's tokens to the language model's width.
+"""Projectors from molecule tokens to the width of the language model.
 
-Dynamic parameter sharing (MolTC section 3.3): one projector serves both molecules until
-fine-tuning; after it each role, or each task and role, may own one. Which projector a molecule
-takes is decided once, here, from the checkpoint's configuration.
+Source: MolTC (Fang et al. 2024), section 3.3, dynamic parameter sharing: one projector serves both
+molecules of a pair in pre-training; after it each role, or each task and role, may have its own.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ class ProjectorError(ValueError):
 
 
 def projector_names(config: MoltcConfig) -> list[str]:
-    """Names of the checkpoint's projectors; a projector's number is its place in this list."""
+    """List the names of the checkpoint's projectors, in the order of their indices."""
     roles = [f"role_{role}" for role in range(config.num_roles)]
     match config.projector_sharing:
         case "shared":
@@ -29,18 +28,19 @@ def projector_names(config: MoltcConfig) -> list[str]:
 
 
 def projector_index(config: MoltcConfig, role: int, task: str | None) -> int:
-    """Which projector a molecule takes.
+    """Return the index of the projector that a molecule needs.
 
     Args:
-        config: The checkpoint's configuration.
-        role: Place of the molecule in the prompt, from 0; places beyond the last role share it.
-        task: Name of the task, needed only where projectors depend on it.
+        config: Configuration of the checkpoint.
+        role: Position of the molecule in the prompt, from 0; positions beyond the last role use
+            the last role's projector.
+        task: Name of the task; required only where projectors depend on it.
 
     Raises:
         ProjectorError: If the role is negative, or the task is unknown or missing where needed.
     """
     if role < 0:
-        raise ProjectorError(f"role {role} is negative")
+        raise ProjectorError(f"role {role} is negative; roles count from 0")
     if task is not None and task not in config.tasks:
         raise ProjectorError(
             f"unknown task {task!r}; this checkpoint has {', '.join(config.tasks)}"
@@ -61,22 +61,23 @@ def projector_index(config: MoltcConfig, role: int, task: str | None) -> int:
 
 
 class ProjectorBank(nn.ModuleDict):
-    """One linear layer per projector name."""
+    """One linear layer for each projector name."""
 
     def __init__(self, config: MoltcConfig) -> None:
-        width = config.qformer_config.hidden_size
-        out = config.text_config.hidden_size
-        # OPT-350m's layout: embeddings narrower than the hidden states.
-        out = getattr(config.text_config, "word_embed_proj_dim", None) or out
-        super().__init__({name: nn.Linear(width, out) for name in projector_names(config)})
-        self.width = out
+        in_size = config.qformer_config.hidden_size
+        out_size = config.text_config.hidden_size
+        # In OPT-350m embeddings are narrower than hidden states.
+        out_size = getattr(config.text_config, "word_embed_proj_dim", None) or out_size
+        super().__init__({name: nn.Linear(in_size, out_size) for name in projector_names(config)})
+        self.width = out_size
 
     def forward(self, tokens: Tensor, index: Tensor) -> Tensor:
-        """Project every molecule with its own projector.
+        """Project each molecule's tokens with its own projector.
 
         Args:
-            tokens: ``[B, Q, D]``.
-            index: Projector number of each molecule, ``[B]`` integers; best on the host.
+            tokens: ``[B, Q, D]`` molecule tokens.
+            index: ``[B]`` integers, projector index of each molecule; on the host it saves a
+                synchronization with the device.
 
         Returns:
             ``[B, Q, H]``.
@@ -84,9 +85,9 @@ class ProjectorBank(nn.ModuleDict):
         layers = list(self.values())
         if len(layers) == 1:
             return layers[0](tokens)
-        out = tokens.new_empty(*tokens.shape[:2], self.width)
-        for number in index.unique().tolist():
-            rows = (index == number).nonzero().flatten().to(tokens.device)
-            # Of one dtype also where autocast makes the product's narrower.
-            out = out.index_copy(0, rows, layers[number](tokens[rows]).to(out.dtype))
+        out = tokens.new_empty(*tokens.shape[:2], self.width)  # [B, Q, H]
+        for layer_index in index.unique().tolist():
+            rows = (index == layer_index).nonzero().flatten().to(tokens.device)
+            # Autocast may return a narrower dtype than that of `out`.
+            out = out.index_copy(0, rows, layers[layer_index](tokens[rows]).to(out.dtype))
         return out

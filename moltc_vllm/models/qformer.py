@@ -1,4 +1,4 @@
-"""The Q-Former: a few learned queries that read a molecule's atoms."""
+"""Q-Former: learned queries that attend to a molecule's atoms."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from torch import Tensor, nn
 from moltc_kernels.cross_attention import KeyValue, cross_attention
 from moltc_vllm.models.config import QFormerConfig
 
-_PASS = 128
-"""Molecules read at once on CPU: their hidden states stay in the cache."""
+_CPU_CHUNK_SIZE = 128
+"""Number of molecules processed together on CPU, so that hidden states stay in the CPU cache."""
 
 
 class Attention(nn.Module):
-    """Multi-head attention of the queries, followed by dropout, residual and layer norm."""
+    """Multi-head attention of the queries, followed by dropout, residual and layer norm.
+
+    Args:
+        config: Q-Former sizes.
+        key_size: Width of the tokens that the queries attend to.
+    """
 
     def __init__(self, config: QFormerConfig, key_size: int) -> None:
         super().__init__()
@@ -27,11 +32,11 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.dropout = config.dropout
 
-    def _split(self, x: Tensor) -> Tensor:  # ... x D -> ... x heads x d
+    def _split_heads(self, x: Tensor) -> Tensor:  # [..., D] -> [..., heads, D / heads]
         return x.unflatten(-1, (self.heads, -1))
 
-    def _finish(self, attended: Tensor, residual: Tensor) -> Tensor:
-        out = self.output(attended.flatten(-2))
+    def _add_and_norm(self, attended: Tensor, residual: Tensor) -> Tensor:
+        out = self.output(attended.flatten(-2))  # [B, Q, D]
         return self.norm(F.dropout(out, self.dropout, self.training) + residual)
 
     @property
@@ -40,51 +45,75 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    """Queries of one molecule attend to each other."""
+    """Attention among the queries of one molecule."""
 
-    def forward(self, h: Tensor) -> Tensor:  # B x Q x D -> B x Q x D
-        """Attend; no mask, every query is real."""
-        q, k, v = (self._split(f(h)).transpose(1, 2) for f in (self.query, self.key, self.value))
+    def forward(self, h: Tensor) -> Tensor:  # [B, Q, D] -> [B, Q, D]
+        """Attend without a mask, because every query is real."""
+        q, k, v = (
+            self._split_heads(layer(h)).transpose(1, 2)  # [B, heads, Q, D / heads]
+            for layer in (self.query, self.key, self.value)
+        )
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=self._attention_dropout)
-        return self._finish(out.transpose(1, 2), h)
+        return self._add_and_norm(out.transpose(1, 2), h)
 
 
 class CrossAttention(Attention):
-    """Queries of each molecule attend to that molecule's tokens only."""
+    """Attention of each molecule's queries to that molecule's tokens only."""
 
     def forward(self, h: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
-        """Attend to ``tokens [T, key_size]``; ``offsets [B + 1]`` tell whose they are."""
-        layers = KeyValue(self.key.weight, self.key.bias, self.value.weight, self.value.bias)
-        query = self._split(self.query(h)).expand(offsets.shape[0] - 1, -1, -1, -1)
-        return self._finish(cross_attention(query, tokens, offsets, layers), h)
+        """Attend to the tokens of a ragged batch.
+
+        Args:
+            h: ``[B, Q, D]`` queries, or ``[1, Q, D]`` when all molecules share them.
+            tokens: ``[T, key_size]`` tokens of all molecules.
+            offsets: ``[B + 1]`` index of each molecule's first token.
+
+        Returns:
+            ``[B, Q, D]``.
+        """
+        key_value = KeyValue(self.key.weight, self.key.bias, self.value.weight, self.value.bias)
+        query = self._split_heads(self.query(h))  # [B or 1, Q, heads, D / heads]
+        query = query.expand(offsets.shape[0] - 1, -1, -1, -1)
+        return self._add_and_norm(cross_attention(query, tokens, offsets, key_value), h)
 
 
 class QFormerLayer(nn.Module):
-    """Self-attention, cross-attention where the layer has it, feed-forward; post-norm."""
+    """Self-attention, optional cross-attention and feed-forward, each with a post-layer norm.
 
-    def __init__(self, config: QFormerConfig, key_size: int, crosses: bool) -> None:
+    Args:
+        config: Q-Former sizes.
+        key_size: Width of the tokens that the queries attend to.
+        has_cross_attention: Whether the layer attends to the tokens.
+    """
+
+    def __init__(self, config: QFormerConfig, key_size: int, has_cross_attention: bool) -> None:
         super().__init__()
         dim = config.hidden_size
         self.self_attention = SelfAttention(config, dim)
-        self.cross_attention = CrossAttention(config, key_size) if crosses else None
+        self.cross_attention = CrossAttention(config, key_size) if has_cross_attention else None
         self.up = nn.Linear(dim, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, dim)
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.dropout = config.dropout
 
     def forward(self, h: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
-        """``[B, Q, D]`` in and out; ``h`` may be ``[1, Q, D]``, the same for all molecules."""
+        """Update the queries; arguments and result as in `CrossAttention.forward`."""
         h = self.self_attention(h)
         if self.cross_attention is not None:
             h = self.cross_attention(h, tokens, offsets)
-        out = self.down(F.gelu(self.up(h)))
+        out = self.down(F.gelu(self.up(h)))  # [B, Q, D]
         return self.norm(F.dropout(out, self.dropout, self.training) + h)
 
 
 class QFormer(nn.Module):
-    """Read each molecule into ``num_queries`` tokens.
+    """Transformer that reduces each molecule to ``num_queries`` tokens.
 
-    Source: BLIP-2 (Li et al. 2023), query branch only; layer norm after each part.
+    Source: BLIP-2 (Li et al. 2023), section 3.1, the query branch only; MolTC (Fang et al. 2024),
+    section 3.1.
+
+    Args:
+        config: Q-Former sizes.
+        key_size: Width of the graph encoder's tokens.
     """
 
     def __init__(self, config: QFormerConfig, key_size: int) -> None:
@@ -92,36 +121,41 @@ class QFormer(nn.Module):
         self.queries = nn.Parameter(torch.empty(config.num_queries, config.hidden_size))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = config.dropout
-        every = config.cross_attention_frequency
         self.layers = nn.ModuleList(
-            QFormerLayer(config, key_size, crosses=number % every == 0)
-            for number in range(config.num_layers)
+            QFormerLayer(
+                config,
+                key_size,
+                has_cross_attention=index % config.cross_attention_frequency == 0,
+            )
+            for index in range(config.num_layers)
         )
 
     def forward(self, tokens: Tensor, offsets: Tensor) -> Tensor:
-        """Read a ragged batch of molecules.
+        """Encode a ragged batch of molecules.
 
         Args:
-            tokens: Tokens of all molecules one after another, ``[T, key_size]``.
-            offsets: Where each molecule's tokens begin, ``[B + 1]``.
+            tokens: ``[T, key_size]`` tokens of all molecules.
+            offsets: ``[B + 1]`` index of each molecule's first token.
 
         Returns:
             ``[B, num_queries, hidden_size]``.
         """
-        batch = offsets.shape[0] - 1
-        if batch <= _PASS or tokens.is_cuda or torch.is_grad_enabled():
-            return self._read(tokens, offsets)
-        out = tokens.new_empty(batch, *self.queries.shape)
-        for begin in range(0, batch, _PASS):
-            own = offsets[begin : begin + _PASS + 1]
-            out[begin : begin + _PASS] = self._read(tokens[own[0] : own[-1]], own - own[0])
+        batch_size = offsets.shape[0] - 1
+        if batch_size <= _CPU_CHUNK_SIZE or tokens.is_cuda or torch.is_grad_enabled():
+            return self._encode(tokens, offsets)
+        out = tokens.new_empty(batch_size, *self.queries.shape)
+        for start in range(0, batch_size, _CPU_CHUNK_SIZE):
+            chunk = offsets[start : start + _CPU_CHUNK_SIZE + 1]
+            chunk_tokens = tokens[chunk[0] : chunk[-1]]
+            out[start : start + _CPU_CHUNK_SIZE] = self._encode(chunk_tokens, chunk - chunk[0])
         return out
 
-    def _read(self, tokens: Tensor, offsets: Tensor) -> Tensor:
+    def _encode(self, tokens: Tensor, offsets: Tensor) -> Tensor:
+        # Before the first cross-attention all molecules have the same states, so one copy
+        # [1, Q, D] is enough, except in training, where dropout differs between molecules.
         h = F.dropout(self.norm(self.queries), self.dropout, self.training)[None]
-        if self.training:  # every molecule has dropout of its own
-            h = h.expand(offsets.shape[0] - 1, -1, -1)
-        # Otherwise all molecules are still alike: B is 1 until they look at their atoms.
+        if self.training:
+            h = h.expand(offsets.shape[0] - 1, -1, -1)  # [B, Q, D]
         for layer in self.layers:
             h = layer(h, tokens, offsets)
         return h

@@ -1,8 +1,9 @@
-"""Tokenizer in the Galactica manner: SMILES one character at a time, digits alone, byte-level BPE.
+"""Tokenizer with Galactica's rules: SMILES by character, single digits, byte-level BPE.
 
-Galactica's ``tokenizer.json`` splits on a marker text; whoever tokenizes has to put the marker
-between the characters of a SMILES first. Doing it inside the tokenizer means that nobody else,
-vLLM included, needs to know.
+Galactica's ``tokenizer.json`` splits SMILES at a marker text, which callers must insert between the
+characters. `MoltcTokenizer` inserts it itself, so that vLLM and other callers need no change.
+
+Source: Taylor et al. 2022, "Galactica: A Large Language Model for Science", section 3.1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from moltc_vllm.models.phrase_tokens import PhraseTokens
+from moltc_vllm.models.phrase_tokens import PhraseVocabulary
 from moltc_vllm.tasks import MOLECULE_TOKEN, PromptStyle
 
 SPLIT_MARKER = "SPL1T-TH1S-Pl3A5E"
@@ -27,12 +28,12 @@ SPECIAL_TOKENS = (
     *("[START_AMINO]", "[END_AMINO]", "[START_SMILES]", "[END_SMILES]"),
     *("[START_I_SMILES]", "[END_I_SMILES]"),
 )
-"""Galactica's special tokens; a token's id is its place here."""
+"""Galactica's special tokens; a token's id is its index."""
 
 _SEQUENCE = re.compile(r"(\[START_(DNA|SMILES|I_SMILES|AMINO)])(.*?)(\[END_\2])")
 
-# A user's turn is the question (molecules are marked up before); the answer starts on a line of
-# its own, as in the tasks' prompts, and ends with </s>.
+# The user's message is the question, already with the markup of molecules. The answer starts on a
+# new line, as in the tasks' prompts, and ends with </s>.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'assistant' -%}{{ message['content'] + eos_token }}"
@@ -42,55 +43,67 @@ CHAT_TEMPLATE = (
 
 
 def mark_sequences(text: Any) -> Any:
-    """Put the split marker before each character between sequence tags, and before the end tag.
+    """Insert the split marker before each character between sequence tags and before the end tag.
 
-    Strings inside lists and tuples are handled too; anything else is returned as it is.
+    Args:
+        text: String, or nested lists and tuples of strings; other values are returned unchanged.
     """
     if isinstance(text, str):
-        return _SEQUENCE.sub(_mark, text) if "[START_" in text else text
+        return _SEQUENCE.sub(_insert_markers, text) if "[START_" in text else text
     if isinstance(text, (list, tuple)):
         return type(text)(mark_sequences(item) for item in text)
     return text
 
 
-def _mark(match: re.Match[str]) -> str:
+def _insert_markers(match: re.Match[str]) -> str:
     start, _, content, end = match.groups()
     return start + "".join(SPLIT_MARKER + character for character in content) + SPLIT_MARKER + end
 
 
 class MoltcTokenizer(PreTrainedTokenizerFast):
-    """A fast tokenizer that puts the split marker in by itself."""
+    """A fast tokenizer that inserts Galactica's split marker itself."""
 
     def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Tokenize; see `transformers.PreTrainedTokenizerBase.__call__`."""
+        """Tokenize texts; see `transformers.PreTrainedTokenizerBase.__call__`."""
         return super().__call__(mark_sequences(text), *args, **kwargs)
 
     def encode(self, text: Any, *args: Any, **kwargs: Any) -> Any:
-        """Token ids; see `transformers.PreTrainedTokenizerBase.encode`."""
+        """Return token ids; see `transformers.PreTrainedTokenizerBase.encode`."""
         return super().encode(mark_sequences(text), *args, **kwargs)
 
 
 def stop_token_id(tokenizer: Any, style: PromptStyle) -> int | None:
-    """Id of the token that ends an answer in a style.
+    """Return the id of the token that ends an answer.
+
+    Args:
+        tokenizer: Tokenizer of the checkpoint.
+        style: Prompt style of the checkpoint.
 
     Raises:
-        ValueError: If the tokenizer writes the style's stop text with more than one token.
+        ValueError: If the style's stop text is more than one token.
     """
     if style.stop is None:
         return tokenizer.eos_token_id
     ids = tokenizer.encode(style.stop, add_special_tokens=False)
     if len(ids) != 1:
-        raise ValueError(f"the stop text {style.stop!r} of {style.name!r} is {len(ids)} tokens")
+        raise ValueError(
+            f"the stop text {style.stop!r} of prompt style {style.name!r} is {len(ids)} tokens; "
+            "it must be one"
+        )
     return int(ids[0])
 
 
-def _galactica_rules(phrases: PhraseTokens | None = None) -> Tokenizer:
-    """An untrained tokenizer with Galactica's splitting rules; phrases go before all others."""
+def untrained_galactica_tokenizer(phrases: PhraseVocabulary | None = None) -> Tokenizer:
+    """Create an untrained tokenizer with Galactica's splitting rules.
+
+    Args:
+        phrases: Phrases that are split from other text before all rules; default: none.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.decoder = decoders.ByteLevel()
     if phrases is not None:
-        # One expression, as a second splitter would split the phrases again.
+        # All rules are one expression, because a second splitter would split phrases again.
         rules = [*phrases.patterns, r"[\(\)\[\]\{\}]", r"\n", r"\p{N}", r" ?\p{L}+"]
         rules += [r"([!-/:-@\\^-`|~])\1*", r"[^\s\p{L}\p{N}]+", r"\s+"]
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -115,16 +128,16 @@ def _galactica_rules(phrases: PhraseTokens | None = None) -> Tokenizer:
 
 
 def train_tokenizer(
-    corpus: Iterable[str], vocab_size: int, phrases: PhraseTokens | None = None
+    corpus: Iterable[str], vocab_size: int, phrases: PhraseVocabulary | None = None
 ) -> MoltcTokenizer:
-    """Learn a small vocabulary from a corpus; deterministic.
+    """Train a small vocabulary on a corpus; the result is deterministic.
 
     Args:
-        corpus: Texts, SMILES between their tags included.
-        vocab_size: Upper bound; special tokens and the 256 bytes come first, ``<mol>`` last.
-        phrases: Texts that get a token each, besides those that are learned.
+        corpus: Texts, in which SMILES have their tags.
+        vocab_size: Maximum size; special tokens and the 256 bytes come first, ``<mol>`` last.
+        phrases: Phrases that get one token each, in addition to ``vocab_size``; default: none.
     """
-    tokenizer = _galactica_rules(phrases)
+    tokenizer = untrained_galactica_tokenizer(phrases)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1,
         special_tokens=list(SPECIAL_TOKENS),
@@ -133,24 +146,27 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator((mark_sequences(text) for text in corpus), trainer)
     if phrases is not None:
-        tokenizer.model = _with_phrases(tokenizer, phrases)
+        tokenizer.model = _add_phrases(tokenizer, phrases)
     return as_moltc_tokenizer(tokenizer)
 
 
-def _with_phrases(tokenizer: Tokenizer, phrases: PhraseTokens) -> Any:
-    """The tokenizer's model, and a token per phrase that no merges lead to."""
-    learned = json.loads(tokenizer.to_str())["model"]
-    vocabulary = dict(learned["vocab"])
+def _add_phrases(tokenizer: Tokenizer, phrases: PhraseVocabulary) -> Any:
+    """Return the tokenizer's model with a token for each phrase, which no merge produces."""
+    trained = json.loads(tokenizer.to_str())["model"]
+    vocabulary = dict(trained["vocab"])
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     for text in phrases.texts:
-        ((written, _),) = to_bytes.pre_tokenize_str(text)
-        vocabulary.setdefault(written, len(vocabulary))
-    merges = [tuple(merge) for merge in learned["merges"]]
+        ((byte_text, _),) = to_bytes.pre_tokenize_str(text)
+        vocabulary.setdefault(byte_text, len(vocabulary))
+    merges = [tuple(merge) for merge in trained["merges"]]
     return models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True)
 
 
 def as_moltc_tokenizer(tokenizer: Tokenizer) -> MoltcTokenizer:
-    """Dress a Galactica-style tokenizer for MolTC: ``<mol>`` added last, pad, stop, template."""
+    """Wrap a tokenizer with Galactica's rules as `MoltcTokenizer`.
+
+    ``<mol>`` is added as the last token; special tokens and the chat template are set.
+    """
     wrapped = MoltcTokenizer(
         tokenizer_object=tokenizer,
         bos_token="<s>",
@@ -158,7 +174,7 @@ def as_moltc_tokenizer(tokenizer: Tokenizer) -> MoltcTokenizer:
         pad_token="<pad>",
         unk_token="<unk>",
         padding_side="left",
-        # It rewrites " ." to "." in answers, which would change what a model wrote.
+        # Cleaning up would rewrite " ." to "." and so change generated answers.
         clean_up_tokenization_spaces=False,
     )
     wrapped.add_tokens([MOLECULE_TOKEN])

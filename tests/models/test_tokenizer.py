@@ -1,4 +1,4 @@
-"""The tokenizer: SMILES by characters, digits alone, Galactica's ids."""
+"""The tokenizer: SMILES by character, single digits, Galactica's ids."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ def tokenizer(tiny):
     return load_tokenizer(tiny)
 
 
-def test_marks_every_character_and_the_end_tag():
+def test_mark_sequences_marks_characters_and_end_tag():
     m = SPLIT_MARKER
     assert mark_sequences("a [START_I_SMILES]CO[END_I_SMILES] b") == (
         f"a [START_I_SMILES]{m}C{m}O{m}[END_I_SMILES] b"
@@ -25,13 +25,13 @@ def test_marks_every_character_and_the_end_tag():
     assert mark_sequences(["[START_DNA]AC[END_DNA]", "x"])[0].count(m) == 3
 
 
-def test_special_ids_are_galacticas(tokenizer):
+def test_special_token_ids_are_galacticas(tokenizer):
     assert [tokenizer.convert_tokens_to_ids(t) for t in SPECIAL_TOKENS] == list(range(23))
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (1, 2)
     assert tokenizer.convert_tokens_to_ids("<mol>") == len(tokenizer) - 1
 
 
-def test_smiles_are_single_characters_and_digits_stand_alone(tokenizer):
+def test_tokenizer_splits_smiles_and_numbers_into_characters(tokenizer):
     ids = tokenizer("[START_I_SMILES]CC(Cl)=O[END_I_SMILES] 128.50", add_special_tokens=False)
     tokens = tokenizer.convert_ids_to_tokens(ids["input_ids"])
     assert tokens == [
@@ -40,7 +40,7 @@ def test_smiles_are_single_characters_and_digits_stand_alone(tokenizer):
     ]
 
 
-def test_every_way_of_calling_splits(tokenizer):
+def test_every_tokenizer_method_inserts_markers(tokenizer):
     text = "[START_I_SMILES]CCO[END_I_SMILES]"
     expected = tokenizer(text)["input_ids"]
     assert len(expected) == 5
@@ -50,12 +50,12 @@ def test_every_way_of_calling_splits(tokenizer):
     assert copy.copy(tokenizer)(text)["input_ids"] == expected
 
 
-def test_text_round_trip_keeps_spaces(tokenizer):
+def test_decoding_keeps_spaces(tokenizer):
     text = "The value is above -3.5 and below -3.0, so it is -3.17; ('x') . Ünïcödé\n"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_chat_template_is_the_tasks_prompt(tokenizer):
+def test_chat_template_equals_task_prompt(tokenizer):
     from moltc_vllm.tasks import get_task
 
     task = get_task("ddi")
@@ -66,7 +66,7 @@ def test_chat_template_is_the_tasks_prompt(tokenizer):
     assert tokenizer.apply_chat_template(turn, tokenize=False) == prompt + "Yes.</s>Why?\n"
 
 
-def test_token_ids_of_the_published_tokenizer():
+def test_token_ids_equal_published_tokenizer():
     folder = reference_dir()
     tokenizer = load_language_tokenizer(folder / "galactica-1.3b")
     rows = [json.loads(line) for line in (folder / "expected.jsonl").open()]
