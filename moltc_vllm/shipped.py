@@ -1,4 +1,4 @@
-"""Deprecated: use `moltc_vllm.checkpoints.shipped`."""
+"""Deprecated alias of `moltc_vllm.checkpoints.shipped`."""
 
 from moltc_vllm.checkpoints.shipped import NAME, shipped_checkpoint
 from moltc_vllm.utils.deprecation import warn_renamed

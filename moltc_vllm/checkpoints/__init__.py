@@ -1,1 +1,1 @@
-"""Checkpoints that come with the package."""
+"""Checkpoints that are part of the package."""

@@ -1,4 +1,4 @@
-"""The checkpoint that comes with the package, and is taken where none is named."""
+"""The checkpoint that is part of the package, the default where no model is named."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ NAME = "moltc-mini"
 
 
 def shipped_checkpoint() -> Path:
-    """Folder of the shipped model; see its ``card.json``."""
+    """Return the folder of the shipped checkpoint; its ``card.json`` describes it."""
     return Path(__file__).parent / NAME

@@ -1,4 +1,4 @@
-"""``moltc init``: a new checkpoint folder."""
+"""``moltc init``: create an untrained checkpoint folder."""
 
 from __future__ import annotations
 
@@ -12,17 +12,30 @@ from moltc_vllm.cli.messages import fail
 
 def init(
     preset: Annotated[
-        str, typer.Argument(help="tiny, tiny-llama, mini, galactica-125m, -1.3b, -6.7b, -30b.")
+        str,
+        typer.Argument(
+            help="Model size: tiny, tiny-llama, mini, galactica-125m, galactica-1.3b, "
+            "galactica-6.7b or galactica-30b."
+        ),
     ],
-    folder: Annotated[Path, typer.Argument(help="Checkpoint folder to write.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Checkpoint folder to write; must not exist or be empty.")
+    ],
     language_model: Annotated[
         Path | None,
-        typer.Option(help="Folder of a pretrained causal language model, e.g. Galactica's."),
+        typer.Option(
+            help="Folder of a pretrained causal language model, such as Galactica; without it the "
+            "language model is random."
+        ),
     ] = None,
     projectors: Annotated[
-        str, typer.Option(help="shared, role (one per place) or task_role (per task and place).")
+        str,
+        typer.Option(
+            help="Sharing of projectors: shared (one for all molecules), role (one per role in the "
+            "pair) or task_role (one per task and role)."
+        ),
     ] = "shared",
-    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
 ) -> None:
     """Write a new, untrained checkpoint folder."""
     from moltc_vllm.models.presets import create_checkpoint
@@ -43,5 +56,5 @@ def init(
     typer.echo(
         f"{folder}: {preset}, {config.text_config.model_type} of width "
         f"{config.text_config.hidden_size}, {len(config.tasks)} tasks, {size / 1e6:.1f} MB. "
-        "Untrained: its answers are noise."
+        "The weights are untrained: answers are random."
     )
