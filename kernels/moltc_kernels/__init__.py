@@ -1,7 +1,7 @@
-"""Molecule kernels: a room per operation, ``naive.py`` is the truth in each.
+"""Molecule kernels: one package per operation, each with a reference in ``naive.py``.
 
-torch and triton only. Every operation works on a *ragged* batch: molecules lie one after another,
-offsets tell where each begins, nothing is padded.
+They depend on torch and triton only. Every operation takes a *ragged* batch: the atoms or tokens of
+all molecules are concatenated without padding, and offsets give each molecule's first row.
 """
 
 from moltc_kernels.types import BondCsr, ShapeError

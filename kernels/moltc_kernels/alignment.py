@@ -1,7 +1,7 @@
-"""Rows that start at multiples of 16 bytes, so that a thread loads 128 bits at once.
+"""Aligned rows: rows start at multiples of 16 bytes, so that a thread loads 128 bits at once.
 
-300 numbers of half precision are 600 bytes, which only 64-bit loads fit: such rows get room for
-304. What stands in that room is never used: kernels that load it put zeros in its place.
+A row of 300 half-precision numbers has 600 bytes, which allow 64-bit loads only, so its stride is
+padded to 304 numbers. The padding has undefined content: kernels that load it replace it by zeros.
 """
 
 from __future__ import annotations
@@ -9,47 +9,57 @@ from __future__ import annotations
 from torch import Tensor
 
 VECTOR_BYTES = 16
-"""The widest load of a thread, and what the library's fastest products want rows aligned to."""
+"""Width of a thread's widest load, and the alignment of rows that the library's fastest matrix
+products require."""
 
 
 def round_up(size: int, multiple: int) -> int:
-    """The next multiple."""
+    """Round up to the next multiple."""
     return -(-size // multiple) * multiple
 
 
 def aligned_width(width: int, itemsize: int) -> int:
-    """Numbers from the start of one aligned row to the next."""
+    """Compute the row stride, in numbers, of aligned rows.
+
+    Args:
+        width: Number of columns.
+        itemsize: Bytes of a number.
+    """
     return round_up(width, VECTOR_BYTES // itemsize)
 
 
-def empty_rows(like: Tensor, *shape: int) -> Tensor:
-    """Uninitialised, with aligned rows: a view of the first ``shape[-1]`` columns.
+def empty_aligned_rows(like: Tensor, *shape: int) -> Tensor:
+    """Allocate an uninitialized tensor with aligned rows.
 
     Args:
-        like: Gives dtype and device.
-        *shape: Of the result; the last is the width.
+        like: Tensor with the dtype and device of the result.
+        *shape: Shape of the result; the last dimension is the width.
+
+    Returns:
+        View of the first ``shape[-1]`` columns of a tensor whose width is `aligned_width`.
     """
     stride = aligned_width(shape[-1], like.dtype.itemsize)
     return like.new_empty(*shape[:-1], stride)[..., : shape[-1]]
 
 
-def rows_of(x: Tensor) -> tuple[Tensor, int]:
-    """The tensor as a kernel may read it, and its row stride.
+def with_row_stride(x: Tensor) -> tuple[Tensor, int]:
+    """Return a tensor that a kernel can read with one row stride, and the stride.
 
     Args:
-        x: ``[..., width]``.
+        x: Rows, ``[..., width]``.
 
     Returns:
-        ``x`` itself if its rows are as `empty_rows` makes them, all of whose memory may be read;
-        otherwise contiguous.
+        ``x`` itself if it has the layout of `empty_aligned_rows` and the memory of all its rows,
+        padding included, may be read; otherwise a contiguous copy. The stride is in numbers.
     """
     stride = aligned_width(x.shape[-1], x.dtype.itemsize)
-    dense = [stride]
+    dense_strides = [stride]
     for size in reversed(x.shape[1:-1]):
-        dense.append(dense[-1] * size)
-    whole = (
-        x.storage_offset() + dense[-1] * x.shape[0] <= x.untyped_storage().nbytes() // x.itemsize
-    )
-    if x.stride() == (*reversed(dense), 1) and whole and x.storage_offset() % stride == 0:
+        dense_strides.append(dense_strides[-1] * size)
+    # The padding behind the last row must lie inside the storage.
+    end = x.storage_offset() + dense_strides[-1] * x.shape[0]
+    is_readable = end <= x.untyped_storage().nbytes() // x.itemsize
+    is_dense = x.stride() == (*reversed(dense_strides), 1)
+    if is_dense and is_readable and x.storage_offset() % stride == 0:
         return x, stride
     return x.contiguous(), x.shape[-1]

@@ -1,7 +1,7 @@
-"""Which form of an operation runs: naive, the fast CPU form, or the Triton kernel.
+"""Select the implementation of an operation: ``naive``, ``cpu`` or ``triton``.
 
-``MOLTC_KERNELS=naive|cpu|triton`` overrides the choice, for tests, for measuring and for ruling a
-kernel out when answers look odd.
+``MOLTC_KERNELS=naive|cpu|triton`` overrides the selection for tests and measurements, and helps to
+find out whether a kernel causes an unexpected result.
 """
 
 from __future__ import annotations
@@ -14,63 +14,68 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-Backend = Literal["naive", "cpu", "triton"]
+Implementation = Literal["naive", "cpu", "triton"]
 
-VARIABLE = "MOLTC_KERNELS"
-
-
-class BackendError(RuntimeError):
-    """``MOLTC_KERNELS`` asks for something that does not exist or cannot run here."""
+KERNELS_ENV = "MOLTC_KERNELS"
+"""Environment variable that overrides the selection."""
 
 
-def form(room: str, *tensors: Tensor) -> ModuleType:
-    """Import the form of an operation that runs for these arguments.
+class ImplementationError(RuntimeError):
+    """``MOLTC_KERNELS`` names an implementation that does not exist or cannot run here."""
+
+
+def select_implementation(op: str, *tensors: Tensor) -> ModuleType:
+    """Import the implementation of an operation that suits its arguments.
 
     Args:
-        room: The operation's package, which has a module of each `Backend`'s name.
-        *tensors: As `backend_for`'s.
+        op: Package of the operation, with one module per `Implementation`.
+        *tensors: All floating-point arguments of the operation, on one device.
 
     Raises:
-        BackendError: As `backend_for`.
+        ImplementationError: If ``MOLTC_KERNELS`` has another value, or names an implementation
+            that cannot run on the tensors' device.
     """
-    return importlib.import_module(f"{room}.{backend_for(*tensors)}")
+    return importlib.import_module(f"{op}.{implementation_for(*tensors)}")
 
 
-def backend_for(*tensors: Tensor) -> Backend:
-    """Choose the form for these arguments.
+def implementation_for(*tensors: Tensor) -> Implementation:
+    """Choose the implementation that suits the arguments of an operation.
 
     Args:
-        *tensors: All floating-point arguments; they are on one device.
+        *tensors: All floating-point arguments of the operation, on one device.
 
     Returns:
-        ``naive`` where a gradient is wanted (it is the only differentiable form) and for float64;
-        else what ``MOLTC_KERNELS`` says; else ``triton`` on a GPU and ``cpu`` elsewhere.
+        ``naive`` if a gradient is required (no other implementation is differentiable) and for
+        float64; otherwise the value of ``MOLTC_KERNELS``; by default ``triton`` on a GPU and
+        ``cpu`` elsewhere.
 
     Raises:
-        BackendError: If ``MOLTC_KERNELS`` has another value, or names a form that cannot run on
-            the tensors' device.
+        ImplementationError: If ``MOLTC_KERNELS`` has another value, or names an implementation
+            that cannot run on the tensors' device.
     """
-    chosen = os.environ.get(VARIABLE, "")
-    if chosen not in ("", *get_args(Backend)):
-        raise BackendError(f"{VARIABLE} is {chosen!r}, expected {', '.join(get_args(Backend))}")
-    wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    if wants_gradient or any(t.dtype == torch.float64 for t in tensors):
+    choice = os.environ.get(KERNELS_ENV, "")
+    if choice not in ("", *get_args(Implementation)):
+        raise ImplementationError(
+            f"{KERNELS_ENV} is {choice!r}, expected {', '.join(get_args(Implementation))}"
+        )
+    needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if needs_gradient or any(t.dtype == torch.float64 for t in tensors):
         return "naive"
     on_gpu = tensors[0].is_cuda
-    if chosen == "triton" and not on_gpu and not interpreted():
-        raise BackendError(
-            f"{VARIABLE}=triton, but the tensors are on {tensors[0].device}: Triton needs a GPU, "
-            "or TRITON_INTERPRET=1 before the first kernel is imported"
+    if choice == "triton" and not on_gpu and not is_interpreted():
+        raise ImplementationError(
+            f"{KERNELS_ENV}=triton, but the tensors are on {tensors[0].device}: Triton needs a "
+            "GPU, or TRITON_INTERPRET=1 before the first kernel is imported"
         )
-    if chosen == "cpu" and on_gpu:
-        raise BackendError(f"{VARIABLE}=cpu, but the tensors are on {tensors[0].device}")
-    if chosen:
-        return cast(Backend, chosen)
+    if choice == "cpu" and on_gpu:
+        raise ImplementationError(f"{KERNELS_ENV}=cpu, but the tensors are on {tensors[0].device}")
+    if choice:
+        return cast(Implementation, choice)
     return "triton" if on_gpu else "cpu"
 
 
-def interpreted() -> bool:
-    """Whether our kernels run in Triton's interpreter, which takes tensors of any device."""
+def is_interpreted() -> bool:
+    """Tell whether the kernels run in Triton's interpreter, which takes tensors of any device."""
     from moltc_kernels.triton_runtime import INTERPRETED
 
     return INTERPRETED

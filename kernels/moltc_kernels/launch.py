@@ -1,7 +1,7 @@
-"""How kernels are launched: block sizes and compiler options, per family of devices.
+"""Launch configurations of kernels: block sizes and compiler options per device family.
 
-Each kernel has one table of these, read by its launcher and by the ahead-of-time build, so what is
-checked without a GPU is what runs on one.
+Each kernel has one table of configurations. Both its launcher and the ahead-of-time build read it,
+so the code that is checked without a GPU is the code that runs on one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 Target = Literal["sm_80", "sm_90", "sm_100", "gfx942"]
+"""Device family: A100, H100, B200, MI300X."""
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One row of a kernel's table."""
+class LaunchConfig:
+    """Block sizes and compiler options of one kernel on one device family."""
 
     blocks: Mapping[str, int]
     """Block sizes, by the name of the kernel's compile-time argument."""
@@ -31,21 +32,23 @@ class Launch:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """As Triton takes them, for a launch and for a compilation."""
+        """Compiler options, for Triton's launch and for ``triton.compile``."""
         return {
             "num_warps": self.num_warps,
             "num_stages": self.num_stages,
-            # Off by default in Triton 3.9; older releases had it on.
+            # Triton 3.9 fuses multiplications and additions only on request; older releases
+            # did so by default.
             "enable_fp_fusion": True,
         }
 
 
 def target_of(tensor: Tensor) -> Target:
-    """The family whose launch parameters suit the device a tensor is on.
+    """Choose the device family whose launch configurations suit a tensor's device.
 
     Returns:
-        Devices without an own family (sm_86, sm_89, sm_120, ...) get the most modest NVIDIA one,
-        any AMD device gets gfx942's. In the interpreter, which has no device, sm_90.
+        The device's own family. NVIDIA devices without one (sm_86, sm_89, sm_120, ...) get
+        sm_80, whose configurations need the least resources; any AMD device gets gfx942. Tensors
+        on CPU, where Triton's interpreter runs, get sm_90.
     """
     if not tensor.is_cuda:
         return "sm_90"
@@ -57,14 +60,14 @@ def target_of(tensor: Tensor) -> Target:
 
 
 def split_width(width: int) -> tuple[int, int]:
-    """Cover a width with two blocks whose sizes are powers of two, as Triton wants them.
+    """Cover a width with two blocks, since Triton's block sizes are powers of two.
 
     Args:
-        width: Columns, at least 1.
+        width: Number of columns, at least 1.
 
     Returns:
-        Left and right block, each at least 16, the least a tensor core takes. 300 is 256 + 64
-        rather than 512: a third of the padded columns goes.
+        Sizes of the left and right block, each at least 16, the smallest that tensor cores
+        take. 300 columns are padded to 256 + 64 rather than to 512.
     """
     left = max(16, 1 << (width - 1).bit_length() >> 1)
     return left, max(16, 1 << (width - left - 1).bit_length()) if width > left else 16

@@ -1,4 +1,4 @@
-"""What the operations take: the bond lists of a ragged batch, and the error for a wrong shape."""
+"""Types shared by the operations: bond lists of a ragged batch, and the error for wrong shapes."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ import torch
 from torch import Tensor
 
 CHIRALITIES = 3
-"""Chirality tags in an atom code: ``code = type * CHIRALITIES + chirality``."""
+"""Number of chirality tags; an atom code is ``type * CHIRALITIES + chirality``."""
 
 BOND_DIRECTIONS = 3
-"""Bond directions in a bond code: ``code = type * BOND_DIRECTIONS + direction``."""
+"""Number of bond directions; a bond code is ``type * BOND_DIRECTIONS + direction``."""
 
 SELF_LOOP_CODE = 0
-"""Bond code of an atom's self loop: (type 0, direction 0), as the published model has it."""
+"""Bond code of an atom's self loop: type 0 and direction 0, as in the published model."""
 
 
 class ShapeError(ValueError):
-    """A tensor has another shape than the operation's contract says."""
+    """A tensor has a shape that the operation does not accept."""
 
     @classmethod
     def of(cls, name: str, got: torch.Size, expected: str) -> ShapeError:
-        """Build the message: which tensor, what it is, what it should be."""
+        """Create the error with a message that names the tensor and both shapes."""
         return cls(f"{name} has shape {list(got)}, expected {expected}")
 
 
 class BondCsr(NamedTuple):
-    """Incoming bonds of every atom of a batch (compressed sparse rows).
+    """Incoming bonds of every atom of a batch, in CSR form (compressed sparse rows).
 
-    The bonds that point to atom ``v`` are ``offsets[v]:offsets[v + 1]`` of the other two.
+    Entries ``offsets[v]:offsets[v + 1]`` of ``source`` and ``code`` are the bonds to atom ``v``.
     """
 
     offsets: Tensor  # [V + 1] int32
-    source: Tensor  # [E] int32, atom at the other end, counted over the whole batch
+    source: Tensor  # [E] int32, index of the source atom in the batch
     code: Tensor  # [E] int32, bond type * 3 + bond direction
 
     @property
     def num_atoms(self) -> int:
-        """Atoms of the batch (V)."""
+        """Number of atoms of the batch (V)."""
         return self.offsets.shape[0] - 1
 
     def target(self) -> Tensor:
-        """The atom each bond points to, ``[E]`` int64, ascending."""
+        """Compute the target atom of each bond, ``[E]`` int64, ascending."""
         degree = self.offsets.diff()
         atoms = torch.arange(self.num_atoms, device=degree.device)
         return torch.repeat_interleave(atoms, degree, output_size=self.source.shape[0])

@@ -1,4 +1,4 @@
-"""Random molecules for kernel tests, and how far a result is from the truth."""
+"""Random molecules and weights for kernel tests, and the error of a result."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
 )
 
-# Unit roundoff: rounding a number once changes it by at most this, and by 0.42 of it on average.
+# Unit roundoff: rounding changes a number by at most this factor, on average by 0.42 of it.
 ROUNDOFF = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
 class Molecules(NamedTuple):
-    """A ragged batch; bonds stay within molecules."""
+    """Ragged batch whose bonds stay within molecules."""
 
     atoms: Tensor  # [V, 2] int32
     bonds: BondCsr
@@ -44,13 +44,14 @@ class Molecules(NamedTuple):
 
 
 def molecules(sizes: list[int], shape: str = "rings", seed: int = 0) -> Molecules:
-    """Molecules of the given numbers of atoms.
+    """Create random molecules.
 
     Args:
-        sizes: Atoms of each molecule.
-        shape: ``none`` has no bonds, in a ``star`` the first atom has all, ``rings`` is a random
-            tree with some more bonds, each in both directions as in chemistry.
-        seed: Of the random numbers.
+        sizes: Number of atoms of each molecule.
+        shape: Topology: ``none`` has no bonds; in a ``star``, the first atom is bonded to all
+            others; ``rings`` is a random tree with additional bonds. Each bond is listed in both
+            directions.
+        seed: Seed of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -65,9 +66,9 @@ def molecules(sizes: list[int], shape: str = "rings", seed: int = 0) -> Molecule
         elif shape == "rings":
             pairs = [(max(0, other - 1 - below(3)), other) for other in range(1, size)]
             pairs += [(below(size), below(size)) for _ in range(size // 5)]
-        for one, other in pairs:
+        for begin, end in pairs:
             code = below(BOND_CODES)
-            edges += [(first + one, first + other, code), (first + other, first + one, code)]
+            edges += [(first + begin, first + end, code), (first + end, first + begin, code)]
         first += size
     edges.sort(key=lambda edge: edge[1])
     source, target, code = torch.tensor(edges, dtype=torch.int64).reshape(-1, 3).unbind(1)
@@ -86,12 +87,12 @@ def molecules(sizes: list[int], shape: str = "rings", seed: int = 0) -> Molecule
 
 
 def offsets_of(sizes: list[int]) -> Tensor:
-    """Where each molecule begins, ``[B + 1]`` int64."""
+    """Compute the offsets of molecules, ``[B + 1]`` int64."""
     return torch.tensor([0, *sizes]).cumsum(0)
 
 
 def batches(max_size: int, max_batch: int) -> st.SearchStrategy[Molecules]:
-    """Batches of molecules, none among them."""
+    """Generate batches of molecules, including empty batches."""
     return st.builds(
         molecules,
         st.lists(st.integers(1, max_size), max_size=max_batch),
@@ -101,7 +102,7 @@ def batches(max_size: int, max_batch: int) -> st.SearchStrategy[Molecules]:
 
 
 def gin_weights(dim: int, inner: int, layers: int, dtype: torch.dtype, seed: int = 0) -> GinWeights:
-    """Random weights that keep states of about unit size."""
+    """Create random weights that keep states at about unit size."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, scale: float) -> Tensor:
@@ -118,14 +119,14 @@ def gin_weights(dim: int, inner: int, layers: int, dtype: torch.dtype, seed: int
 
 
 def key_value(heads: int, dim: int, width: int, dtype: torch.dtype) -> KeyValue:
-    """Random key and value layers."""
+    """Create random key and value layers."""
     weight = [torch.randn(heads * dim, width) * width**-0.5 for _ in range(2)]
     bias = [torch.randn(heads * dim) for _ in range(2)]
     return KeyValue(*(t.to(dtype) for t in (weight[0], bias[0], weight[1], bias[1])))
 
 
 def double(value: Any) -> Any:
-    """The same numbers as float64; looks into tuples and `GinWeights`."""
+    """Convert floating-point tensors to float64, also inside tuples and `GinWeights`."""
     if isinstance(value, Tensor):
         return value.double() if value.is_floating_point() else value
     if isinstance(value, GinWeights):
@@ -134,18 +135,21 @@ def double(value: Any) -> Any:
     return type(value)(*map(double, value))
 
 
-def rms_ratio(got: Tensor, truth: Tensor) -> float:
-    """Size of the error relative to the size of the truth; 0 for nothing, NaN for any NaN."""
-    assert got.shape == truth.shape
-    if not truth.numel():
+def rms_ratio(result: Tensor, expected: Tensor) -> float:
+    """Compute the RMS error relative to the RMS of the expected values.
+
+    It is 0 for empty tensors and NaN if any value is NaN.
+    """
+    assert result.shape == expected.shape
+    if not expected.numel():
         return 0.0
-    error = (got.double() - truth).square().mean().sqrt()
-    return float(error / truth.square().mean().sqrt())
+    error = (result.double() - expected).square().mean().sqrt()
+    return float(error / expected.square().mean().sqrt())
 
 
 @contextlib.contextmanager
 def poisoned() -> Iterator[None]:
-    """Memory that is allocated inside and never written reads NaN."""
+    """Fill memory that is allocated inside with NaN, so that an unwritten element shows."""
     allocators = [
         (torch, "empty", torch.empty),
         (torch, "empty_like", torch.empty_like),
@@ -154,8 +158,8 @@ def poisoned() -> Iterator[None]:
 
     def poison(allocate: Any) -> Any:
         def allocate_poisoned(*args: Any, **options: Any) -> Tensor:
-            fresh = allocate(*args, **options)
-            return fresh.fill_(float("nan") if fresh.is_floating_point() else -(2**30))
+            tensor = allocate(*args, **options)
+            return tensor.fill_(float("nan") if tensor.is_floating_point() else -(2**30))
 
         return allocate_poisoned
 

@@ -1,4 +1,4 @@
-"""Kernels of a test process are interpreted, unless it runs the tests that need a GPU."""
+"""Interpret kernels in test processes, except in those that run the tests that need a GPU."""
 
 import pytest
 

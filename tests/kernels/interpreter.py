@@ -1,9 +1,9 @@
-"""Our kernels on CPU: Triton's interpreter, chosen early enough and with bfloat16 made right.
+"""Run the kernels on CPU in Triton's interpreter, with its bfloat16 arithmetic corrected.
 
-`triton.jit` decides when a function is defined whether it is compiled or interpreted, and that goes
-for Triton's own library (`tl.sum`), too. So the first import of Triton in a test process and the
-first import of our kernels happen here, with ``TRITON_INTERPRET`` set, and only then: servers that
-other tests start do not inherit it.
+`triton.jit` decides at a function's definition whether it is compiled or interpreted, also for
+Triton's own library (`tl.sum`). So this module does the first import of Triton and of the kernels
+in a test process with ``TRITON_INTERPRET`` set. It unsets the variable afterwards, because servers
+that other tests start must not inherit it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-VARIABLE = "TRITON_INTERPRET"
+INTERPRET_ENV = "TRITON_INTERPRET"
 
 KERNEL_MODULES = (
     "moltc_kernels.triton_runtime",
@@ -28,34 +28,34 @@ KERNEL_MODULES = (
 
 
 @contextlib.contextmanager
-def interpreting() -> Iterator[None]:
-    """Functions that are decorated inside are interpreted."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = "1"
+def interpreted_definitions() -> Iterator[None]:
+    """Make `triton.jit` inside the block define interpreted functions."""
+    before = os.environ.get(INTERPRET_ENV)
+    os.environ[INTERPRET_ENV] = "1"
     try:
         yield
     finally:
         if before is None:
-            del os.environ[VARIABLE]
+            del os.environ[INTERPRET_ENV]
         else:
-            os.environ[VARIABLE] = before
+            os.environ[INTERPRET_ENV] = before
 
 
 def import_triton() -> None:
-    """Import Triton, interpreted; without torch, in half a second."""
-    with interpreting():
-        # Triton imports gluon at its first launch, and gluon wants to be told the same.
+    """Import Triton interpreted; it takes half a second, as torch is not imported."""
+    with interpreted_definitions():
+        # Triton would import gluon at the first launch, when the variable is not set anymore.
         for name in ("triton", "triton.language", "triton.experimental.gluon"):
             importlib.import_module(name)
     check_interpreted(sys.modules["triton.language"].sum)
 
 
-@functools.cache  # once: a module's names are others after its first launch
+@functools.cache  # The check fails after a first launch, which replaces names of the modules.
 def import_kernels() -> None:
-    """Import every module of ours that defines a kernel, interpreted, and repair bfloat16."""
+    """Import every module that defines a kernel, interpreted, and correct bfloat16."""
     import_triton()
-    repair_bfloat16()
-    with interpreting():
+    correct_bfloat16()
+    with interpreted_definitions():
         for name in KERNEL_MODULES:
             module = importlib.import_module(name)
             for function in vars(module).values():
@@ -64,16 +64,17 @@ def import_kernels() -> None:
 
 
 def check_interpreted(function: object) -> None:
-    """Fail if a kernel was defined before the interpreter was chosen."""
-    kind = type(function).__name__
-    assert kind == "InterpretedFunction", f"{function} was imported too early: it is a {kind}"
+    """Fail if a kernel was defined as a compiled function."""
+    name = type(function).__name__
+    assert name == "InterpretedFunction", f"{function} was imported too early: it is a {name}"
 
 
-def repair_bfloat16() -> None:
-    """Replace the interpreter's bfloat16 casts and products (Triton 3.9), which are wrong.
+def correct_bfloat16() -> None:
+    """Replace the interpreter's bfloat16 casts and products, which are wrong in Triton 3.9.
 
-    It keeps bfloat16 as the upper 16 bits of a float32 in unsigned integers, truncates where the
-    hardware rounds to nearest even, and multiplies the bits as integers in `tl.dot`.
+    The interpreter stores bfloat16 as the upper 16 bits of a float32 in unsigned integers. It
+    truncates where the hardware rounds to nearest even, and `tl.dot` multiplies the bits as
+    integers.
     """
     import numpy as np
     import triton.language as tl
@@ -82,7 +83,7 @@ def repair_bfloat16() -> None:
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
     if getattr(builder, "moltc_bfloat16", False):
         return
-    cast_before, convert_before, dot_before = (
+    original_cast, original_convert, original_dot = (
         builder.cast_impl,
         builder.create_fp_to_fp,
         builder.create_dot,
@@ -105,16 +106,16 @@ def repair_bfloat16() -> None:
         is_bfloat16 = source.dtype.scalar == tl.bfloat16
         if dtype.scalar == tl.bfloat16:
             return source if is_bfloat16 else narrow(source)
-        # Not skipped where the types agree: a comparison's type says int32 and its data is bool.
-        return cast_before(self, widen(source), dtype)
+        # Equal types are cast as well: a comparison is declared int32, but its data are bool.
+        return original_cast(self, widen(source), dtype)
 
     def convert(self, source, dtype, rounding):
         if tl.bfloat16 in (source.dtype.scalar, dtype.scalar):
             return cast(self, source, dtype)
-        return convert_before(self, source, dtype, rounding)
+        return original_convert(self, source, dtype, rounding)
 
     def dot(self, a, b, accumulator, precision, imprecise):
-        return dot_before(self, widen(a), widen(b), accumulator, precision, imprecise)
+        return original_dot(self, widen(a), widen(b), accumulator, precision, imprecise)
 
     builder.cast_impl, builder.create_fp_to_fp, builder.create_dot = cast, convert, dot
     builder.moltc_bfloat16 = True

@@ -1,4 +1,4 @@
-"""The fast CPU forms against naive in float64."""
+"""CPU implementations against the naive ones in float64."""
 
 import pytest
 import torch
@@ -18,10 +18,10 @@ from moltc_kernels.readout import cpu as readout_cpu
 from moltc_kernels.readout import naive as readout_naive
 from tests.kernels.cases import Molecules, double, gin_weights, molecules, offsets_of, rms_ratio
 
-# What a sum in float32 that is rounded once to the type may be off: half a unit in the last place.
+# Error of a float32 sum that is rounded once to the dtype: half a unit in the last place.
 BOUND = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
-# Several roundings on the way: hidden states, weights of the softmax.
-LONG_BOUND = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+# Error with intermediate roundings of hidden states or softmax weights.
+MULTI_ROUNDING_BOUND = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 DTYPES = pytest.mark.parametrize("dtype", list(BOUND), ids=str)
 SIZES = st.lists(st.integers(1, 40), max_size=20)
 
@@ -29,31 +29,31 @@ SIZES = st.lists(st.integers(1, 40), max_size=20)
 @DTYPES
 @settings(max_examples=30, deadline=None)
 @given(sizes=SIZES, dim=st.sampled_from([1, 8, 60, 63, 300]), seed=st.integers(0, 99))
-def test_aggregate(dtype, sizes, dim, seed):
+def test_aggregate_matches_naive(dtype, sizes, dim, seed):
     batch = molecules(sizes, seed=seed)
     torch.manual_seed(seed)
     h, table = torch.randn(len(batch.atoms), dim).to(dtype), torch.randn(18, dim).to(dtype)
-    got = aggregate_cpu.aggregate(h, batch.bonds, table)
+    result = aggregate_cpu.aggregate(h, batch.bonds, table)
     expected = aggregate_naive.aggregate(h.double(), batch.bonds, table.double())
-    assert got.dtype == dtype
-    assert rms_ratio(got, expected) < BOUND[dtype]
+    assert result.dtype == dtype
+    assert rms_ratio(result, expected) < BOUND[dtype]
 
 
 @DTYPES
 @settings(max_examples=30, deadline=None)
 @given(sizes=SIZES, dim=st.sampled_from([4, 60, 63, 300]), seed=st.integers(0, 99))
-def test_readout(dtype, sizes, dim, seed):
+def test_readout_matches_naive(dtype, sizes, dim, seed):
     batch = molecules(sizes, seed=seed)
     torch.manual_seed(seed)
     h, (weight, bias) = torch.randn(len(batch.atoms), dim).to(dtype), torch.randn(2, dim).to(dtype)
-    got, offsets = readout_cpu.readout(h, batch.offsets, weight, bias, 1e-5)
+    result, offsets = readout_cpu.readout(h, batch.offsets, weight, bias, 1e-5)
     expected, same = readout_naive.readout(
         h.double(), batch.offsets, weight.double(), bias.double(), 1e-5
     )
     assert torch.equal(offsets, same)
     assert offsets.dtype == torch.int64
-    assert got.dtype == dtype
-    assert rms_ratio(got, expected) < BOUND[dtype]
+    assert result.dtype == dtype
+    assert rms_ratio(result, expected) < BOUND[dtype]
 
 
 @DTYPES
@@ -64,7 +64,7 @@ def test_readout(dtype, sizes, dim, seed):
     shared=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_cross_attention(dtype, sizes, shape, shared, seed):
+def test_cross_attention_matches_naive(dtype, sizes, shape, shared, seed):
     queries, heads, dim, width = shape
     batch = molecules(sizes, seed=seed)
     torch.manual_seed(seed)
@@ -74,28 +74,28 @@ def test_cross_attention(dtype, sizes, shape, shared, seed):
     key_weight, value_weight = (torch.randn(2, heads * dim, width) * width**-0.5).to(dtype)
     key_bias, value_bias = torch.randn(2, heads * dim).to(dtype)
     layers = KeyValue(key_weight, key_bias, value_weight, value_bias)
-    got = attention_cpu.cross_attention(query, tokens, batch.offsets, layers)
+    result = attention_cpu.cross_attention(query, tokens, batch.offsets, layers)
     expected = attention_naive.cross_attention(
         query.double(), tokens.double(), batch.offsets, KeyValue(*(t.double() for t in layers))
     )
-    assert got.shape == query.shape
-    assert got.dtype == dtype
-    assert rms_ratio(got, expected) < LONG_BOUND[dtype]
+    assert result.shape == query.shape
+    assert result.dtype == dtype
+    assert rms_ratio(result, expected) < MULTI_ROUNDING_BOUND[dtype]
 
 
 def codes_of(batch: Molecules) -> torch.Tensor:
     return stack_naive.atom_codes(batch.atoms)
 
 
-def alike(sizes: list[int], seed: int, kinds: int) -> Molecules:
-    """Molecules with few kinds of atoms and bonds, so that many atoms are the same."""
+def similar_molecules(sizes: list[int], seed: int, kinds: int) -> Molecules:
+    """Create molecules with few kinds of atoms and bonds, so that many atoms are equal."""
     batch = molecules(sizes, seed=seed)
     bonds = batch.bonds._replace(code=batch.bonds.code % kinds)
     return batch._replace(atoms=batch.atoms % kinds, bonds=bonds)
 
 
-def copies(batch: Molecules, count: int) -> Molecules:
-    """The same molecules again and again."""
+def repeat_molecules(batch: Molecules, count: int) -> Molecules:
+    """Concatenate copies of a batch."""
     atoms, bonds = len(batch.atoms), len(batch.bonds.source)
     shift = torch.arange(count).repeat_interleave(bonds) * atoms
     degree = batch.bonds.offsets.diff().repeat(count).tolist()
@@ -114,67 +114,68 @@ def copies(batch: Molecules, count: int) -> Molecules:
     dim=st.sampled_from([8, 60]),
     seed=st.integers(0, 99),
 )
-def test_gin_stack_with_and_without_sharing(dtype, sizes, dim, seed):
-    batch = alike(sizes, seed, kinds=3)
+def test_gin_stack_matches_naive_with_and_without_dedup(dtype, sizes, dim, seed):
+    batch = similar_molecules(sizes, seed, kinds=3)
     weights = gin_weights(dim, 2 * dim, 4, dtype, seed)
-    got = stack_cpu.gin_stack(batch.atoms, batch.bonds, batch.offsets, weights)
+    result = stack_cpu.gin_stack(batch.atoms, batch.bonds, batch.offsets, weights)
     expected = stack_naive.gin_stack(batch.atoms, batch.bonds, batch.offsets, double(weights))
-    assert got.dtype == dtype
-    assert rms_ratio(got, expected) < LONG_BOUND[dtype]
+    assert result.dtype == dtype
+    assert rms_ratio(result, expected) < MULTI_ROUNDING_BOUND[dtype]
 
 
-def test_copies_of_a_molecule_cost_nothing():
-    one = molecules([30], seed=3)
-    many = copies(one, 50)
-    alone = unique_states_per_layer(codes_of(one), one.bonds, 5)
-    together = unique_states_per_layer(codes_of(many), many.bonds, 5)
-    assert [len(x.example) for x in together] == [len(x.example) for x in alone]
+def test_copies_of_a_molecule_share_all_states():
+    single = molecules([30], seed=3)
+    repeated = repeat_molecules(single, 50)
+    expected = unique_states_per_layer(codes_of(single), single.bonds, 5)
+    unique = unique_states_per_layer(codes_of(repeated), repeated.bonds, 5)
+    assert [len(x.representative) for x in unique] == [len(x.representative) for x in expected]
     weights = gin_weights(60, 120, 5, torch.float32)
-    states = stack_cpu.gin_stack(many.atoms, many.bonds, many.offsets, weights).view(50, 30, 60)
+    states = stack_cpu.gin_stack(repeated.atoms, repeated.bonds, repeated.offsets, weights)
+    states = states.view(50, 30, 60)
     assert torch.equal(states, states[:1].expand_as(states))
 
 
 @settings(max_examples=40, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 99))
-def test_atoms_share_a_state_exactly_if_their_surroundings_read_the_same(sizes, seed):
-    batch = alike(sizes, seed, kinds=2)
-    words = codes_of(batch).tolist()
+def test_atoms_share_a_state_exactly_if_surroundings_are_equal(sizes, seed):
+    batch = similar_molecules(sizes, seed, kinds=2)
+    labels = codes_of(batch).tolist()
     bonds = [
         range(int(begin), int(end))
         for begin, end in zip(batch.bonds.offsets, batch.bonds.offsets[1:], strict=False)
     ]
     source, code = batch.bonds.source.tolist(), batch.bonds.code.tolist()
     for layer in unique_states_per_layer(codes_of(batch), batch.bonds, 4):
-        assert len(set(words)) == len(layer.example)
-        assert len(set(zip(words, layer.state.tolist(), strict=True))) == len(layer.example)
-        assert [words[i] for i in layer.example[layer.state].tolist()] == words
-        words = [
-            (own, tuple(sorted((hash(words[source[e]]), code[e]) for e in mine)))
-            for own, mine in zip(words, bonds, strict=True)
+        assert len(set(labels)) == len(layer.representative)
+        assert len(set(zip(labels, layer.state.tolist(), strict=True))) == len(layer.representative)
+        assert [labels[i] for i in layer.representative[layer.state].tolist()] == labels
+        labels = [
+            (own, tuple(sorted((hash(labels[source[e]]), code[e]) for e in incoming)))
+            for own, incoming in zip(labels, bonds, strict=True)
         ]
 
 
-def test_a_collision_of_hashes_joins_no_atoms(monkeypatch):
+def test_hash_collision_merges_no_atoms(monkeypatch):
     batch = molecules([40] * 5)
-    honest = unique_states_per_layer(codes_of(batch), batch.bonds, 3)
+    unique = unique_states_per_layer(codes_of(batch), batch.bonds, 3)
     monkeypatch.setattr(
-        "moltc_kernels.gin_stack.wl_dedup._mix", lambda x, constant: torch.zeros_like(x)
+        "moltc_kernels.gin_stack.wl_dedup._mix", lambda x, factor: torch.zeros_like(x)
     )
     collided = unique_states_per_layer(codes_of(batch), batch.bonds, 3)
-    assert len(honest[3].example) > 1
-    assert all(len(layer.example) == len(batch.atoms) for layer in collided[1:])
+    assert len(unique[3].representative) > 1
+    assert all(len(layer.representative) == len(batch.atoms) for layer in collided[1:])
     weights = gin_weights(16, 32, 3, torch.float32)
-    got = stack_cpu.gin_stack(batch.atoms, batch.bonds, batch.offsets, weights)
+    result = stack_cpu.gin_stack(batch.atoms, batch.bonds, batch.offsets, weights)
     expected = stack_naive.gin_stack(batch.atoms, batch.bonds, batch.offsets, double(weights))
-    assert rms_ratio(got, expected) < 1e-6
+    assert rms_ratio(result, expected) < 1e-6
 
 
-def test_no_bonds_at_all():
-    none = torch.zeros(0, dtype=torch.int32)
-    csr = BondCsr(torch.zeros(151, dtype=torch.int32), none, none)
+def test_gin_stack_accepts_batch_without_bonds():
+    empty = torch.zeros(0, dtype=torch.int32)
+    csr = BondCsr(torch.zeros(151, dtype=torch.int32), empty, empty)
     atoms = torch.randint(0, 3, (150, 2), dtype=torch.int32)
     weights = gin_weights(8, 16, 2, torch.float32)
     offsets = torch.arange(151, dtype=torch.int32)
-    got = stack_cpu.gin_stack(atoms, csr, offsets, weights)
+    result = stack_cpu.gin_stack(atoms, csr, offsets, weights)
     expected = stack_naive.gin_stack(atoms, csr, offsets, double(weights))
-    assert rms_ratio(got, expected) < 1e-6
+    assert rms_ratio(result, expected) < 1e-6

@@ -1,28 +1,28 @@
-"""Which form runs, and that the environment can say otherwise."""
+"""Selection of an implementation, and the environment variable that overrides it."""
 
 import pytest
 import torch
 
 from moltc_kernels import BondCsr
 from moltc_kernels.aggregate import aggregate
-from moltc_kernels.dispatch import BackendError, backend_for
+from moltc_kernels.dispatch import ImplementationError, implementation_for
 
 FLOATS = torch.ones(2)
 
 
 @pytest.fixture(autouse=True)
-def nothing_chosen(monkeypatch):
+def unset_environment(monkeypatch):
     monkeypatch.delenv("MOLTC_KERNELS", raising=False)
 
 
-class OnGpu:
-    """As much of a CUDA tensor as the choice looks at."""
+class FakeGpuTensor:
+    """Attributes of a CUDA tensor that the selection reads."""
 
     dtype, requires_grad, is_cuda, device = torch.float32, False, True, "cuda:0"
 
 
 @pytest.mark.parametrize(
-    ("tensor", "chosen", "expected"),
+    ("tensor", "choice", "expected"),
     [
         (FLOATS, "", "cpu"),
         (FLOATS, "naive", "naive"),
@@ -30,38 +30,38 @@ class OnGpu:
         (FLOATS.double(), "", "naive"),
         (FLOATS.double(), "cpu", "naive"),
         (FLOATS.clone().requires_grad_(), "cpu", "naive"),
-        (OnGpu, "", "triton"),
-        (OnGpu, "naive", "naive"),
-        (OnGpu, "triton", "triton"),
+        (FakeGpuTensor, "", "triton"),
+        (FakeGpuTensor, "naive", "naive"),
+        (FakeGpuTensor, "triton", "triton"),
     ],
 )
-def test_choice(tensor, chosen, expected, monkeypatch):
-    monkeypatch.setenv("MOLTC_KERNELS", chosen)
-    assert backend_for(tensor) == expected
+def test_implementation_for_arguments(tensor, choice, expected, monkeypatch):
+    monkeypatch.setenv("MOLTC_KERNELS", choice)
+    assert implementation_for(tensor) == expected
 
 
-def test_gradients_of_any_argument_count_unless_they_are_off():
-    wanted = FLOATS.clone().requires_grad_()
-    assert backend_for(FLOATS, wanted) == "naive"
+def test_gradient_of_any_argument_selects_naive_unless_disabled():
+    needs_gradient = FLOATS.clone().requires_grad_()
+    assert implementation_for(FLOATS, needs_gradient) == "naive"
     with torch.no_grad():
-        assert backend_for(FLOATS, wanted) == "cpu"
+        assert implementation_for(FLOATS, needs_gradient) == "cpu"
 
 
-def test_an_unknown_name_is_refused(monkeypatch):
+def test_unknown_implementation_is_rejected(monkeypatch):
     monkeypatch.setenv("MOLTC_KERNELS", "cuda")
-    with pytest.raises(BackendError, match="'cuda', expected naive, cpu, triton"):
-        backend_for(FLOATS)
+    with pytest.raises(ImplementationError, match="'cuda', expected naive, cpu, triton"):
+        implementation_for(FLOATS)
 
 
-def test_the_cpu_form_on_a_gpu_is_refused(monkeypatch):
+def test_cpu_implementation_on_gpu_is_rejected(monkeypatch):
     monkeypatch.setenv("MOLTC_KERNELS", "cpu")
-    with pytest.raises(BackendError, match="cpu, but the tensors are on cuda:0"):
-        backend_for(OnGpu)
+    with pytest.raises(ImplementationError, match="cpu, but the tensors are on cuda:0"):
+        implementation_for(FakeGpuTensor)
 
 
-def test_triton_without_a_gpu_is_refused(monkeypatch):
+def test_triton_without_gpu_is_rejected(monkeypatch):
     monkeypatch.setenv("MOLTC_KERNELS", "triton")
     monkeypatch.setattr("moltc_kernels.triton_runtime.INTERPRETED", False)
     csr = BondCsr(torch.tensor([0, 0]), torch.tensor([]).int(), torch.tensor([]).int())
-    with pytest.raises(BackendError, match="needs a GPU, or TRITON_INTERPRET=1"):
+    with pytest.raises(ImplementationError, match="needs a GPU, or TRITON_INTERPRET=1"):
         aggregate(torch.ones(1, 4), csr, torch.ones(18, 4))

@@ -1,6 +1,6 @@
-"""Every operation on a GPU against the naive form in float64; `pytest -m gpu` where there is one.
+"""Every operation on a GPU against the naive implementation in float64; run `pytest -m gpu`.
 
-In such a run kernels are compiled, not interpreted (``tests/conftest.py``).
+Kernels are compiled in such a run, not interpreted (``tests/conftest.py``).
 """
 
 import pytest
@@ -11,7 +11,7 @@ from moltc_kernels.aggregate import aggregate
 from moltc_kernels.aggregate import naive as aggregate_naive
 from moltc_kernels.cross_attention import cross_attention
 from moltc_kernels.cross_attention import naive as attention_naive
-from moltc_kernels.dispatch import VARIABLE, backend_for, interpreted
+from moltc_kernels.dispatch import KERNELS_ENV, implementation_for, is_interpreted
 from moltc_kernels.gin_stack import fused, gin_stack
 from moltc_kernels.gin_stack import naive as gin_naive
 from moltc_kernels.readout import naive as readout_naive
@@ -44,8 +44,8 @@ DIM = pytest.mark.parametrize("dim", [60, 63, 300, 320])
 
 @pytest.fixture(autouse=True)
 def compiled(monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    assert not interpreted(), "run GPU tests on their own: pytest -m gpu"
+    monkeypatch.delenv(KERNELS_ENV, raising=False)
+    assert not is_interpreted(), "run GPU tests on their own: pytest -m gpu"
 
 
 def on_gpu(value):
@@ -54,80 +54,81 @@ def on_gpu(value):
     return type(value)(*map(on_gpu, value)) if isinstance(value, tuple) else value
 
 
-def check(public, naive, arguments, bound: float) -> None:
+def check_operation(public, naive, arguments, bound: float) -> None:
     arguments = [on_gpu(a) for a in arguments]
     exact = [double(a) if isinstance(a, Tensor | tuple) else a for a in arguments]
     with poisoned():
-        got = public(*arguments)
-    truth = naive(*exact)
-    again = public(*arguments)
-    if isinstance(got, tuple):
-        assert torch.equal(got[1], truth[1])
-        got, truth, again = got[0], truth[0], again[0]
-    assert got.device.type == DEVICE
-    assert rms_ratio(got, truth) <= bound
-    assert torch.equal(got, again)
+        result = public(*arguments)
+    expected = naive(*exact)
+    repeated = public(*arguments)
+    if isinstance(result, tuple):
+        assert torch.equal(result[1], expected[1])
+        result, expected, repeated = result[0], expected[0], repeated[0]
+    assert result.device.type == DEVICE
+    assert rms_ratio(result, expected) <= bound
+    assert torch.equal(result, repeated)
 
 
-def test_a_gpu_takes_triton():
-    assert backend_for(torch.zeros(1, device=DEVICE)) == "triton"
+def test_gpu_tensor_selects_triton():
+    assert implementation_for(torch.zeros(1, device=DEVICE)) == "triton"
 
 
 @SIZES
 @DIM
 @DTYPES
-def test_aggregate(sizes, dim, dtype):
+def test_aggregate_matches_naive(sizes, dim, dtype):
     batch = molecules(sizes)
     arguments = (torch.randn(len(batch.atoms), dim).to(dtype), batch.bonds)
     table = torch.randn(BOND_CODES, dim).to(dtype)
-    check(aggregate, aggregate_naive.aggregate, (*arguments, table), 6 * ROUNDOFF[dtype])
+    check_operation(aggregate, aggregate_naive.aggregate, (*arguments, table), 6 * ROUNDOFF[dtype])
 
 
 @SIZES
 @DIM
 @DTYPES
-def test_readout(sizes, dim, dtype):
+def test_readout_matches_naive(sizes, dim, dtype):
     batch = molecules(sizes, "none")
     gain, shift = torch.randn(2, dim).to(dtype)
     arguments = (torch.randn(len(batch.atoms), dim).to(dtype), batch.offsets, gain, shift, 1e-5)
-    check(readout, readout_naive.readout, arguments, 10 * ROUNDOFF[dtype])
+    check_operation(readout, readout_naive.readout, arguments, 10 * ROUNDOFF[dtype])
 
 
 @SIZES
 @DIM
 @DTYPES
-def test_cross_attention(sizes, dim, dtype):
+def test_cross_attention_matches_naive(sizes, dim, dtype):
     batch = molecules(sizes, "none")
     query = torch.randn(len(sizes), 8, 12, 64).to(dtype)
     tokens = torch.randn(len(batch.atoms), dim).to(dtype)
     arguments = (query, tokens, batch.offsets, key_value(12, 64, dim, dtype))
-    check(cross_attention, attention_naive.cross_attention, arguments, 20 * ROUNDOFF[dtype])
+    check_operation(
+        cross_attention, attention_naive.cross_attention, arguments, 20 * ROUNDOFF[dtype]
+    )
 
 
 @SIZES
 @DTYPES
 @pytest.mark.parametrize(("dim", "inner"), [(60, 120), (300, 600)])
-def test_gin_stack(sizes, dtype, dim, inner):
+def test_gin_stack_matches_naive(sizes, dtype, dim, inner):
     batch, weights = molecules(sizes).to(DEVICE), gin_weights(dim, inner, 5, dtype)
-    names = type(weights).__dataclass_fields__
-    weights = type(weights)(**{name: getattr(weights, name).to(DEVICE) for name in names})
-    truth = gin_naive.gin_stack(*batch, double(weights))
+    fields = type(weights).__dataclass_fields__
+    weights = type(weights)(**{name: getattr(weights, name).to(DEVICE) for name in fields})
+    expected = gin_naive.gin_stack(*batch, double(weights))
     with poisoned():
-        got = gin_stack(*batch, weights)
-    assert rms_ratio(got, truth) <= 40 * ROUNDOFF[dtype]
-    assert torch.equal(got, gin_stack(*batch, weights))
-    # The other of the two forms, where it exists, agrees.
-    tiles = fused.tiles_for(batch.atoms, batch.offsets, weights) if sizes else None
+        result = gin_stack(*batch, weights)
+    assert rms_ratio(result, expected) <= 40 * ROUNDOFF[dtype]
+    assert torch.equal(result, gin_stack(*batch, weights))
+    tiles = fused.select_tiles(batch.atoms, batch.offsets, weights) if sizes else None
     expects_one_launch = dtype != torch.float32 and sizes in ([1], [30], [20, 64, 3])
     assert (tiles is not None) == expects_one_launch
 
 
 @DTYPES
-def test_a_graph_can_be_captured(dtype):
+def test_gin_stack_can_be_captured_in_cuda_graph(dtype):
     batch, weights = molecules([20, 40]).to(DEVICE), gin_weights(60, 120, 2, dtype)
-    names = type(weights).__dataclass_fields__
-    weights = type(weights)(**{name: getattr(weights, name).to(DEVICE) for name in names})
-    # Kernels are compiled before anything is captured, in both forms.
+    fields = type(weights).__dataclass_fields__
+    weights = type(weights)(**{name: getattr(weights, name).to(DEVICE) for name in fields})
+    # Compile the kernels of both implementations before capturing.
     gin_stack(*batch, weights)
     batch_large = molecules([65, 40]).to(DEVICE)
     gin_stack(*batch_large, weights)
@@ -135,5 +136,5 @@ def test_a_graph_can_be_captured(dtype):
     with torch.cuda.graph(graph):
         captured = gin_stack(*batch, weights)
     graph.replay()
-    truth = gin_naive.gin_stack(*batch, double(weights))
-    assert rms_ratio(captured, truth) <= 40 * ROUNDOFF[dtype]
+    expected = gin_naive.gin_stack(*batch, double(weights))
+    assert rms_ratio(captured, expected) <= 40 * ROUNDOFF[dtype]

@@ -1,4 +1,4 @@
-"""The naive operations against the plainest loops, in float64."""
+"""Naive operations against Python loops, in float64."""
 
 import math
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moltc_kernels import BondCsr, ShapeError
 from moltc_kernels.aggregate import aggregate
 from moltc_kernels.cross_attention import KeyValue, cross_attention, naive
-from moltc_kernels.cross_attention.grouped import by_size
+from moltc_kernels.cross_attention.grouped import grouped_cross_attention
 from moltc_kernels.readout import readout
 
 
@@ -36,7 +36,7 @@ def random_bonds(atoms: int, bonds: int, seed: int) -> tuple[BondCsr, list[tuple
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 90), st.sampled_from([1, 7, 60, 63]), st.integers(0, 99))
-def test_aggregate_is_the_sum_of_neighbours_bonds_and_self_loop(atoms, bonds, dim, seed):
+def test_aggregate_is_the_sum_of_neighbors_bonds_and_self_loop(atoms, bonds, dim, seed):
     csr, edges = random_bonds(atoms, bonds, seed)
     torch.manual_seed(seed)
     h = torch.randn(atoms, dim, dtype=torch.float64)
@@ -47,34 +47,34 @@ def test_aggregate_is_the_sum_of_neighbours_bonds_and_self_loop(atoms, bonds, di
     torch.testing.assert_close(aggregate(h, csr, table), expected)
 
 
-def test_aggregate_keeps_half_precision_outside_and_sums_inside_in_float32():
+def test_aggregate_accumulates_half_precision_in_float32():
     csr, _ = random_bonds(30, 200, 0)
     h = torch.randn(30, 63)
     table = torch.randn(18, 63)
-    got = aggregate(h.bfloat16(), csr, table.bfloat16())
+    result = aggregate(h.bfloat16(), csr, table.bfloat16())
     exact = aggregate(h.bfloat16().double(), csr, table.bfloat16().double())
-    assert got.dtype == torch.bfloat16
-    assert torch.equal(got, exact.float().bfloat16())
+    assert result.dtype == torch.bfloat16
+    assert torch.equal(result, exact.float().bfloat16())
 
 
-def test_aggregate_has_gradients_everywhere():
+def test_aggregate_is_differentiable():
     csr, _ = random_bonds(9, 30, 1)
     h = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
     table = torch.randn(18, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a, b: aggregate(a, csr, b), (h, table))
 
 
-def test_wrong_shapes_are_named():
+def test_wrong_shapes_raise_shape_error():
     csr, _ = random_bonds(4, 6, 0)
     with pytest.raises(ShapeError, match=r"bond_table has shape \[18, 3\], expected \[codes, 5\]"):
         aggregate(torch.zeros(4, 5), csr, torch.zeros(18, 3))
     with pytest.raises(ShapeError, match="h has shape"):
         aggregate(torch.zeros(3, 5), csr, torch.zeros(18, 5))
     query, tokens = torch.zeros(2, 3, 4, 8), torch.zeros(5, 7)
-    good, bias = torch.zeros(32, 7), torch.zeros(32)
+    weight, bias = torch.zeros(32, 7), torch.zeros(32)
     with pytest.raises(ShapeError, match="offsets"):
-        cross_attention(query, tokens, torch.tensor([0, 5]), KeyValue(good, bias, good, bias))
-    bad = KeyValue(good, bias, torch.zeros(32, 6), bias)
+        cross_attention(query, tokens, torch.tensor([0, 5]), KeyValue(weight, bias, weight, bias))
+    bad = KeyValue(weight, bias, torch.zeros(32, 6), bias)
     with pytest.raises(ShapeError, match="value_weight"):
         cross_attention(query, tokens, torch.tensor([0, 2, 5]), bad)
     with pytest.raises(ShapeError, match=r"bias has shape \[4\]"):
@@ -92,7 +92,7 @@ def test_cross_attention_equals_one_molecule_at_a_time(sizes, seed):
     weight = torch.randn(2, heads * dim, width, dtype=torch.float64)
     bias = torch.randn(2, heads * dim, dtype=torch.float64)
     layers = KeyValue(weight[0], bias[0], weight[1], bias[1])
-    got = cross_attention(query, tokens, offsets, layers)
+    result = cross_attention(query, tokens, offsets, layers)
     for b in range(len(sizes)):
         own = tokens[offsets[b] : offsets[b + 1]]
         for head in range(heads):
@@ -100,11 +100,11 @@ def test_cross_attention_equals_one_molecule_at_a_time(sizes, seed):
             key = own @ weight[0, of_head].T + bias[0, of_head]
             value = own @ weight[1, of_head].T + bias[1, of_head]
             scores = query[b, :, head] @ key.T / math.sqrt(dim)
-            torch.testing.assert_close(got[b, :, head], scores.softmax(-1) @ value)
+            torch.testing.assert_close(result[b, :, head], scores.softmax(-1) @ value)
 
 
 @pytest.mark.parametrize("sizes", [[40, 3, 17, 16, 130, 1, 33, 32], [5, 9, 16], [65]])
-def test_cross_attention_by_size_is_the_same_with_the_same_gradients(sizes):
+def test_grouped_cross_attention_has_same_values_and_gradients(sizes):
     torch.manual_seed(0)
     heads, dim, width = 2, 4, 6
     offsets = torch.tensor([0, *torch.tensor(sizes).cumsum(0).tolist()])
@@ -115,19 +115,20 @@ def test_cross_attention_by_size_is_the_same_with_the_same_gradients(sizes):
     query, tokens = leaf(len(sizes), 3, heads, dim), leaf(sum(sizes), width)
     layers = KeyValue(leaf(8, width), leaf(8), leaf(8, width), leaf(8))
     inputs = [query, tokens, *layers]
-    found, plain = (
-        attend(query, tokens, offsets, layers) for attend in (by_size, naive.cross_attention)
+    grouped, plain = (
+        attend(query, tokens, offsets, layers)
+        for attend in (grouped_cross_attention, naive.cross_attention)
     )
-    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(grouped, plain)
     weight = torch.randn_like(plain)
     torch.testing.assert_close(
-        torch.autograd.grad(found, inputs, weight), torch.autograd.grad(plain, inputs, weight)
+        torch.autograd.grad(grouped, inputs, weight), torch.autograd.grad(plain, inputs, weight)
     )
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(0, 99))
-def test_readout_puts_the_mean_first_and_normalises(sizes, seed):
+def test_readout_inserts_means_and_normalizes(sizes, seed):
     torch.manual_seed(seed)
     dim = 7
     h = torch.randn(sum(sizes), dim, dtype=torch.float64)
@@ -138,8 +139,8 @@ def test_readout_puts_the_mean_first_and_normalises(sizes, seed):
     for b, size in enumerate(sizes):
         atoms = h[offsets[b] : offsets[b] + size]
         rows = torch.cat([atoms.mean(0, keepdim=True), atoms])
-        normal = (rows - rows.mean(1, keepdim=True)) / (
+        normalized = (rows - rows.mean(1, keepdim=True)) / (
             rows.var(1, unbiased=False, keepdim=True) + 1e-5
         ).sqrt()
         own = tokens[token_offsets[b] : token_offsets[b + 1]]
-        torch.testing.assert_close(own, normal * weight + bias)
+        torch.testing.assert_close(own, normalized * weight + bias)

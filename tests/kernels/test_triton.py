@@ -1,4 +1,4 @@
-"""The Triton kernels, interpreted, against the naive operations in float64."""
+"""Triton kernels, interpreted, against the naive operations in float64."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from moltc_kernels.aggregate import triton as aggregate_triton
 from moltc_kernels.cross_attention import cross_attention
 from moltc_kernels.cross_attention import naive as attention_naive
 from moltc_kernels.cross_attention import triton as attention_triton
-from moltc_kernels.dispatch import VARIABLE
+from moltc_kernels.dispatch import KERNELS_ENV
 from moltc_kernels.readout import naive as readout_naive
 from moltc_kernels.readout import readout
 from moltc_kernels.readout import triton as readout_triton
@@ -37,14 +37,14 @@ DIMS = st.sampled_from([8, 60, 63, 128, 300, 304, 320])
 
 
 class Operation(NamedTuple):
-    """One operation, how to make arguments for it, and how wrong its kernel may be."""
+    """Operation with its implementations, random arguments and error bounds."""
 
     name: str
     triton: object
     naive: object
     public: object
-    half: float  # bound of the RMS ratio in units of roundoff, half precision
-    single: float  # the same in float32, where the sums count, too
+    half: float  # bound of the RMS ratio in half precision, in units of roundoff
+    single: float  # bound in float32, where sums add errors
 
     def arguments(self, batch: Molecules, dim: int, dtype: torch.dtype) -> tuple:
         torch.manual_seed(dim)
@@ -58,18 +58,18 @@ class Operation(NamedTuple):
         return query, rows, batch.offsets, key_value(12, 64, dim, dtype)
 
     def error(self, arguments: tuple) -> float:
-        """RMS ratio of the kernel's result, its output having been poisoned."""
+        """Compute the RMS ratio of the kernel's result, with unwritten memory poisoned."""
         with poisoned():
-            got = first(self.triton(*arguments))
-        assert got.stride(-1) == 1
+            result = first_tensor(self.triton(*arguments))
+        assert result.stride(-1) == 1
         exact = [double(a) if isinstance(a, Tensor | tuple) else a for a in arguments]
-        return rms_ratio(got, first(self.naive(*exact)))
+        return rms_ratio(result, first_tensor(self.naive(*exact)))
 
     def bound(self, dtype: torch.dtype) -> float:
         return (self.single if dtype == torch.float32 else self.half) * ROUNDOFF[dtype]
 
 
-def first(result: object) -> Tensor:
+def first_tensor(result: object) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
 
@@ -94,7 +94,7 @@ OPERATIONS = pytest.mark.parametrize(
 @DTYPES
 @FEW
 @given(batch=batches(max_size=40, max_batch=6), dim=DIMS)
-def test_random_batches(operation, dtype, batch, dim):
+def test_kernel_matches_naive_on_random_batches(operation, dtype, batch, dim):
     assert operation.error(operation.arguments(batch, dim, dtype)) <= operation.bound(dtype)
 
 
@@ -113,34 +113,34 @@ def test_random_batches(operation, dtype, batch, dim):
     ],
     ids=["empty", "one atom", "no bonds", "star", "300 atoms", "70 molecules", "tile edges"],
 )
-def test_awkward_batches(operation, dtype, sizes, shape):
+def test_kernel_matches_naive_on_awkward_batches(operation, dtype, sizes, shape):
     arguments = operation.arguments(molecules(sizes, shape), 60, dtype)
     assert operation.error(arguments) <= operation.bound(dtype)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NaN in numpy
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NaN inside numpy
 @OPERATIONS
 @DTYPES
-def test_published_width_is_the_same_twice_and_does_not_know_its_neighbours(operation, dtype):
+def test_kernel_is_deterministic_and_independent_of_other_molecules(operation, dtype):
     batch = molecules([17, 33, 9])
     arguments = operation.arguments(batch, 300, dtype)
     assert operation.error(arguments) <= operation.bound(dtype)
-    once = first(operation.triton(*arguments))
-    assert torch.equal(once, first(operation.triton(*arguments)))
-    # Not even NaN in the other molecules reaches the middle one.
+    result = first_tensor(operation.triton(*arguments))
+    assert torch.equal(result, first_tensor(operation.triton(*arguments)))
+    # NaN in the other molecules does not reach the middle one.
     rows = arguments[1 if operation is ATTENTION else 0]
     rows[:17], rows[50:] = float("nan"), float("nan")
-    alone = first(operation.triton(*arguments))
+    with_nan = first_tensor(operation.triton(*arguments))
     middle = {
         "aggregate": slice(17, 50),
         "readout": slice(18, 52),
         "attention": slice(1, 2),
     }[operation.name]
-    assert torch.equal(alone[middle], once[middle])
-    assert alone[: middle.start].isnan().all()
+    assert torch.equal(with_nan[middle], result[middle])
+    assert with_nan[: middle.start].isnan().all()
 
 
-def test_readout_returns_where_tokens_begin():
+def test_readout_returns_token_offsets():
     for sizes in ([], [3], [2, 9, 1]):
         batch = molecules(sizes, "none")
         arguments = READOUT.arguments(batch, 8, torch.float32)
@@ -151,7 +151,7 @@ def test_readout_returns_where_tokens_begin():
 
 
 @OPERATIONS
-def test_strides_and_wide_offsets(operation):
+def test_kernel_accepts_strided_tensors_and_int64_offsets(operation):
     batch = molecules([7, 12])
     batch = batch._replace(offsets=batch.offsets.long())
     arguments = operation.arguments(batch, 60, torch.float32)
@@ -161,21 +161,21 @@ def test_strides_and_wide_offsets(operation):
             return value
         return torch.stack([value, value.flip(0)], dim=-1)[..., 0]
 
-    spread = tuple(strided(a) for a in arguments)
-    assert not all(a.is_contiguous() for a in spread if isinstance(a, Tensor))
-    assert operation.error(spread) <= operation.bound(torch.float32)
+    strided_arguments = tuple(strided(a) for a in arguments)
+    assert not all(a.is_contiguous() for a in strided_arguments if isinstance(a, Tensor))
+    assert operation.error(strided_arguments) <= operation.bound(torch.float32)
 
 
 @OPERATIONS
 @DTYPES
-def test_the_variable_selects_the_kernel(operation, dtype, monkeypatch):
+def test_environment_variable_selects_kernel(operation, dtype, monkeypatch):
     arguments = operation.arguments(molecules([6, 3]), 60, dtype)
-    expected = first(operation.triton(*arguments))
-    monkeypatch.setenv(VARIABLE, "triton")
+    expected = first_tensor(operation.triton(*arguments))
+    monkeypatch.setenv(KERNELS_ENV, "triton")
     with poisoned():
-        got = first(operation.public(*arguments))
-    assert torch.equal(got, expected)
-    # Proof that it was the kernel: without it there is no answer.
+        result = first_tensor(operation.public(*arguments))
+    assert torch.equal(result, expected)
+    # Without the kernel the call fails, so the result above came from the kernel.
     monkeypatch.delattr(operation.triton.__module__ + "." + operation.triton.__name__)
     with pytest.raises(AttributeError):
         operation.public(*arguments)
@@ -183,7 +183,7 @@ def test_the_variable_selects_the_kernel(operation, dtype, monkeypatch):
 
 @pytest.mark.parametrize("queries", [1, 3, 8])
 @pytest.mark.parametrize("heads", [1, 5])
-def test_attention_with_any_number_of_rows(heads, queries):
+def test_attention_accepts_any_number_of_rows(heads, queries):
     torch.manual_seed(0)
     query, rows = torch.randn(2, queries, heads, 16), torch.randn(9, 24)
     layers = key_value(heads, 16, 24, torch.float32)
@@ -191,7 +191,7 @@ def test_attention_with_any_number_of_rows(heads, queries):
     assert ATTENTION.error(arguments) <= ATTENTION.bound(torch.float32)
 
 
-def test_attention_survives_large_scores():
+def test_attention_is_accurate_for_large_scores():
     query = torch.full((1, 8, 2, 16), 300.0)
     tokens = torch.randn(40, 24) * 30
     arguments = (query, tokens, offsets_of([40]), key_value(2, 16, 24, torch.float32))

@@ -1,4 +1,4 @@
-"""The GIN stack on Triton, by layers and in one launch, interpreted, against naive in float64."""
+"""The GIN stack on Triton, layer by layer and in one launch, against naive in float64."""
 
 import gc
 from unittest import mock
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltc_kernels.dispatch import VARIABLE
+from moltc_kernels.dispatch import KERNELS_ENV
 from moltc_kernels.gin_stack import fused, gin_stack, naive, padding
 from moltc_kernels.gin_stack import triton as gin_triton
 from moltc_kernels.launch import split_width
@@ -24,7 +24,7 @@ from tests.kernels.cases import (
 )
 
 HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-# The published width takes a quarter of a minute a case in the interpreter.
+# A case of the published width takes 15 seconds in the interpreter.
 PUBLISHED_HALF = pytest.mark.parametrize(
     "dtype",
     [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)],
@@ -33,7 +33,7 @@ PUBLISHED_HALF = pytest.mark.parametrize(
 FEW = settings(max_examples=6, deadline=None)
 
 
-def by_layers(batch, weights):
+def layer_by_layer(batch, weights):
     return gin_triton.layer_by_layer(batch.atoms, batch.bonds, weights)
 
 
@@ -42,12 +42,12 @@ def in_one_launch(batch, weights):
     return fused.gin_stack(*batch, weights, tiles)
 
 
-def error(form, batch, weights) -> float:
+def error(compute, batch, weights) -> float:
     with poisoned():
-        got = form(batch, weights)
-    assert got.dtype == weights.up.dtype
-    assert got.stride(-1) == 1
-    return rms_ratio(got, naive.gin_stack(*batch, double(weights)))
+        result = compute(batch, weights)
+    assert result.dtype == weights.up.dtype
+    assert result.stride(-1) == 1
+    return rms_ratio(result, naive.gin_stack(*batch, double(weights)))
 
 
 def bound(dtype: torch.dtype) -> float:
@@ -57,19 +57,19 @@ def bound(dtype: torch.dtype) -> float:
 @DTYPES
 @FEW
 @given(batch=batches(max_size=40, max_batch=5), dim=st.sampled_from([8, 60, 63, 320]))
-def test_by_layers(dtype, batch, dim):
-    def whole(batch, weights):
-        with mock.patch.object(fused, "tiles_for", return_value=None):
+def test_layer_by_layer_matches_naive(dtype, batch, dim):
+    def compute(batch, weights):
+        with mock.patch.object(fused, "select_tiles", return_value=None):
             return gin_triton.gin_stack(*batch, weights)
 
     weights = gin_weights(dim, 2 * dim, 2, dtype)
-    assert error(whole, batch, weights) <= bound(dtype)
+    assert error(compute, batch, weights) <= bound(dtype)
 
 
 @HALF
 @FEW
 @given(batch=batches(max_size=64, max_batch=3), dim=st.sampled_from([8, 60, 63, 150]))
-def test_in_one_launch(dtype, batch, dim):
+def test_one_launch_matches_naive(dtype, batch, dim):
     if batch.sizes:
         weights = gin_weights(dim, 2 * dim, 2, dtype)
         assert error(in_one_launch, batch, weights) <= bound(dtype)
@@ -77,43 +77,43 @@ def test_in_one_launch(dtype, batch, dim):
 
 @PUBLISHED_HALF
 @pytest.mark.parametrize("sizes", [[32, 3], [33, 1, 64]])
-def test_published_layout_in_one_launch(dtype, sizes):
+def test_one_launch_is_accurate_and_deterministic_at_published_sizes(dtype, sizes):
     batch, weights = molecules(sizes), gin_weights(300, 600, 5, dtype)
     assert error(in_one_launch, batch, weights) <= bound(dtype)
-    once = in_one_launch(batch, weights)
-    assert torch.equal(once, in_one_launch(batch, weights))
+    result = in_one_launch(batch, weights)
+    assert torch.equal(result, in_one_launch(batch, weights))
 
 
 @DTYPES
-def test_published_layout_by_layers(dtype):
+def test_layer_by_layer_is_accurate_and_deterministic_at_published_sizes(dtype):
     batch, weights = molecules([30, 70]), gin_weights(300, 600, 5, dtype)
-    assert error(by_layers, batch, weights) <= bound(dtype)
-    assert torch.equal(by_layers(batch, weights), by_layers(batch, weights))
+    assert error(layer_by_layer, batch, weights) <= bound(dtype)
+    assert torch.equal(layer_by_layer(batch, weights), layer_by_layer(batch, weights))
 
 
 @HALF
-def test_one_launch_does_not_know_a_molecules_neighbours(dtype):
+def test_one_launch_is_independent_of_other_molecules(dtype):
     weights = gin_weights(60, 120, 3, dtype)
     sizes = [9, 40, 11]
-    one, other = molecules(sizes, seed=1), molecules(sizes, seed=2)
-    # The middle molecule of `one` between the outer ones of `other`.
-    atoms = torch.cat([other.atoms[:9], one.atoms[9:49], other.atoms[49:]])
-    begin, end = (int(one.bonds.offsets[v]) for v in (9, 49))
+    first, second = molecules(sizes, seed=1), molecules(sizes, seed=2)
+    # The middle molecule of `first` between the outer ones of `second`.
+    atoms = torch.cat([second.atoms[:9], first.atoms[9:49], second.atoms[49:]])
+    begin, end = (int(first.bonds.offsets[v]) for v in (9, 49))
     no_bonds = torch.zeros(9, dtype=torch.int32)
-    offsets = torch.cat([no_bonds, one.bonds.offsets[9:50] - begin, (end - begin) + 0 * no_bonds])
+    offsets = torch.cat([no_bonds, first.bonds.offsets[9:50] - begin, (end - begin) + 0 * no_bonds])
     offsets = torch.cat([offsets, offsets[-1:].expand(60 + 1 - len(offsets))])
-    bonds = type(one.bonds)(offsets, one.bonds.source[begin:end], one.bonds.code[begin:end])
-    mixed = one._replace(atoms=atoms, bonds=bonds)
-    expected = in_one_launch(one, weights)[9:49]
+    bonds = type(first.bonds)(offsets, first.bonds.source[begin:end], first.bonds.code[begin:end])
+    mixed = first._replace(atoms=atoms, bonds=bonds)
+    expected = in_one_launch(first, weights)[9:49]
     assert torch.equal(in_one_launch(mixed, weights)[9:49], expected)
 
 
-def test_when_one_launch_is_taken():
+def test_select_tiles_depends_on_sizes_and_dtype():
     half, single = (gin_weights(60, 120, 2, dtype) for dtype in (torch.float16, torch.float32))
 
     def tiles(sizes, weights=half):
         batch = molecules(sizes, "none")
-        return fused.tiles_for(batch.atoms, batch.offsets, weights)
+        return fused.select_tiles(batch.atoms, batch.offsets, weights)
 
     assert tiles([32]) == 1
     assert tiles([20, 20]) == 1
@@ -121,7 +121,7 @@ def test_when_one_launch_is_taken():
     assert tiles([1, 64]) == 2
     assert tiles([1, 65]) is None
     assert tiles([65]) is None
-    assert tiles([1] * 66) == 1  # half as many as an H100 has multiprocessors
+    assert tiles([1] * 66) == 1  # Half as many as an H100 has multiprocessors.
     assert tiles([1] * 67) is None
     assert tiles([33] * 33) == 2
     assert tiles([33] * 34) is None
@@ -131,8 +131,8 @@ def test_when_one_launch_is_taken():
 
 @DTYPES
 @pytest.mark.parametrize("sizes", [[], [5, 60], [90]], ids=["empty", "small", "large"])
-def test_the_variable_selects_the_kernels(dtype, sizes, monkeypatch):
-    monkeypatch.setenv(VARIABLE, "triton")
+def test_environment_variable_selects_kernels(dtype, sizes, monkeypatch):
+    monkeypatch.setenv(KERNELS_ENV, "triton")
     batch, weights = molecules(sizes), gin_weights(60, 120, 2, dtype)
     one_launch = mock.Mock(wraps=fused.gin_stack)
     monkeypatch.setattr(fused, "gin_stack", one_launch)
@@ -143,12 +143,12 @@ def test_the_variable_selects_the_kernels(dtype, sizes, monkeypatch):
         gin_stack(*batch, weights)
 
 
-def test_padded_weights_are_built_once_and_go_with_the_weights():
+def test_padded_weights_are_cached_while_weights_exist():
     gc.collect()
     weights = gin_weights(60, 120, 2, torch.float32)
-    wide = padding.padded(weights, 64, 128, 32)
-    assert padding.padded(weights, 64, 128, 32) is wide
-    assert padding.padded(weights, 60, 120, 18) is weights
+    wide = padding.pad_weights(weights, 64, 128, 32)
+    assert padding.pad_weights(weights, 64, 128, 32) is wide
+    assert padding.pad_weights(weights, 60, 120, 18) is weights
     assert wide.up.shape == (2, 64, 128)
     assert wide.bond_tables.shape == (2, 32, 64)
     assert torch.equal(wide.down[:, :120, :60], weights.down)
@@ -162,7 +162,7 @@ def test_padded_weights_are_built_once_and_go_with_the_weights():
     assert len(padding._CACHE) == cached - 1
 
 
-def test_blocks_cover_the_width():
+def test_split_width_covers_the_width():
     for width in range(1, 513):
         left, right = split_width(width)
         assert left + right >= width

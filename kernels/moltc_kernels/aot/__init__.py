@@ -1,5 +1,5 @@
-"""Ahead-of-time builds of every shipped kernel: what can be known of them without a GPU.
+"""Ahead-of-time builds of every shipped kernel, to check without a GPU what they will use on one.
 
-``python -m moltc_kernels.aot --check`` compiles each kernel for each dtype and device and holds
-what the assembler says against hard limits and against ``budget.json``.
+``python -m moltc_kernels.aot --check`` compiles each kernel for each dtype and device, and compares
+the assembler's statistics with hard limits and with ``budget.json``.
 """

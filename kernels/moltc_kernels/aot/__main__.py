@@ -1,4 +1,4 @@
-"""``python -m moltc_kernels.aot --check`` or ``--write``."""
+"""Build every kernel ahead of time and check its resources, or record them as the budget."""
 
 from __future__ import annotations
 
@@ -9,50 +9,58 @@ import time
 import triton
 from triton import knobs
 
-from moltc_kernels.aot.budget import PATH, Budget, broken_limits, regressions
+from moltc_kernels.aot.budget import PATH, Budget, limit_violations, regressions
 from moltc_kernels.aot.build import build_all
 from moltc_kernels.aot.configurations import configurations
 from moltc_kernels.launch import TARGETS
 
 
 def main() -> int:
-    """Build everything, judge it, say so; 0 if all is well."""
+    """Build the kernels and print complaints.
+
+    Returns:
+        Exit status: 0 if all is well, 1 if there are complaints, 2 if kernels are interpreted.
+    """
     parser = argparse.ArgumentParser(prog="python -m moltc_kernels.aot", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="compare with the budget")
-    action.add_argument("--write", action="store_true", help="write the budget anew")
+    action.add_argument(
+        "--check", action="store_true", help="Compare with the limits and the budget."
+    )
+    action.add_argument(
+        "--write", action="store_true", help="Write the budget if no limit is violated."
+    )
     parser.add_argument(
         "--target",
         dest="targets",
         action="append",
         choices=TARGETS,
-        help="check only this one; may be repeated",
+        help="Device family to check, by default all; may be repeated.",
     )
     arguments = parser.parse_args()
     if arguments.write and arguments.targets:
-        parser.error("the budget is written for all targets")
+        parser.error("--write needs all targets; leave --target out")
     targets = arguments.targets or list(TARGETS)
     if knobs.runtime.interpret:
-        print("TRITON_INTERPRET is set: run this without it", file=sys.stderr)
+        print("TRITON_INTERPRET is set; unset it to compile kernels", file=sys.stderr)
         return 2
 
     start = time.perf_counter()
     built = build_all(targets)
-    known = configurations()
-    complaints = [line for name in built for line in broken_limits(known[name], built[name])]
+    expected = configurations()
+    complaints = [line for name in built for line in limit_violations(expected[name], built[name])]
     if arguments.check:
         budget = Budget.read()
         if budget.triton == triton.__version__:
             recorded = {
-                name: one
-                for name, one in budget.kernels.items()
-                if name not in known or known[name].target in targets
+                name: statistics
+                for name, statistics in budget.kernels.items()
+                if name not in expected or expected[name].target in targets
             }
             complaints += regressions(recorded, built)
         else:
-            # Another compiler gives other numbers; the limits hold for any.
-            print(f"{PATH.name} is of Triton {budget.triton}, this is {triton.__version__}: ")
-            print("limits checked, numbers not compared; --write records the new ones")
+            # Other compilers give other numbers, but the limits apply to all of them.
+            print(f"{PATH.name} was written with Triton {budget.triton}, not {triton.__version__};")
+            print("only limits are checked; --write records the statistics of this release")
     elif not complaints:
         Budget(triton.__version__, built).write()
     for line in complaints:

@@ -1,4 +1,4 @@
-"""Hard limits that every kernel keeps, and a committed record that no kernel may fall behind."""
+"""Hard limits on kernels' resources, and a committed budget that detects regressions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from moltc_kernels.aot.build import Statistics
-from moltc_kernels.aot.configurations import Configuration
+from moltc_kernels.aot.build import KernelStatistics
+from moltc_kernels.aot.configurations import KernelConfiguration
 from moltc_kernels.aot.devices import DEVICES
 
 PATH = Path(__file__).with_name("budget.json")
@@ -19,20 +19,20 @@ MORE_IS_BETTER = ("wide_loads", "tensor_instructions")
 
 
 class Budget(NamedTuple):
-    """The record: statistics by configuration, and the compiler they are of."""
+    """Recorded statistics by configuration, and the Triton release that compiled them."""
 
     triton: str
-    kernels: dict[str, Statistics]
+    kernels: dict[str, KernelStatistics]
 
     @classmethod
     def read(cls, path: Path = PATH) -> Budget:
-        """Load the committed file."""
+        """Read a budget file; by default the committed one."""
         content = json.loads(path.read_text())
-        kernels = {name: Statistics(**numbers) for name, numbers in content["kernels"].items()}
+        kernels = {name: KernelStatistics(**fields) for name, fields in content["kernels"].items()}
         return cls(content["triton"], kernels)
 
     def write(self, path: Path = PATH) -> None:
-        """Save, a kernel a line, so that a change reads well in a diff."""
+        """Write a budget file with one kernel per line, which keeps diffs readable."""
         lines = [
             f"    {json.dumps(name)}: {json.dumps(asdict(self.kernels[name]))}"
             for name in sorted(self.kernels)
@@ -42,32 +42,36 @@ class Budget(NamedTuple):
         path.write_text(f'{{\n  "triton": {version},\n  "kernels": {{\n{kernels}\n  }}\n}}\n')
 
 
-def broken_limits(configuration: Configuration, got: Statistics) -> list[str]:
-    """What no kernel may do, whatever the record says; one line for each offence."""
+def limit_violations(configuration: KernelConfiguration, statistics: KernelStatistics) -> list[str]:
+    """Describe each hard limit that a kernel violates, whatever the budget says."""
     limit = DEVICES[configuration.target].max_shared
-    offences = []
-    if got.spill_bytes:
-        offences.append(f"spills {got.spill_bytes} bytes of registers")
-    if got.stack_bytes:
-        offences.append(f"uses {got.stack_bytes} bytes of stack")
-    if got.shared_bytes > limit:
-        offences.append(f"wants {got.shared_bytes} bytes of shared memory, the device has {limit}")
-    if configuration.wide_rows and not got.wide_loads:
-        offences.append("has no 128-bit load, though its rows are aligned for it")
-    if configuration.tensor_cores and not got.tensor_instructions:
-        offences.append("has no tensor-core instruction")
-    if got.serialized:
-        offences.append("has serialised matrix instructions (ptxas C75xx)")
-    return [f"{configuration.name} {offence}" for offence in offences]
+    violations = []
+    if statistics.spill_bytes:
+        violations.append(f"spills {statistics.spill_bytes} bytes of registers")
+    if statistics.stack_bytes:
+        violations.append(f"uses {statistics.stack_bytes} bytes of stack")
+    if statistics.shared_bytes > limit:
+        violations.append(
+            f"uses {statistics.shared_bytes} bytes of shared memory, the device has {limit}"
+        )
+    if configuration.wide_rows and not statistics.wide_loads:
+        violations.append("has no 128-bit load, though its rows are aligned for it")
+    if configuration.tensor_cores and not statistics.tensor_instructions:
+        violations.append("has no tensor-core instruction")
+    if statistics.serialized:
+        violations.append("has serialized matrix instructions (ptxas C75xx)")
+    return [f"{configuration.name} {violation}" for violation in violations]
 
 
-def regressions(recorded: Mapping[str, Statistics], built: Mapping[str, Statistics]) -> list[str]:
-    """Where kernels are worse than the record, and where the record does not fit; one line each."""
-    found = [f"{name} is not in the budget" for name in built if name not in recorded]
-    found += [f"{name} is in the budget only" for name in recorded if name not in built]
+def regressions(
+    recorded: Mapping[str, KernelStatistics], built: Mapping[str, KernelStatistics]
+) -> list[str]:
+    """Describe each kernel that is worse than the budget, missing from it, or only in it."""
+    lines = [f"{name} is not in the budget" for name in built if name not in recorded]
+    lines += [f"{name} is only in the budget" for name in recorded if name not in built]
     for name in sorted(recorded.keys() & built.keys()):
         for field in (*LESS_IS_BETTER, *MORE_IS_BETTER):
             before, now = getattr(recorded[name], field), getattr(built[name], field)
             if now > before if field in LESS_IS_BETTER else now < before:
-                found.append(f"{name}: {field} {before} -> {now}")
-    return found
+                lines.append(f"{name}: {field} {before} -> {now}")
+    return lines

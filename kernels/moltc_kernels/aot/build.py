@@ -1,4 +1,4 @@
-"""Compile one configuration without a GPU and read what came out of it."""
+"""Compile kernels without a GPU and read resource statistics from the assembler's output."""
 
 from __future__ import annotations
 
@@ -13,60 +13,67 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import triton
 from triton import knobs
 from triton.compiler import ASTSource
 
-from moltc_kernels.aot.configurations import Configuration, configurations
+from moltc_kernels.aot.configurations import KernelConfiguration, configurations
 from moltc_kernels.aot.devices import DEVICES
 from moltc_kernels.launch import TARGETS, Target
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """What a device's assembler says of a kernel."""
+class KernelStatistics:
+    """Resources of a compiled kernel, from the device's assembler."""
 
     registers: int
-    """Of a thread; on AMD vector and accumulation registers together."""
+    """Registers per thread; on AMD the sum of vector and accumulation registers."""
     spill_bytes: int
-    """Of a thread: registers that had to be put into memory."""
+    """Bytes of registers per thread that are spilled to memory."""
     stack_bytes: int
-    """Of a thread: local memory, spilled or not."""
+    """Bytes of local memory per thread, for spills and other uses."""
     shared_bytes: int
-    """Of a block."""
+    """Bytes of shared memory per block."""
     wide_loads: int
-    """Instructions that load 128 bits from global memory."""
+    """Number of instructions that load 128 bits from global memory."""
     tensor_instructions: int
-    """Matrix instructions of any kind."""
+    """Number of matrix instructions of any kind."""
     serialized: bool = False
-    """ptxas C7511 and its like: matrix instructions wait for one another."""
+    """Whether ptxas warns (C7511 and similar) that matrix instructions wait for each other."""
 
 
 def build_all(
     targets: Sequence[Target] = TARGETS, processes: int | None = None
-) -> dict[str, Statistics]:
-    """Compile every configuration for some devices, several at a time."""
-    names = [name for name, one in configurations().items() if one.target in targets]
-    # Not forked: torch's threads and LLVM do not survive it.
+) -> dict[str, KernelStatistics]:
+    """Compile every configuration for some device families in parallel.
+
+    Args:
+        targets: Device families.
+        processes: Number of processes; by default one per CPU.
+
+    Returns:
+        Statistics by the configuration's name.
+    """
+    names = [name for name, config in configurations().items() if config.target in targets]
+    # Spawned, because torch's threads and LLVM do not survive a fork.
     with ProcessPoolExecutor(processes or os.cpu_count(), get_context("spawn")) as pool:
         return dict(zip(names, pool.map(_build_named, names, chunksize=4), strict=True))
 
 
-def _build_named(name: str) -> Statistics:
+def _build_named(name: str) -> KernelStatistics:
     return build(configurations()[name])
 
 
-def build(configuration: Configuration) -> Statistics:
-    """Compile with the bundled assemblers, on an empty cache.
+def build(configuration: KernelConfiguration) -> KernelStatistics:
+    """Compile a kernel with the assemblers that Triton bundles, with an empty cache.
 
     Raises:
         RuntimeError: If Triton interprets kernels in this process.
         triton.CompilationError: If the kernel does not compile for the device.
     """
     if knobs.runtime.interpret:
-        raise RuntimeError("TRITON_INTERPRET is set: nothing can be compiled in this process")
+        raise RuntimeError("TRITON_INTERPRET is set; unset it to compile kernels")
     device = DEVICES[configuration.target]
     log = io.StringIO()
     with tempfile.TemporaryDirectory() as cache, knobs.cache.scope(), knobs.nvidia.scope():
@@ -82,7 +89,7 @@ def build(configuration: Configuration) -> Statistics:
     return nvidia_statistics(log.getvalue(), sass, kernel.metadata.shared)
 
 
-def _source(configuration: Configuration) -> ASTSource:
+def _source(configuration: KernelConfiguration) -> ASTSource:
     names = configuration.function.arg_names
     position = {name: (names.index(name),) for name in names}
     pointers = [name for name, kind in configuration.signature.items() if kind.startswith("*")]
@@ -90,7 +97,7 @@ def _source(configuration: Configuration) -> ASTSource:
         configuration.function,
         {name: configuration.signature.get(name, "constexpr") for name in names},
         {position[name]: value for name, value in configuration.constants.items()},
-        # What a launch finds out by itself: torch's allocations are aligned.
+        # A launch detects this specialization itself, since torch's allocations are aligned.
         {position[name]: [["tt.divisibility", 16]] for name in pointers},
     )
 
@@ -102,26 +109,34 @@ def _disassemble(cubin: bytes, folder: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def nvidia_statistics(ptxas_log: str, sass: str, shared_bytes: int) -> Statistics:
-    """Read ``ptxas -v`` and the disassembly."""
-    return Statistics(
+def nvidia_statistics(ptxas_log: str, sass: str, shared_bytes: int) -> KernelStatistics:
+    """Read statistics from the output of ``ptxas -v`` and the disassembly.
+
+    Raises:
+        ValueError: If ``ptxas`` does not report a value.
+    """
+    return KernelStatistics(
         registers=_number(r"Used (\d+) registers", ptxas_log),
         spill_bytes=_number(r"(\d+) bytes spill stores", ptxas_log),
         stack_bytes=_number(r"(\d+) bytes stack frame", ptxas_log),
         shared_bytes=shared_bytes,
-        # Straight into a register, or past them into shared memory (LDGSTS).
+        # LDG loads into registers, LDGSTS directly into shared memory.
         wide_loads=len(re.findall(r"\bLDG(?:STS)?\.\S*128", sass)),
-        # mma, wgmma and tcgen05 in this order.
+        # The instructions of mma, wgmma and tcgen05.
         tensor_instructions=len(re.findall(r"\b(?:HMMA|HGMMA|UTC\w*MMA)\b", sass)),
         serialized=re.search(r"\(C75\d\d\)|wgmma.*serialized", ptxas_log) is not None,
     )
 
 
-def amd_statistics(assembly: str, shared_bytes: int) -> Statistics:
-    """Read the metadata at the end of the assembly, and its instructions."""
-    # Of a scalar register that is spilled, LLVM keeps a copy in a lane: counted all the same.
+def amd_statistics(assembly: str, shared_bytes: int) -> KernelStatistics:
+    """Read statistics from the metadata and the instructions of AMD assembly.
+
+    Raises:
+        ValueError: If the metadata lack a value.
+    """
+    # LLVM spills scalar registers to lanes of vector registers; they are counted as well.
     spilled = sum(_number(rf"\.{kind}_spill_count:\s*(\d+)", assembly) for kind in ("vgpr", "sgpr"))
-    return Statistics(
+    return KernelStatistics(
         registers=_number(r"\.vgpr_count:\s*(\d+)", assembly),
         spill_bytes=4 * spilled,
         stack_bytes=_number(r"\.private_segment_fixed_size:\s*(\d+)", assembly),
@@ -132,7 +147,7 @@ def amd_statistics(assembly: str, shared_bytes: int) -> Statistics:
 
 
 def _number(pattern: str, text: str) -> int:
-    found: Any = re.search(pattern, text)
-    if found is None:
-        raise ValueError(f"no {pattern!r} in what the assembler says")
-    return int(found[1])
+    match = re.search(pattern, text)
+    if match is None:
+        raise ValueError(f"the assembler's output does not match {pattern!r}")
+    return int(match[1])

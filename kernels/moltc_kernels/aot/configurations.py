@@ -1,4 +1,4 @@
-"""Every kernel that ships, as it is launched: published sizes, all dtypes, all devices."""
+"""Configurations of all shipped kernels: published sizes, all dtypes, all device families."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moltc_kernels.alignment import VECTOR_BYTES, aligned_width, round_up
 from moltc_kernels.cross_attention import triton as attention
 from moltc_kernels.gin_stack import fused
 from moltc_kernels.gin_stack.molecule_kernel import gin_molecule_kernel
-from moltc_kernels.launch import TARGETS, Launch, Target
+from moltc_kernels.launch import TARGETS, LaunchConfig, Target
 from moltc_kernels.readout import triton as readout
 
 DType = Literal["fp32", "bf16", "fp16"]
@@ -23,8 +23,8 @@ HEADS, QUERIES = 12, 8
 
 
 @dataclass(frozen=True)
-class Configuration:
-    """One compilation: a kernel, what it is specialised for, and what is expected of it."""
+class KernelConfiguration:
+    """One compilation: a kernel, its specialization, and expectations on the result."""
 
     kernel: str
     variant: str
@@ -33,44 +33,45 @@ class Configuration:
     function: Any
     signature: dict[str, str]
     constants: dict[str, Any]
-    launch: Launch
+    launch: LaunchConfig
     wide_rows: bool
-    """Rows start at multiples of 16 bytes, so there must be 128-bit loads."""
+    """Whether rows start at multiples of 16 bytes, so that 128-bit loads are expected."""
     tensor_cores: bool
+    """Whether matrix instructions are expected."""
 
     @property
     def name(self) -> str:
-        """Unique and stable: the key in the budget."""
+        """Unique and stable name, which is the key in the budget."""
         return f"{self.kernel}/{self.variant}/{self.dtype}/{self.target}"
 
 
-def configurations() -> dict[str, Configuration]:
-    """All of them, by name."""
-    found = [
+def configurations() -> dict[str, KernelConfiguration]:
+    """List all configurations by name."""
+    listed = [
         configuration
         for target in TARGETS
         for dtype in get_args(DType)
-        for configuration in _of(target, dtype)
+        for configuration in _configurations_of(target, dtype)
     ]
-    return {configuration.name: configuration for configuration in found}
+    return {configuration.name: configuration for configuration in listed}
 
 
-def _of(target: Target, dtype: DType) -> Iterator[Configuration]:
+def _configurations_of(target: Target, dtype: DType) -> Iterator[KernelConfiguration]:
     for dim in sorted({DIM, aligned_width(DIM, ITEMSIZE[dtype])}):
         yield _aggregate(target, dtype, dim)
     yield _readout(target, dtype)
     for precision in get_args(attention.Precision):
         is_half = precision == "half"
-        if is_half == (dtype != "fp32") and (target, precision) in attention.LAUNCH:
+        if is_half == (dtype != "fp32") and (target, precision) in attention.LAUNCH_CONFIGS:
             yield _attention(target, dtype, precision)
     if dtype != "fp32":
         for tiles in get_args(fused.Tiles):
             yield _gin(target, dtype, tiles)
 
 
-def _aggregate(target: Target, dtype: DType, dim: int) -> Configuration:
-    launch = aggregate.LAUNCH[target]
-    return Configuration(
+def _aggregate(target: Target, dtype: DType, dim: int) -> KernelConfiguration:
+    launch = aggregate.LAUNCH_CONFIGS[target]
+    return KernelConfiguration(
         "aggregate",
         f"dim{dim}",
         dtype,
@@ -86,9 +87,9 @@ def _aggregate(target: Target, dtype: DType, dim: int) -> Configuration:
     )
 
 
-def _readout(target: Target, dtype: DType) -> Configuration:
-    launch, stride = readout.LAUNCH[target], aligned_width(DIM, ITEMSIZE[dtype])
-    return Configuration(
+def _readout(target: Target, dtype: DType) -> KernelConfiguration:
+    launch, stride = readout.LAUNCH_CONFIGS[target], aligned_width(DIM, ITEMSIZE[dtype])
+    return KernelConfiguration(
         "readout",
         f"dim{DIM}",
         dtype,
@@ -105,10 +106,10 @@ def _readout(target: Target, dtype: DType) -> Configuration:
     )
 
 
-def _attention(target: Target, dtype: DType, precision: attention.Precision) -> Configuration:
-    launch = attention.LAUNCH[target, precision]
+def _attention(target: Target, dtype: DType, precision: attention.Precision) -> KernelConfiguration:
+    launch = attention.LAUNCH_CONFIGS[target, precision]
     stride = aligned_width(DIM, ITEMSIZE[dtype])
-    return Configuration(
+    return KernelConfiguration(
         "attention",
         f"width{DIM}-{precision}",
         dtype,
@@ -120,15 +121,15 @@ def _attention(target: Target, dtype: DType, precision: attention.Precision) -> 
         attention.constants(HEADS, QUERIES, DIM, stride, stride, precision) | dict(launch.blocks),
         launch,
         wide_rows=True,
-        # AMD's matrix instructions take float32 as it is.
+        # AMD has matrix instructions for IEEE float32.
         tensor_cores=precision != "ieee" or target == "gfx942",
     )
 
 
-def _gin(target: Target, dtype: DType, tiles: fused.Tiles) -> Configuration:
-    launch = fused.LAUNCH[target, tiles]
+def _gin(target: Target, dtype: DType, tiles: fused.Tiles) -> KernelConfiguration:
+    launch = fused.LAUNCH_CONFIGS[target, tiles]
     inner = round_up(INNER, fused.INNER_MULTIPLE)
-    return Configuration(
+    return KernelConfiguration(
         "gin",
         f"atoms{tiles * fused.TILE_ATOMS}",
         dtype,

@@ -1,4 +1,4 @@
-"""What a kernel may use on each device, and how many of it fit one multiprocessor."""
+"""Resources of each device family's multiprocessors, and the occupancy they allow."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ KIB = 1024
 
 @dataclass(frozen=True)
 class Device:
-    """Limits of a multiprocessor (NVIDIA: SM, AMD: CU), from the vendors' documentation."""
+    """Resources of a multiprocessor (NVIDIA: SM, AMD: CU), from the vendors' documentation."""
 
     name: str
     target: GPUTarget
     max_shared: int
-    """Bytes of shared memory that one block may have; compilation does not check it."""
+    """Bytes of shared memory that one block may use; compilation does not check this."""
     shared: int
-    """Bytes of shared memory of a multiprocessor."""
+    """Bytes of shared memory per multiprocessor."""
     shared_reserved: int
-    """Bytes of it that the system takes for each block."""
+    """Bytes of shared memory that the system reserves per block."""
     partition_registers: int
-    """32-bit registers of each of its four partitions, per lane of a warp."""
+    """32-bit registers of each of the four partitions, per lane of a warp."""
     register_unit: int
-    """Registers are given to a warp's lanes in multiples of this."""
+    """Granularity in which registers are allocated to a lane."""
     max_warps: int
-    """Warps (AMD: waves) of a multiprocessor."""
+    """Largest number of resident warps (AMD: waves) per multiprocessor."""
 
 
 DEVICES: dict[Target, Device] = {
@@ -45,19 +45,20 @@ DEVICES: dict[Target, Device] = {
 }
 
 PARTITIONS = 4
+"""Partitions of a multiprocessor, each with its own registers."""
 
 
 def occupancy(device: Device, registers: int, shared_bytes: int, num_warps: int) -> float:
-    """Estimate which share of a multiprocessor's warps can be resident.
+    """Estimate the share of a multiprocessor's warps that can be resident.
 
     Args:
-        device: Where the kernel runs.
-        registers: Of a thread.
-        shared_bytes: Of a block.
-        num_warps: Of a block.
+        device: Device on which the kernel runs.
+        registers: Registers per thread.
+        shared_bytes: Bytes of shared memory per block.
+        num_warps: Warps per block.
 
     Returns:
-        Between 0 and 1, bound by registers, shared memory or the number of warps.
+        Number between 0 and 1, limited by registers, shared memory or the number of warps.
     """
     rounded = -(-max(registers, 1) // device.register_unit) * device.register_unit
     by_registers = PARTITIONS * (device.partition_registers // rounded) // num_warps

@@ -1,8 +1,9 @@
-"""Cross-attention without keys and values, as the fast forms compute it.
+"""Cross-attention without keys and values, as the fast implementations compute it.
 
 ``q . (W_k x + b_k) = (W_k^T q) . x + q . b_k``: the second term is the same for all tokens of a
-molecule and drops out of the softmax, so a query and head is a row of the tokens' own width. The
-weights sum to 1, so values can wait, too: ``sum p (W_v x + b_v) = W_v (sum p x) + b_v``.
+molecule and cancels in the softmax, so the key layer can be absorbed into the queries. Each query
+and head then is a row of the tokens' width. The softmax weights sum to 1, so the value layer can be
+applied after the sum: ``sum p (W_v x + b_v) = W_v (sum p x) + b_v``.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from moltc_kernels.cross_attention.naive import KeyValue
 
 
 def absorb_query(query: Tensor, key_weight: Tensor) -> Tensor:
-    """Take the key layer and the scale into the queries.
+    """Absorb the key layer and the scale into the queries.
 
     Args:
-        query: ``[B, queries, heads, dim]``.
-        key_weight: ``[heads * dim, width]``.
+        query: Queries, ``[B, queries, heads, dim]``.
+        key_weight: Weight of the key layer, ``[heads * dim, width]``.
 
     Returns:
-        ``[B, queries * heads, width]``: scores are products with the tokens themselves.
+        ``[B, queries * heads, width]``; their products with tokens are the scores.
     """
     batch, queries, heads, dim = query.shape
-    if batch > 1 and query.stride(0) == 0:  # expanded: the same for all molecules
+    if batch > 1 and query.stride(0) == 0:  # Expanded: the queries of all molecules are equal.
         return absorb_query(query[:1], key_weight).expand(batch, -1, -1)
     by_head = query.permute(2, 0, 1, 3).reshape(heads, batch * queries, dim) * dim**-0.5
     rows = torch.bmm(by_head, key_weight.view(heads, dim, -1))  # heads x BQ x width
@@ -37,7 +38,7 @@ def project_context(context: Tensor, layers: KeyValue, shape: Size) -> Tensor:
     Args:
         context: Weighted sums of tokens, ``[B, queries * heads, width]``.
         layers: Key and value layers.
-        shape: Of the queries, ``[B, queries, heads, dim]``.
+        shape: Shape of the queries, ``[B, queries, heads, dim]``.
 
     Returns:
         ``[B, queries, heads, dim]``.

@@ -1,4 +1,4 @@
-"""Ragged cross-attention on CPU: the absorbed form, in groups of about one size."""
+"""Ragged cross-attention on CPU: absorbed, in groups of molecules of similar size."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from torch import Tensor
 from moltc_kernels.cross_attention.absorbed import absorb_query, project_context
 from moltc_kernels.cross_attention.naive import KeyValue, check_shapes
 
-# Molecules are read together with others of about their size: a few large products instead of two
-# small ones each, which threads would spend their time waiting for.
-_STEP = 8
+# Sizes are rounded up to a multiple of this, and molecules of one rounded size are processed
+# together: a few large matrix products keep threads busier than two small ones per molecule.
+_SIZE_MULTIPLE = 8
 
 
 def cross_attention(query: Tensor, tokens: Tensor, offsets: Tensor, layers: KeyValue) -> Tensor:
-    """As `moltc_kernels.cross_attention.naive.cross_attention`; not differentiable.
+    """Compute `moltc_kernels.cross_attention.naive.cross_attention` without keys and values.
 
-    No keys and no values: all queries and heads of a molecule are rows that read its tokens
-    directly. Padding is less than 8 tokens a molecule.
+    All queries and heads of a molecule are rows that attend to its tokens directly
+    (`moltc_kernels.cross_attention.absorbed`). A molecule is padded by at most 7 tokens. The
+    softmax is float32. Not differentiable.
     """
     check_shapes(query, tokens, offsets, layers)
     rows = absorb_query(query, layers.key_weight)  # B x R x width
     context = torch.empty(rows.shape, dtype=rows.dtype)
     begin, sizes = offsets[:-1, None].long(), offsets.diff()[:, None]
-    padded = (sizes[:, 0] + _STEP - 1) // _STEP * _STEP
-    for length in padded.unique().tolist():
-        molecules = (padded == length).nonzero().flatten()
+    padded_sizes = (sizes[:, 0] + _SIZE_MULTIPLE - 1) // _SIZE_MULTIPLE * _SIZE_MULTIPLE
+    for length in padded_sizes.unique().tolist():
+        molecules = (padded_sizes == length).nonzero().flatten()
         column = torch.arange(length)
         padding = column >= sizes[molecules]  # b x n
         x = tokens[(begin[molecules] + column).clamp_max_(tokens.shape[0] - 1)]  # b x n x width
-        x.masked_fill_(padding[..., None], 0)  # another molecule's tokens may be inf
+        x.masked_fill_(padding[..., None], 0)  # Another molecule's tokens may be inf.
         scores = torch.bmm(rows[molecules], x.transpose(1, 2)).float()  # b x R x n
         weights = scores.masked_fill_(padding[:, None], float("-inf")).softmax(-1)
         context[molecules] = torch.bmm(weights.to(x.dtype), x)

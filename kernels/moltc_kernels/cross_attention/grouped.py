@@ -1,4 +1,4 @@
-"""The naive form for molecules of about one size at a time: for training on CPU."""
+"""Differentiable cross-attention in groups of molecules of similar size, for training on CPU."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from torch import Tensor
 
 from moltc_kernels.cross_attention.naive import KeyValue, check_shapes, cross_attention
 
-_SMALLEST = 16
-"""Molecules of up to so many tokens are one group; the next ones reach twice as far each."""
+_SMALLEST_GROUP_SIZE = 16
+"""Largest molecule of the first group, in tokens; each further group's limit is twice the last."""
 
 
-def by_size(query: Tensor, tokens: Tensor, offsets: Tensor, layers: KeyValue) -> Tensor:
-    """As `moltc_kernels.cross_attention.naive.cross_attention`; differentiable.
+def grouped_cross_attention(
+    query: Tensor, tokens: Tensor, offsets: Tensor, layers: KeyValue
+) -> Tensor:
+    """Compute `moltc_kernels.cross_attention.naive.cross_attention` group by group.
 
-    That one pads every molecule to the size of the largest.
+    The naive implementation pads every molecule to the size of the largest; here, padding stays
+    within a group. Differentiable.
     """
     check_shapes(query, tokens, offsets, layers)
     begin, sizes = offsets[:-1].long(), offsets.diff().long()
-    group = (sizes.clamp(min=_SMALLEST) - 1).double().log2().floor()
-    groups = group.unique().tolist()
+    group_of_molecule = (sizes.clamp(min=_SMALLEST_GROUP_SIZE) - 1).double().log2().floor()
+    groups = group_of_molecule.unique().tolist()
     if len(groups) < 2:
         return cross_attention(query, tokens, offsets, layers)
-    found, order = [], []
-    for number in groups:
-        molecules = (group == number).nonzero().flatten()
-        own = sizes[molecules]
-        ends = own.cumsum(0)
-        first = torch.repeat_interleave(begin[molecules] - ends + own, own)
-        rows = torch.arange(len(first), device=first.device) + first
-        found.append(
+    results, order = [], []
+    for group in groups:
+        molecules = (group_of_molecule == group).nonzero().flatten()
+        group_sizes = sizes[molecules]
+        ends = group_sizes.cumsum(0)
+        shift = torch.repeat_interleave(begin[molecules] - ends + group_sizes, group_sizes)
+        rows = torch.arange(len(shift), device=shift.device) + shift
+        results.append(
             cross_attention(
                 query.index_select(0, molecules),
                 tokens.index_select(0, rows),
@@ -38,5 +41,4 @@ def by_size(query: Tensor, tokens: Tensor, offsets: Tensor, layers: KeyValue) ->
             )
         )
         order.append(molecules)
-    back = torch.cat(order).argsort()
-    return torch.cat(found).index_select(0, back)
+    return torch.cat(results).index_select(0, torch.cat(order).argsort())

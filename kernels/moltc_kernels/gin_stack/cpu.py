@@ -1,84 +1,89 @@
-"""The GIN stack on CPU: nothing is computed twice, and what is computed stays in the cache."""
+"""The GIN stack on CPU: equal atoms are computed once, in passes that fit the CPU cache."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from moltc_kernels.aggregate.cpu import bond_histogram, neighbour_sum
+from moltc_kernels.aggregate.cpu import bond_histogram, neighbor_sum
 from moltc_kernels.gin_stack.naive import atom_codes, check_shapes
 from moltc_kernels.gin_stack.weights import GinLayerWeights, GinWeights
 from moltc_kernels.gin_stack.wl_dedup import unique_states_per_layer
 from moltc_kernels.types import BondCsr
 
-# Rows of one pass: states, hidden states and one layer's weights stay in a 2 MB cache.
-_ROWS = 512
+# Rows of one pass: states, hidden states and one layer's weights then fit a cache of 2 MB.
+_ROWS_PER_PASS = 512
 
-# Below, looking for equal atoms costs more than computing them.
-_SHARE_FROM = 128
+# In smaller batches, finding equal atoms takes longer than computing all of them.
+_MIN_ATOMS_TO_DEDUP = 128
 
 
 def gin_stack(
     atoms: Tensor, bonds: BondCsr, molecule_offsets: Tensor, weights: GinWeights
 ) -> Tensor:
-    """As `moltc_kernels.gin_stack.naive.gin_stack`; not differentiable.
+    """Compute `moltc_kernels.gin_stack.naive.gin_stack`; not differentiable.
 
     Atoms with the same surroundings are computed once (`moltc_kernels.gin_stack.wl_dedup`).
     """
     check_shapes(atoms, bonds)
     codes = atom_codes(atoms)
     histogram = bond_histogram(bonds, weights.bond_tables.shape[1], torch.float32)
-    if atoms.shape[0] < _SHARE_FROM:
-        return _every_atom(codes, bonds, histogram, weights)
-    return _different_atoms(codes, bonds, histogram, weights)
+    if atoms.shape[0] < _MIN_ATOMS_TO_DEDUP:
+        return _compute_all_atoms(codes, bonds, histogram, weights)
+    return _compute_unique_atoms(codes, bonds, histogram, weights)
 
 
-def _every_atom(codes: Tensor, bonds: BondCsr, histogram: Tensor, weights: GinWeights) -> Tensor:
+def _compute_all_atoms(
+    codes: Tensor, bonds: BondCsr, histogram: Tensor, weights: GinWeights
+) -> Tensor:
     first, *others = weights.layers
     atom_up, bond_up = weights.first_up
-    hidden = _sum_of_neighbourhood(atom_up[codes], bonds).addmm_(histogram, bond_up)
+    hidden = _sum_with_neighbors(atom_up[codes], bonds).addmm_(histogram, bond_up)
     hidden = hidden.add_(first.up_bias).relu_().to(first.up.dtype)
     h = torch.addmm(first.down_bias, hidden, first.down)
     for layer in others:
-        a = _sum_of_neighbourhood(h.relu_().float(), bonds)
-        h = _multiply(a, histogram, layer)
+        a = _sum_with_neighbors(h.relu_().float(), bonds)
+        h = _apply_layer(a, histogram, layer)
     return h
 
 
-def _sum_of_neighbourhood(h: Tensor, bonds: BondCsr) -> Tensor:
-    return neighbour_sum(h, bonds).add_(h)
+def _sum_with_neighbors(h: Tensor, bonds: BondCsr) -> Tensor:
+    return neighbor_sum(h, bonds).add_(h)
 
 
-def _different_atoms(
+def _compute_unique_atoms(
     codes: Tensor, bonds: BondCsr, histogram: Tensor, weights: GinWeights
 ) -> Tensor:
-    found = unique_states_per_layer(codes, bonds, weights.num_layers)
-    reads = _with_self_loops(bonds)
-    h = weights.atom_table[codes[found[0].example]]  # u x d
-    for layer, before, after in zip(weights.layers, found, found[1:], strict=False):
+    unique = unique_states_per_layer(codes, bonds, weights.num_layers)
+    inputs = _with_self_loops(bonds)
+    h = weights.atom_table[codes[unique[0].representative]]  # u x d
+    for layer, before, after in zip(weights.layers, unique, unique[1:], strict=False):
         if layer is not weights.layers[0]:
             h.relu_()
         wide = h.float()
-        h = h.new_empty(after.example.shape[0], h.shape[1])
-        for begin in range(0, h.shape[0], _ROWS):
-            atoms = after.example[begin : begin + _ROWS]
-            rows = _rows_of(reads, atoms)
-            a = neighbour_sum(wide, rows._replace(source=before.state[rows.source]))
-            _multiply(a, histogram[atoms], layer, out=h[begin : begin + _ROWS])
-    return h[found[-1].state]
+        h = h.new_empty(after.representative.shape[0], h.shape[1])
+        for begin in range(0, h.shape[0], _ROWS_PER_PASS):
+            atoms = after.representative[begin : begin + _ROWS_PER_PASS]
+            rows = _select_rows(inputs, atoms)
+            a = neighbor_sum(wide, rows._replace(source=before.state[rows.source]))
+            _apply_layer(a, histogram[atoms], layer, out=h[begin : begin + _ROWS_PER_PASS])
+    return h[unique[-1].state]
 
 
-def _multiply(
+def _apply_layer(
     a: Tensor, histogram: Tensor, layer: GinLayerWeights, out: Tensor | None = None
 ) -> Tensor:
-    """Bonds' part and the two linear layers; sums are float32, products the weights' dtype."""
+    """Add the bonds' share to neighbor sums and apply the two linear layers.
+
+    Sums are float32; the linear layers use the weights' dtype.
+    """
     a.addmm_(histogram, layer.bond_table.float())
     hidden = torch.addmm(layer.up_bias, a.to(layer.up.dtype), layer.up).relu_()
     return torch.addmm(layer.down_bias, hidden, layer.down, out=out)
 
 
 def _with_self_loops(bonds: BondCsr) -> BondCsr:
-    """What each atom reads: itself, then its neighbours. The codes are counted elsewhere."""
+    """Insert each atom itself before its neighbors; the codes stay those of the bonds alone."""
     offsets = bonds.offsets.long() + torch.arange(bonds.num_atoms + 1)
     target = bonds.target()
     source = torch.empty(bonds.num_atoms + len(target), dtype=torch.int64)
@@ -87,8 +92,8 @@ def _with_self_loops(bonds: BondCsr) -> BondCsr:
     return BondCsr(offsets, source, bonds.code)
 
 
-def _rows_of(csr: BondCsr, atoms: Tensor) -> BondCsr:
-    """The given atoms' rows of ``csr``, without codes."""
+def _select_rows(csr: BondCsr, atoms: Tensor) -> BondCsr:
+    """Select the rows of some atoms; the codes are not selected and must not be used."""
     begin = csr.offsets[atoms]
     sizes = csr.offsets[atoms + 1] - begin
     offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])

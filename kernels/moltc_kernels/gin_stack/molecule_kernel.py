@@ -1,4 +1,4 @@
-"""The kernel that takes one molecule through all GIN layers; launched by `fused`."""
+"""Kernel that computes all GIN layers of one molecule per program; launched by `fused`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ def gin_molecule_kernel(  # type: ignore[no-untyped-def]
     BLOCK_ATOMS: tl.constexpr,
     BLOCK_INNER: tl.constexpr,
 ):
-    """A program owns a molecule: a tile of atoms with states ``h``, and a second one with ``g``.
+    """Compute all layers of one molecule per program.
 
-    States are two blocks of columns, left and right (300 = 256 + 44 of 64).
+    ``h`` holds the states of the first tile of atoms and ``g`` those of the second, each as a left
+    and a right block of columns (300 = 256 + 44 of 64). Products accumulate in float32; states are
+    stored in the weights' dtype.
     """
     WIDTH: tl.constexpr = LEFT + RIGHT
     dtype = up_ptr.dtype.element_ty
@@ -64,12 +66,13 @@ def gin_molecule_kernel(  # type: ignore[no-untyped-def]
         up_bias = up_bias_ptr + layer * INNER
         down = down_ptr + layer * INNER * WIDTH
         down_bias = down_bias_ptr + layer * WIDTH
-        least = tl.where(layer == LAYERS - 1, float("-inf"), 0.0)  # no ReLU after the last
+        # The last layer has no ReLU: a lower bound of -inf changes nothing.
+        lower_bound = tl.where(layer == LAYERS - 1, float("-inf"), 0.0)
         y_left, y_right = h_left, h_right
         next_left, next_right = h_left, h_right
         for tile in range(tiles):
-            # Counted anew in every layer: kept, the matrices would cost registers, and spill.
-            from_h, from_g, kinds = count_bonds(
+            # The matrices are recomputed in every layer: keeping them would spill registers.
+            from_h, from_g, histogram = count_bonds(
                 bond_offsets_ptr,
                 source_ptr,
                 code_ptr,
@@ -80,9 +83,9 @@ def gin_molecule_kernel(  # type: ignore[no-untyped-def]
                 CODES,
                 BLOCK_ATOMS,
             )
-            kinds = kinds.to(dtype)
-            x_left = tl.dot(kinds, tl.load(table + left[None, :]), input_precision=PRECISION)
-            x_right = tl.dot(kinds, tl.load(table + right[None, :]), input_precision=PRECISION)
+            histogram = histogram.to(dtype)
+            x_left = tl.dot(histogram, tl.load(table + left[None, :]), input_precision=PRECISION)
+            x_right = tl.dot(histogram, tl.load(table + right[None, :]), input_precision=PRECISION)
             x_left = tl.dot(from_h.to(dtype), h_left, x_left, input_precision=PRECISION)
             x_right = tl.dot(from_h.to(dtype), h_right, x_right, input_precision=PRECISION)
             if TILES == 2:
@@ -95,12 +98,12 @@ def gin_molecule_kernel(  # type: ignore[no-untyped-def]
                 up_bias,
                 down,
                 down_bias,
-                least,
+                lower_bound,
                 INNER,
                 BLOCK_INNER,
                 PRECISION,
             )
-            # The other tile still needs this layer's input: the first result waits.
+            # The second tile still reads this layer's input, so the first result is kept aside.
             next_left = tl.where(tile == 0, y_left, next_left)
             next_right = tl.where(tile == 0, y_right, next_right)
         h_left, h_right = next_left, next_right
@@ -125,13 +128,13 @@ def embed(  # type: ignore[no-untyped-def]
     WIDTH: tl.constexpr,
     BLOCK_ATOMS: tl.constexpr,
 ):
-    """Columns of the atom table for the atoms of a tile; zeros behind the molecule's end."""
+    """Load columns of the atom table for the atoms of a tile; zeros after the molecule's end."""
     atom = first + tl.arange(0, BLOCK_ATOMS)
-    live = atom < end
-    kind = tl.load(atoms_ptr + atom * 2, mask=live, other=0).to(tl.int64)
-    chirality = tl.load(atoms_ptr + atom * 2 + 1, mask=live, other=0).to(tl.int64)
-    place = (kind * CHIRALITIES + chirality)[:, None] * WIDTH + column[None, :]
-    return tl.load(table_ptr + place, mask=live[:, None], other=0.0)
+    mask = atom < end
+    atom_type = tl.load(atoms_ptr + atom * 2, mask=mask, other=0).to(tl.int64)
+    chirality = tl.load(atoms_ptr + atom * 2 + 1, mask=mask, other=0).to(tl.int64)
+    offset = (atom_type * CHIRALITIES + chirality)[:, None] * WIDTH + column[None, :]
+    return tl.load(table_ptr + offset, mask=mask[:, None], other=0.0)
 
 
 @triton.jit
@@ -146,29 +149,34 @@ def count_bonds(  # type: ignore[no-untyped-def]
     CODES: tl.constexpr,
     BLOCK_ATOMS: tl.constexpr,
 ):
-    """Count the bonds to each atom of a tile: by source in the first and second tile, and by code.
+    """Count the bonds to each atom of a tile, by source atom and by bond code.
 
-    Self loops are counted as bonds. Small integers, as exact in half precision as in float32.
+    Self loops are counted as bonds. The counts are small integers, which half precision represents
+    exactly.
+
+    Returns:
+        Counts by source in the first tile and by source in the second tile, both
+        ``[BLOCK_ATOMS, BLOCK_ATOMS]``, and by code, ``[BLOCK_ATOMS, CODES]``; float32.
     """
     local = tl.arange(0, BLOCK_ATOMS)
     codes = tl.arange(0, CODES)
     atom = first + tile * BLOCK_ATOMS + local
     in_first = first + local
     in_second = in_first + BLOCK_ATOMS
-    live = atom < end
-    from_first = ((atom[:, None] == in_first[None, :]) & live[:, None]).to(tl.int32)
-    from_second = ((atom[:, None] == in_second[None, :]) & live[:, None]).to(tl.int32)
-    kinds = ((codes[None, :] == SELF_LOOP) & live[:, None]).to(tl.int32)
-    begin = tl.load(offsets_ptr + atom, mask=live, other=0)
-    stop = tl.load(offsets_ptr + atom + 1, mask=live, other=0)
+    mask = atom < end
+    from_first = ((atom[:, None] == in_first[None, :]) & mask[:, None]).to(tl.int32)
+    from_second = ((atom[:, None] == in_second[None, :]) & mask[:, None]).to(tl.int32)
+    histogram = ((codes[None, :] == SELF_LOOP) & mask[:, None]).to(tl.int32)
+    begin = tl.load(offsets_ptr + atom, mask=mask, other=0)
+    stop = tl.load(offsets_ptr + atom + 1, mask=mask, other=0)
     for step in range(tl.max(stop - begin, axis=0)):
-        more = begin + step < stop
-        source = tl.load(source_ptr + begin + step, mask=more, other=0)
-        code = tl.load(code_ptr + begin + step, mask=more, other=0)
-        from_first += ((source[:, None] == in_first[None, :]) & more[:, None]).to(tl.int32)
-        from_second += ((source[:, None] == in_second[None, :]) & more[:, None]).to(tl.int32)
-        kinds += ((code[:, None] == codes[None, :]) & more[:, None]).to(tl.int32)
-    return from_first.to(tl.float32), from_second.to(tl.float32), kinds.to(tl.float32)
+        has_bond = begin + step < stop
+        source = tl.load(source_ptr + begin + step, mask=has_bond, other=0)
+        code = tl.load(code_ptr + begin + step, mask=has_bond, other=0)
+        from_first += ((source[:, None] == in_first[None, :]) & has_bond[:, None]).to(tl.int32)
+        from_second += ((source[:, None] == in_second[None, :]) & has_bond[:, None]).to(tl.int32)
+        histogram += ((code[:, None] == codes[None, :]) & has_bond[:, None]).to(tl.int32)
+    return from_first.to(tl.float32), from_second.to(tl.float32), histogram.to(tl.float32)
 
 
 @triton.jit
@@ -179,12 +187,15 @@ def two_layers(  # type: ignore[no-untyped-def]
     up_bias,  # [INNER]
     down,  # [INNER, LEFT + RIGHT]
     down_bias,  # [LEFT + RIGHT]
-    least,
+    lower_bound,
     INNER: tl.constexpr,
     BLOCK_INNER: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``max(relu(x up + b) down + b, least)``; the hidden state exists 32 columns at a time."""
+    """Compute ``max(relu(x up + up_bias) down + down_bias, lower_bound)``.
+
+    Only BLOCK_INNER columns of the hidden state exist at a time.
+    """
     ROWS: tl.constexpr = x_left.shape[0]
     LEFT: tl.constexpr = x_left.shape[1]
     RIGHT: tl.constexpr = x_right.shape[1]
@@ -208,12 +219,12 @@ def two_layers(  # type: ignore[no-untyped-def]
         y_right = tl.dot(hidden, down_right, y_right, input_precision=PRECISION)
     y_left += tl.load(down_bias + left).to(tl.float32)[None, :]
     y_right += tl.load(down_bias + right).to(tl.float32)[None, :]
-    return tl.maximum(y_left, least).to(dtype), tl.maximum(y_right, least).to(dtype)
+    return tl.maximum(y_left, lower_bound).to(dtype), tl.maximum(y_right, lower_bound).to(dtype)
 
 
 @triton.jit
 def store(out_ptr, rows, first, end, column, STRIDE: tl.constexpr, BLOCK_ATOMS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Write a tile's columns, as many as a row has, for the atoms that the molecule has."""
+    """Store a block of columns of a tile, without rows and columns outside the result."""
     atom = first + tl.arange(0, BLOCK_ATOMS)
-    live = (atom < end)[:, None] & (column < STRIDE)[None, :]
-    tl.store(out_ptr + atom[:, None] * STRIDE + column[None, :], rows, mask=live)
+    mask = (atom < end)[:, None] & (column < STRIDE)[None, :]
+    tl.store(out_ptr + atom[:, None] * STRIDE + column[None, :], rows, mask=mask)

@@ -1,4 +1,4 @@
-"""The whole GIN stack, said plainly in torch; differentiable in the weights."""
+"""The whole GIN stack: the reference in plain torch, differentiable in the weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from moltc_kernels.types import CHIRALITIES, BondCsr, ShapeError
 def gin_stack(
     atoms: Tensor, bonds: BondCsr, molecule_offsets: Tensor, weights: GinWeights
 ) -> Tensor:
-    """Embed every atom, then L times: sum the neighbours, two linear layers, ReLU (not the last).
+    """Embed every atom and apply L layers.
+
+    A layer is a sum over neighbors (`moltc_kernels.aggregate`), two linear layers with ReLU in
+    between, and, except after the last layer, another ReLU.
 
     Args:
         atoms: Atom type and chirality, ``[V, 2]`` integers.
         bonds: Incoming bonds of every atom.
-        molecule_offsets: Where each molecule's atoms begin, ``[B + 1]`` integers. The result does
-            not depend on it; forms that work molecule by molecule need it.
-        weights: The folded weights.
+        molecule_offsets: Offsets of the molecules' atoms, ``[B + 1]`` integers. The result does
+            not depend on them, but implementations that process molecule by molecule need them.
+        weights: Weights with batch norm folded in.
 
     Returns:
         ``[V, d]`` in the weights' dtype; sums and products are accumulated in at least float32.
@@ -28,8 +31,9 @@ def gin_stack(
     Raises:
         ShapeError: If the number of atoms differs between the arguments.
 
-    Source: Hu et al. 2020 (GIN with edge features); REFERENCE: no (1 + eps) factor, the self loop
-    has the bond code 0, no ReLU after the last layer.
+    Source: Hu et al. 2020 (GIN with edge features). As in the published MolTC, there is no
+    (1 + eps) factor, and the self loop has bond code 0;
+    ``docs/concepts/published-model.md``, "Graph encoder (GIN)".
     """
     check_shapes(atoms, bonds)
     h = weights.atom_table[atom_codes(atoms)]  # V x d
@@ -43,12 +47,16 @@ def gin_stack(
 
 
 def atom_codes(atoms: Tensor) -> Tensor:
-    """Row of each atom in the summed atom table, ``[V]`` int64."""
-    kind, chirality = atoms.long().unbind(1)
-    return kind * CHIRALITIES + chirality
+    """Compute each atom's row in `GinWeights.atom_table`, ``[V]`` int64."""
+    atom_type, chirality = atoms.long().unbind(1)
+    return atom_type * CHIRALITIES + chirality
 
 
 def check_shapes(atoms: Tensor, bonds: BondCsr) -> None:
-    """Raise a `ShapeError` if atoms and bonds are of different batches."""
+    """Check that atoms and bonds are of the same batch.
+
+    Raises:
+        ShapeError: If they are not.
+    """
     if atoms.shape != (bonds.num_atoms, 2):
         raise ShapeError.of("atoms", atoms.shape, f"[{bonds.num_atoms}, 2]")

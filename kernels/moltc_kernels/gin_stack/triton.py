@@ -1,4 +1,4 @@
-"""The GIN stack on a GPU: one launch for a few small molecules, library products otherwise."""
+"""The GIN stack on a GPU: one fused launch for few and small molecules, else layer by layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from moltc_kernels.aggregate.triton import aggregate
 from moltc_kernels.alignment import aligned_width
 from moltc_kernels.gin_stack import fused
 from moltc_kernels.gin_stack.naive import atom_codes, check_shapes
-from moltc_kernels.gin_stack.padding import padded
+from moltc_kernels.gin_stack.padding import pad_weights
 from moltc_kernels.gin_stack.weights import GinWeights
 from moltc_kernels.types import BondCsr
 
@@ -17,24 +17,28 @@ from moltc_kernels.types import BondCsr
 def gin_stack(
     atoms: Tensor, bonds: BondCsr, molecule_offsets: Tensor, weights: GinWeights
 ) -> Tensor:
-    """As `moltc_kernels.gin_stack.naive.gin_stack`, with aligned rows; not differentiable."""
+    """Compute `moltc_kernels.gin_stack.naive.gin_stack` with kernels; not differentiable.
+
+    The result has aligned rows (`moltc_kernels.alignment`).
+    """
     check_shapes(atoms, bonds)
     if not atoms.shape[0]:
         return weights.down.new_empty(0, weights.dim)
-    tiles = fused.tiles_for(atoms, molecule_offsets, weights)
+    tiles = fused.select_tiles(atoms, molecule_offsets, weights)
     if tiles is not None:
         return fused.gin_stack(atoms, bonds, molecule_offsets, weights, tiles)
     return layer_by_layer(atoms, bonds, weights)
 
 
 def layer_by_layer(atoms: Tensor, bonds: BondCsr, weights: GinWeights) -> Tensor:
-    """A neighbour sum and two library products a layer: any molecule size, any dtype.
+    """Compute each layer as a neighbor sum and two matrix products of the library.
 
-    Rows are aligned (300 columns are 304 in half precision), those of the result, too.
+    This works for molecules of any size and for any dtype. All rows are aligned, including those of
+    the result: in half precision, 300 columns have a stride of 304.
     """
     itemsize = weights.up.dtype.itemsize
     dim, inner = (aligned_width(size, itemsize) for size in weights.up.shape[1:])
-    wide = padded(weights, dim, inner, codes=weights.bond_tables.shape[1])
+    wide = pad_weights(weights, dim, inner, codes=weights.bond_tables.shape[1])
     h = wide.atom_table[atom_codes(atoms)]  # V x d
     for layer in range(weights.num_layers - 1):
         a = aggregate(h, bonds, wide.bond_tables[layer])
@@ -46,5 +50,5 @@ def layer_by_layer(atoms: Tensor, bonds: BondCsr, weights: GinWeights) -> Tensor
 
 
 def linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``relu(x W + b)``; bias and ReLU are done by the product itself where the library can."""
+    """Compute ``relu(x W + b)``, with bias and ReLU fused into the product if the library can."""
     return torch._addmm_activation(bias, x, weight)

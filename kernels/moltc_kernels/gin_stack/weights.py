@@ -1,4 +1,4 @@
-"""Weights of the whole stack as the kernels want them: tables summed, batch norm folded."""
+"""Weights of the whole stack in the kernels' layout: tables summed, batch norm folded in."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from torch import Tensor, nn
 
 
 class GinLayerWeights(NamedTuple):
-    """One layer of `GinWeights`, without its leading dimension."""
+    """Weights of one layer: the tensors of `GinWeights` without their leading dimension."""
 
-    bond_table: Tensor
-    up: Tensor
-    up_bias: Tensor
-    down: Tensor
-    down_bias: Tensor
+    bond_table: Tensor  # [18, d]
+    up: Tensor  # [d, h]
+    up_bias: Tensor  # [h]
+    down: Tensor  # [h, d]
+    down_bias: Tensor  # [d]
 
 
 @dataclass(frozen=True, eq=False)
 class GinWeights:
-    """L layers of width d with an inner width of h; all in one dtype, on one device."""
+    """Weights of L layers of width d with inner width h, in one dtype and on one device."""
 
-    atom_table: Tensor  # [types * 3, d]: row type * 3 + chirality, both embeddings summed
-    bond_tables: Tensor  # [L, 18, d]: row type * 3 + direction, both embeddings summed
+    atom_table: Tensor  # [types * 3, d] sum of both embeddings at row type * 3 + chirality
+    bond_tables: Tensor  # [L, 18, d] sum of both embeddings at row type * 3 + direction
     up: Tensor  # [L, d, h] first linear layer, input x output
     up_bias: Tensor  # [L, h]
-    down: Tensor  # [L, h, d] second linear layer with the layer's batch norm folded in
+    down: Tensor  # [L, h, d] second linear layer with batch norm folded in
     down_bias: Tensor  # [L, d]
 
     @cached_property
     def layers(self) -> list[GinLayerWeights]:
-        """Each layer's weights; taken apart once, a view costs as much as a small product."""
+        """Weights of each layer, cached because a view takes as long as a small product."""
         stacked = (self.bond_tables, self.up, self.up_bias, self.down, self.down_bias)
-        return [GinLayerWeights(*one) for one in zip(*stacked, strict=True)]
+        return [GinLayerWeights(*tensors) for tensors in zip(*stacked, strict=True)]
 
     @cached_property
     def first_up(self) -> tuple[Tensor, Tensor]:
-        """Atom table ``[types * 3, h]`` and bond table ``[18, h]`` behind the first linear layer.
+        """Atom table ``[types * 3, h]`` and bond table ``[18, h]`` times the first linear layer.
 
-        The first layer sums rows of two tables, and a linear layer may come before a sum as well
-        as behind it. float32, from float64.
+        The first layer sums rows of two tables, and a linear layer can be applied before the sum
+        as well as after it. The products are computed in float64 and stored as float32.
         """
         up = self.up[0].double()
         tables = (self.atom_table, self.bond_tables[0])
@@ -50,7 +50,7 @@ class GinWeights:
 
     @property
     def num_layers(self) -> int:
-        """Layers (L)."""
+        """Number of layers (L)."""
         return self.up.shape[0]
 
     @property
@@ -63,11 +63,11 @@ def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Te
     """Fold a batch norm's running statistics into the linear layer before it.
 
     ``norm(x W^T + b) = x (s W)^T + (b - mean) s + shift`` with ``s = gain / sqrt(variance + eps)``,
-    computed in float64: a small variance would lose digits in float32.
+    computed in float64, because dividing by a small variance loses digits in float32.
 
     Args:
-        linear: ``in -> out`` with a bias.
-        norm: Over ``out`` features, with running statistics.
+        linear: Linear layer ``in -> out`` with a bias.
+        norm: Batch norm over ``out`` features, with running statistics.
 
     Returns:
         Folded weight ``[out, in]`` and bias ``[out]`` in the layer's dtype.
@@ -76,7 +76,10 @@ def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Te
         ValueError: If ``norm`` keeps no running statistics.
     """
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("a batch norm without running statistics cannot be folded")
+        raise ValueError(
+            "a batch norm without running statistics cannot be folded; create it with "
+            "track_running_stats=True"
+        )
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     weight = linear.weight.double() * scale[:, None]
     bias = (linear.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()

@@ -1,10 +1,10 @@
-"""Which atoms of a batch have the same state after a layer, found before anything is computed.
+"""Find the atoms of a batch that have equal states after a layer, without computing the states.
 
-After l layers an atom's state depends on nothing but its surroundings out to l bonds. Two atoms
-whose surroundings read the same get the same state, so one of them is enough (the colours of
-Weisfeiler and Leman, which bound what any such network can tell apart: Xu et al. 2019). In a
-library that is many: of 47,405 atoms of 2,048 ZINC molecules there are 520 different ones after
-one layer, 7,067 after two and 39,536 after five.
+After l layers an atom's state depends only on its surroundings up to l bonds away, so one of
+several atoms with equal surroundings is enough. These classes of atoms are the colors of the
+Weisfeiler-Lehman test, which bounds what any such network can distinguish (Xu et al. 2019). In a
+library they are few: the 47,405 atoms of 2,048 ZINC molecules have 520 different states after one
+layer, 7,067 after two and 39,536 after five.
 """
 
 from __future__ import annotations
@@ -16,69 +16,73 @@ from torch import Tensor
 
 from moltc_kernels.types import BondCsr
 
-# Odd constants that spread bits well: of splitmix64 (first and last) and of xxHash, as int64.
-_OWN, _NEIGHBOUR, _STIR = -7046029254386353131, -4417276706812531889, -4658895280553007687
+# Odd constants with well-mixed bits as int64: the first and last are from splitmix64, the second
+# is from xxHash.
+_OWN_FACTOR, _NEIGHBOR_FACTOR, _MIX_FACTOR = (
+    -7046029254386353131,
+    -4417276706812531889,
+    -4658895280553007687,
+)
 
 
 class UniqueStates(NamedTuple):
-    """The different atoms of one layer; ``u`` of them, each given by one example."""
+    """The u different states of one layer, and which of them each of V atoms has."""
 
-    example: Tensor  # [u] int64: an atom of the batch with this state
-    state: Tensor  # [V] int64: which of the u states each atom has
+    representative: Tensor  # [u] int64, first atom of the batch with each state
+    state: Tensor  # [V] int64, index of each atom's state, 0 to u - 1
 
 
 def unique_states_per_layer(codes: Tensor, bonds: BondCsr, layers: int) -> list[UniqueStates]:
-    """Find the different atoms before the first layer and after each of the L layers.
+    """Find the different atom states before the first layer and after each of L layers.
 
     Args:
         codes: Atom codes, ``[V]`` int64.
         bonds: Incoming bonds of every atom.
-        layers: L.
+        layers: Number of layers, L.
 
     Returns:
-        L + 1 entries. Equal states are compared, not only their hashes: no collision can join two
-        atoms that differ.
+        L + 1 entries. Atoms are grouped by a hash of their surroundings and then compared, so a
+        hash collision never merges atoms with different states.
     """
     atoms = codes.shape[0]
     offsets, source, code = bonds.offsets.long(), bonds.source.long(), bonds.code.long()
     target = bonds.target()
-    degree = int(offsets.diff().max()) if atoms else 0
-    place = target * degree + torch.arange(len(target)) - offsets[target]
+    max_degree = int(offsets.diff().max()) if atoms else 0
+    slot = target * max_degree + torch.arange(len(target)) - offsets[target]
     num_codes = int(code.max()) + 1 if len(code) else 1
-    found = [_examples(codes)]
+    unique = [_group_equal(codes)]
     for _ in range(layers):
-        state = found[-1].state
-        seen = torch.zeros(atoms * degree, dtype=torch.int64)
-        seen[place] = state[source] * num_codes + code + 1
-        neighbours = seen.view(atoms, degree)  # V x degree, 0 where there is none
-        hashed = _mix(state + 1, _OWN) + _mix(neighbours, _NEIGHBOUR).sum(1)
-        layer = _examples(hashed)
-        of_example = layer.example[layer.state]  # V
-        ordered = neighbours.sort(dim=1).values
-        if not (
-            torch.equal(state, state[of_example]) and torch.equal(ordered, ordered[of_example])
-        ):
-            # A collision, of which there is one in about 10^9 batches: keep every atom apart.
-            layer = every_atom(codes)
-        found.append(layer)
-    return found
+        state = unique[-1].state
+        flat = torch.zeros(atoms * max_degree, dtype=torch.int64)
+        flat[slot] = state[source] * num_codes + code + 1
+        neighbors = flat.view(atoms, max_degree)  # V x degree, 0 after the last neighbor
+        hashed = _mix(state + 1, _OWN_FACTOR) + _mix(neighbors, _NEIGHBOR_FACTOR).sum(1)
+        layer = _group_equal(hashed)
+        representative = layer.representative[layer.state]  # V
+        ordered = neighbors.sort(dim=1).values
+        is_exact = torch.equal(state, state[representative]) and torch.equal(
+            ordered, ordered[representative]
+        )
+        # On a collision, about one in 10^9 batches, every atom is computed.
+        unique.append(layer if is_exact else all_distinct(codes))
+    return unique
 
 
-def every_atom(codes: Tensor) -> UniqueStates:
-    """Each atom has a state of its own."""
-    every = torch.arange(codes.shape[0])
-    return UniqueStates(every, every)
+def all_distinct(codes: Tensor) -> UniqueStates:
+    """Give each atom a state of its own."""
+    atoms = torch.arange(codes.shape[0])
+    return UniqueStates(atoms, atoms)
 
 
-def _examples(labels: Tensor) -> UniqueStates:
+def _group_equal(labels: Tensor) -> UniqueStates:
     unique, state = torch.unique(labels, return_inverse=True)
-    # The first atom with a state stands for it, whatever order the labels sort in.
-    example = torch.full_like(unique, labels.shape[0])
-    example.scatter_reduce_(0, state, torch.arange(labels.shape[0]), "amin")
-    return UniqueStates(example, state)
+    # The first atom represents its group, so the result does not depend on the order of labels.
+    representative = torch.full_like(unique, labels.shape[0])
+    representative.scatter_reduce_(0, state, torch.arange(labels.shape[0]), "amin")
+    return UniqueStates(representative, state)
 
 
-def _mix(x: Tensor, constant: int) -> Tensor:
-    x = x * constant
-    x = (x ^ (x >> 29)) * _STIR
+def _mix(x: Tensor, factor: int) -> Tensor:
+    x = x * factor
+    x = (x ^ (x >> 29)) * _MIX_FACTOR
     return x ^ (x >> 32)

@@ -1,4 +1,4 @@
-"""Read-out on CPU: means through `embedding_bag`, one normalisation for all rows."""
+"""Read-out on CPU: means through `embedding_bag`, one LayerNorm call for all rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moltc_kernels.readout.naive import check_shapes
 def readout(
     h: Tensor, molecule_offsets: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """As `moltc_kernels.readout.naive.readout`; not differentiable."""
+    """Compute `moltc_kernels.readout.naive.readout` with fewer operations; not differentiable."""
     check_shapes(h, weight, bias)
     wide = h if h.dtype.itemsize >= 4 else h.float()
     offsets = molecule_offsets.long()
@@ -22,10 +22,10 @@ def readout(
         return h.new_zeros(0, h.shape[1]), token_offsets
     rows = torch.arange(h.shape[0])
     mean = F.embedding_bag(rows, wide, offsets, mode="mean", include_last_offset=True)  # B x d
-    # Where each token comes from: the mean of molecule b stands at row V + b of the joined rows.
+    # `source` maps each token to a row of the atoms and means: row V + b is the mean of molecule b.
     source = torch.empty(h.shape[0] + batch, dtype=torch.int64)
     source[token_offsets[:-1]] = torch.arange(h.shape[0], h.shape[0] + batch)
     source[rows + torch.repeat_interleave(offsets.diff()) + 1] = rows
     tokens = torch.cat([wide, mean])[source]
-    normal = F.layer_norm(tokens, weight.shape, weight.to(wide.dtype), bias.to(wide.dtype), eps)
-    return normal.to(h.dtype), token_offsets
+    normalized = F.layer_norm(tokens, weight.shape, weight.to(wide.dtype), bias.to(wide.dtype), eps)
+    return normalized.to(h.dtype), token_offsets
