@@ -1,13 +1,14 @@
-"""How fast is the molecule encoder on one core, beside the published way and the bare products?
+"""Compare the molecule encoder on one core with the published code and with its matrix products.
 
 Published sizes (GIN 5 x 300, Q-Former 12 x 768, 8 queries), random weights, real molecules in
-random order, float32, one thread, CPU time. All ways of a part run in turn, in an order that turns;
-a ratio is taken within its round, figures are medians over the rounds, and where results differ
-there are none. All of it takes a quarter of an hour; `--batches`, `--parts` and `--sets` choose.
+random order, float32, one thread, CPU time. All methods of a part run in each round, in a rotating
+order. A ratio compares times of the same round, and figures are medians over the rounds; the run
+ends without figures if results differ. Everything takes a quarter of an hour; `--batches`,
+`--parts` and `--sets` select less.
 
-* PyG: the published message passing; padded: the published Q-Former;
-* floor: the bare matrix products of the same layers, in passes that fit the cache. Ours can be
-  below it where it computes less than the same layers: equal atoms once.
+* ``published``: PyG's message passing and a padded Q-Former, as in the published code;
+* ``floor``: the matrix products of the same layers alone, in passes that fit the cache. ``ours``
+  can be faster than the floor where it computes equal atoms once.
 
     python benchmarks/encoder.py --json
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import DATA, SETS, add_json_option, described, read_smiles, write_json
+from common import DATA, MOLECULE_FILES, add_json_option, environment_info, read_smiles, write_json
 from pyg_reference import (
     PaddedQFormer,
     PaddedTokens,
@@ -39,68 +40,71 @@ from moltc_vllm.models import BatchMolGraph, MoleculeEncoder, MoltcConfig
 from moltc_vllm.models.molecule_encoder import initialize_molecule_weights
 from moltc_vllm.models.qformer import QFormer
 
-ROWS, MOLECULES = 512, 128  # passes of the floors
+ROWS_PER_PASS, MOLECULES_PER_PASS = 512, 128  # of the floors, so that data fit the cache
 TOLERANCE = 1e-5
-SECONDS = 20.0  # after this no further round of a part begins
+MAX_SECONDS = 20.0  # No further round of a part starts after this time.
 
-Way = Callable[[], Tensor]
+Method = Callable[[], Tensor]
 
 
-def gin_floor(encoder: MoleculeEncoder, atoms: int) -> Way:
-    """The products of all layers over all atoms."""
+def gin_floor(encoder: MoleculeEncoder, atoms: int) -> Method:
+    """Return the matrix products of all GIN layers over all atoms."""
     layers = [layer.linear for layer in encoder.graph_encoder.layers]
     x = torch.randn(atoms, encoder.graph_encoder.norm.normalized_shape[0])
 
     def run() -> Tensor:
         out = torch.empty_like(x)
-        for begin in range(0, atoms, ROWS):
-            h = x[begin : begin + ROWS]
+        for begin in range(0, atoms, ROWS_PER_PASS):
+            h = x[begin : begin + ROWS_PER_PASS]
             for up, down in layers:
                 h = down(up(h))
-            out[begin : begin + ROWS] = h
+            out[begin : begin + ROWS_PER_PASS] = h
         return out
 
     return run
 
 
-def qformer_floor(qformer: QFormer, tokens: Tensor, molecules: int) -> Way:
-    """The products of all layers; cross-attention reads tokens of the mean length, absorbed."""
+def qformer_floor(qformer: QFormer, tokens: Tensor, molecules: int) -> Method:
+    """Return the matrix products of all Q-Former layers.
 
-    def one_pass(count: int, own: Tensor) -> Tensor:
+    Cross-attention is absorbed, and all molecules have the mean number of tokens.
+    """
+
+    def one_pass(count: int, batch_tokens: Tensor) -> Tensor:
         width = qformer.queries.shape[1]
         h = torch.randn(count * qformer.queries.shape[0], width)
         for layer in qformer.layers:
-            a = layer.self_attention
-            for linear in (a.query, a.key, a.value, a.output):
+            attention = layer.self_attention
+            for linear in (attention.query, attention.key, attention.value, attention.output):
                 h = linear(h)
             if layer.cross_attention is not None:
-                h = _absorbed_products(layer.cross_attention, h, own)
+                h = _absorbed_products(layer.cross_attention, h, batch_tokens)
             h = layer.down(layer.up(h))
         return h
 
     def run() -> Tensor:
         length = tokens.shape[0] // molecules
-        each = tokens[: length * molecules].view(molecules, length, -1)
-        parts = [each[begin : begin + MOLECULES] for begin in range(0, molecules, MOLECULES)]
-        return torch.cat([one_pass(len(part), part) for part in parts])
+        by_molecule = tokens[: length * molecules].view(molecules, length, -1)
+        passes = by_molecule.split(MOLECULES_PER_PASS)
+        return torch.cat([one_pass(len(part), part) for part in passes])
 
     return run
 
 
-def _absorbed_products(cross: Any, h: Tensor, own: Tensor) -> Tensor:
+def _absorbed_products(cross: Any, h: Tensor, tokens: Tensor) -> Tensor:
     heads, rows = cross.heads, h.shape[0]
-    key, value = (part.weight.view(heads, -1, own.shape[2]) for part in (cross.key, cross.value))
+    key, value = (part.weight.view(heads, -1, tokens.shape[2]) for part in (cross.key, cross.value))
     by_head = cross.query(h).view(rows, heads, -1).transpose(0, 1)
-    q = torch.bmm(by_head, key).transpose(0, 1).reshape(own.shape[0], -1, own.shape[2])
-    context = torch.bmm(torch.bmm(q, own.transpose(1, 2)), own).view(rows, heads, -1)
+    q = torch.bmm(by_head, key).transpose(0, 1).reshape(tokens.shape[0], -1, tokens.shape[2])
+    context = torch.bmm(torch.bmm(q, tokens.transpose(1, 2)), tokens).view(rows, heads, -1)
     out = torch.bmm(context.transpose(0, 1), value.transpose(1, 2))
     return cross.output(out.transpose(0, 1).reshape(rows, -1))
 
 
 def parts_of(
     encoder: MoleculeEncoder, graphs: list[MolGraph]
-) -> Iterator[tuple[str, dict[str, Way]]]:
-    """What is measured on these molecules: name of the part, and the ways of computing it."""
+) -> Iterator[tuple[str, dict[str, Method]]]:
+    """Generate the parts to measure on some molecules: name, and methods that compute it."""
     batch = BatchMolGraph.from_graphs(graphs)
     data = PublishedBatch.of(batch)
     published, floor = PublishedGIN(encoder.graph_encoder), gin_floor(encoder, len(batch.atoms))
@@ -134,21 +138,26 @@ def parts_of(
     )
 
 
-def measure(ways: dict[str, Way], most_rounds: int) -> dict[str, float]:
-    """Median CPU seconds of every way, and the ratios.
+def measure(methods: dict[str, Method], max_rounds: int) -> dict[str, float]:
+    """Measure the methods of a part and return median times and ratios.
+
+    Args:
+        methods: Methods by name: ``ours``, ``published`` and ``floor``.
+        max_rounds: Largest number of rounds.
 
     Raises:
-        AssertionError: If ours differs from the published way; then no time is reported.
+        AssertionError: If ours and the published method differ; then no time is reported.
     """
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in methods}
     results: dict[str, Tensor] = {}
     begin = time.perf_counter()
-    for order in itertools.islice(itertools.cycle(itertools.permutations(ways)), most_rounds):
+    orders = itertools.cycle(itertools.permutations(methods))
+    for order in itertools.islice(orders, max_rounds):
         for name in order:
             start = time.process_time()
-            results[name] = ways[name]()
+            results[name] = methods[name]()
             times[name].append(time.process_time() - start)
-        if time.perf_counter() - begin > SECONDS:
+        if time.perf_counter() - begin > MAX_SECONDS:
             break
     error = float((results["ours"] - results["published"]).norm() / results["published"].norm())
     assert error < TOLERANCE, f"results differ: relative RMS {error:.1e}"
@@ -166,22 +175,22 @@ def measure(ways: dict[str, Way], most_rounds: int) -> dict[str, float]:
 
 
 def load_graphs(path: Path, count: int, seed: int) -> list[MolGraph]:
-    """Molecules of a file in random order; those that cannot be read are left out."""
+    """Featurize molecules of a file in random order, leaving out those that cannot be read."""
     smiles = list(read_smiles(path))
     random.Random(seed).shuffle(smiles)
     graphs: list[MolGraph] = []
-    for one in smiles:
+    for text in smiles:
         if len(graphs) == count:
             break
         try:
-            graphs.append(featurize(parse_smiles(one)))
+            graphs.append(featurize(parse_smiles(text)))
         except MoleculeError:
             continue
     return graphs
 
 
 def random_encoder() -> MoleculeEncoder:
-    """Published sizes, random weights, batch-norm statistics that do something."""
+    """Create an encoder of the published sizes with random weights and batch-norm statistics."""
     torch.manual_seed(0)
     encoder = MoleculeEncoder(MoltcConfig()).eval()
     initialize_molecule_weights(encoder)
@@ -193,32 +202,32 @@ def random_encoder() -> MoleculeEncoder:
 
 @torch.inference_mode()
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All parts of all batches."""
+    """Measure all parts of all batches."""
     torch.set_num_threads(1)
     encoder = random_encoder()
     rows = []
     for name in arguments.sets:
-        graphs = load_graphs(DATA / SETS[name], max(arguments.batches), arguments.seed)
+        graphs = load_graphs(DATA / MOLECULE_FILES[name], max(arguments.batches), arguments.seed)
         for size in arguments.batches:
-            chosen = graphs[:size]
-            for part, ways in parts_of(encoder, chosen):
+            batch = graphs[:size]
+            for part, methods in parts_of(encoder, batch):
                 if part not in arguments.parts:
                     continue
                 row = {
                     "set": name,
-                    "molecules": len(chosen),
-                    "atoms": sum(graph.num_atoms for graph in chosen),
-                    "largest": max(graph.num_atoms for graph in chosen),
+                    "molecules": len(batch),
+                    "atoms": sum(graph.num_atoms for graph in batch),
+                    "largest": max(graph.num_atoms for graph in batch),
                     "part": part,
-                    **measure(ways, arguments.rounds),
+                    **measure(methods, arguments.rounds),
                 }
                 rows.append(row)
-                report(row, header=len(rows) == 1)
-    return {**described("torch", "torch-geometric", "rdkit"), "rows": rows}
+                print_row(row, header=len(rows) == 1)
+    return {**environment_info("torch", "torch-geometric", "rdkit"), "rows": rows}
 
 
-def report(row: dict[str, Any], header: bool) -> None:
-    """Print one line of the table."""
+def print_row(row: dict[str, Any], header: bool) -> None:
+    """Print one row of the table, after the header if it is the first."""
     if header:
         print(
             f"{'set':<10}{'part':<9}{'molecules':>9}{'atoms':>8}{'largest':>8}{'rounds':>7}"
@@ -233,14 +242,37 @@ def report(row: dict[str, Any], header: bool) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 128, 256, 2048])
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=[1, 16, 128, 256, 2048],
+        help="Numbers of molecules of a batch; default: %(default)s.",
+    )
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        choices=MOLECULE_FILES,
+        default=list(MOLECULE_FILES),
+        help="Sources of molecules; default: all.",
+    )
     parts = ["gin", "qformer", "encoder"]
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--rounds", type=int, default=50, help="at most, as time allows")
-    parser.add_argument("--seed", type=int, default=0, help="order of the molecules")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=parts,
+        default=parts,
+        help="Parts of the encoder to measure; default: all.",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=50,
+        help="Largest number of rounds of a part; fewer if it takes longer than 20 s.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the molecules' random order.")
     add_json_option(parser)
     arguments = parser.parse_args()
     write_json(run(arguments), arguments.json)

@@ -1,8 +1,8 @@
-"""What our Triton kernels cost, as far as it can be known without a GPU.
+"""Compute resources and lower bounds of the Triton kernels without a GPU.
 
-Builds every shipped kernel ahead of time, and writes what the assemblers say (registers, spills,
-shared memory, tensor-core instructions), the estimated occupancy, and the roofline of one molecule.
-Everything in it is computed; nothing is measured.
+The script builds every shipped kernel ahead of time and writes the assemblers' statistics
+(registers, spills, shared memory, tensor-core instructions), the estimated occupancy, and the
+roofline of one molecule. All figures are computed; nothing is measured.
 
     python benchmarks/kernels_aot.py --out benchmarks/results/kernels_aot.md
 """
@@ -24,47 +24,49 @@ DEFAULT = Path(__file__).parent / "results" / "kernels_aot.md"
 
 
 def main() -> None:
-    """Build, compute, write."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=DEFAULT)
+    parser.add_argument(
+        "--out", type=Path, default=DEFAULT, help="Markdown file to write; default: %(default)s."
+    )
     out = parser.parse_args().out
-    sections = [*introduction(), *builds(), *rooflines(), *one_launch()]
+    lines = [*introduction(), *builds_section(), *roofline_section(), *one_launch_section()]
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("\n".join(sections) + "\n")
+    out.write_text("\n".join(lines) + "\n")
     print(f"wrote {out}")
 
 
 def introduction() -> Iterator[str]:
-    """What this is and is not."""
-    yield "# The Triton kernels on paper"
+    """Write the title and how the figures were computed."""
+    yield "# Computed figures of the Triton kernels"
     yield ""
     yield (
-        "**Computed, not measured**: no GPU took part. Written by "
+        "**Computed, not measured**: no GPU was used. Written by "
         f"`python benchmarks/kernels_aot.py` with Triton {triton.__version__} and the assemblers "
-        "it brings."
+        "that it bundles."
     )
     yield ""
 
 
-def builds() -> Iterator[str]:
-    """A row for every kernel, dtype and device."""
+def builds_section() -> Iterator[str]:
+    """Write a table with a row per kernel, dtype and device."""
     yield "## Ahead-of-time builds"
     yield ""
     yield (
-        "Registers, spills and stack are of a thread, shared memory of a block. Occupancy is the "
+        "Registers, spills and stack are per thread, shared memory is per block. Occupancy is the "
         "estimated share of a multiprocessor's warps that can be resident. gfx942 registers are "
-        "vector and accumulation registers together (512 at most). 128-bit loads are instructions; "
-        "rows of 300 half-precision numbers have room for 304, except in `aggregate dim300`, which "
-        "is for states that come from elsewhere."
+        "the sum of vector and accumulation registers (512 at most). 128-bit loads are numbers of "
+        "instructions; rows of 300 half-precision numbers are padded to 304, except in "
+        "`aggregate dim300`, which takes states that other code has computed."
     )
     yield ""
-    known = configurations()
+    expected = configurations()
     rows = []
-    for name, got in build_all().items():
-        configuration = known[name]
+    for name, statistics in build_all().items():
+        configuration = expected[name]
         device = DEVICES[configuration.target]
         resident = occupancy(
-            device, got.registers, got.shared_bytes, configuration.launch.num_warps
+            device, statistics.registers, statistics.shared_bytes, configuration.launch.num_warps
         )
         rows.append(
             (
@@ -73,25 +75,25 @@ def builds() -> Iterator[str]:
                 configuration.dtype,
                 f"{configuration.target} ({device.name})",
                 configuration.launch.num_warps,
-                got.registers,
-                got.spill_bytes,
-                got.stack_bytes,
-                f"{got.shared_bytes:,}",
-                got.wide_loads,
-                got.tensor_instructions,
+                statistics.registers,
+                statistics.spill_bytes,
+                statistics.stack_bytes,
+                f"{statistics.shared_bytes:,}",
+                statistics.wide_loads,
+                statistics.tensor_instructions,
                 f"{resident:.0%}",
             )
         )
     rows.sort(key=lambda row: row[:4])
     yield from table(
-        "kernel | for | dtype | device | warps | registers | spill, B | stack, B | shared, B | "
+        "kernel | variant | dtype | device | warps | registers | spill, B | stack, B | shared, B | "
         "128-bit loads | tensor instr. | occupancy",
         rows,
     )
 
 
-def rooflines() -> Iterator[str]:
-    """A row for every part of the encoder and way of multiplying."""
+def roofline_section() -> Iterator[str]:
+    """Write a table with a row per step of the encoder and arithmetic."""
     yield "## One molecule, and 1,000, on an H100"
     yield ""
     peaks = ", ".join(f"{name} {peak / 1e12:.0f}" for name, peak in roofline.FLOPS_S.items())
@@ -99,32 +101,31 @@ def rooflines() -> Iterator[str]:
         f"A molecule of {roofline.ATOMS} atoms and {roofline.BONDS} bonds at the published sizes: "
         "GIN 5 x 300/600, Q-Former 12 layers of 768 with 6 cross-attentions, 8 queries. Peaks "
         f"(data sheet, SXM5, dense): HBM {roofline.HBM_BYTES_S / 1e12} TB/s; {peaks} TFLOP/s. "
-        "Weights are read once for a whole batch and not counted. A roofline is a bound from "
-        "below: "
-        "real kernels reach a part of it."
+        "Weights are read once for a whole batch and not counted. A roofline is a lower bound of "
+        "the time, which real kernels do not reach."
     )
     yield ""
-    kinds: list[tuple[str, roofline.Arithmetic, int]] = [
+    arithmetics: list[tuple[str, roofline.Arithmetic, int]] = [
         ("fp32", "fp32", 4),
         ("fp32 as tf32", "tf32", 4),
         ("bf16, fp16", "half", 2),
     ]
     rows = []
-    for label, arithmetic, itemsize in kinds:
-        parts = roofline.encoder(itemsize)
-        for part in parts:
+    for label, arithmetic, itemsize in arithmetics:
+        steps = roofline.encoder(itemsize)
+        for step in steps:
             rows.append(
                 (
                     label,
-                    part.name,
-                    f"{part.flops / 1e6:.2f}",
-                    f"{part.traffic / 1e3:.0f}",
-                    part.bound(arithmetic),
-                    f"{part.seconds(arithmetic) * 1e6:.2f}",
+                    step.name,
+                    f"{step.flops / 1e6:.2f}",
+                    f"{step.traffic / 1e3:.0f}",
+                    step.bound(arithmetic),
+                    f"{step.seconds(arithmetic) * 1e6:.2f}",
                 )
             )
-        seconds = sum(part.seconds(arithmetic) for part in parts)
-        flops, traffic = sum(p.flops for p in parts), sum(p.traffic for p in parts)
+        seconds = sum(step.seconds(arithmetic) for step in steps)
+        flops, traffic = sum(s.flops for s in steps), sum(s.traffic for s in steps)
         rows.append(
             (
                 label,
@@ -135,26 +136,27 @@ def rooflines() -> Iterator[str]:
                 f"**{seconds * 1e6:.2f}**",
             )
         )
-    # Microseconds a molecule are milliseconds a thousand.
+    # Microseconds per molecule are milliseconds per 1,000 molecules.
     yield from table(
-        "dtype | part | MFLOP a molecule | kB a molecule | bound by | ms per 1,000 molecules", rows
+        "dtype | step | MFLOP per molecule | kB per molecule | bound by | ms per 1,000 molecules",
+        rows,
     )
 
 
-def one_launch() -> Iterator[str]:
-    """Both forms of the GIN stack over the batch size."""
-    yield "## Where the GIN stack in one launch pays"
+def one_launch_section() -> Iterator[str]:
+    """Write a table that compares both implementations of the GIN stack by batch size."""
+    yield "## When the GIN stack in one launch is faster"
     yield ""
-    part = roofline.gin_one_launch(2)
+    step = roofline.gin_one_launch(2)
     yield (
         "Half precision. One launch reads all weights for every molecule from the L2 cache "
-        f"({part.l2_traffic / 1e6:.1f} MB a tile of {roofline.TILE_ATOMS} atoms) and spends "
-        f"{part.flops / 1e6:.0f} MFLOP on a padded tile; from two molecules on, "
+        f"({step.l2_traffic / 1e6:.1f} MB per tile of {roofline.TILE_ATOMS} atoms) and spends "
+        f"{step.flops / 1e6:.0f} MFLOP on a padded tile; from two molecules on, "
         f"{roofline.LAUNCHES_AROUND_ONE} more launches find the largest. Layer by layer is "
-        f"{roofline.LAUNCHES_BY_LAYERS} launches or its roofline, whichever is longer. Assumed: L2 "
-        f"{roofline.L2_BYTES_S / 1e12} TB/s in all, {roofline.L2_BYTES_CLOCK_SM} bytes a clock for "
-        f"one multiprocessor, {roofline.LAUNCH_S * 1e6:.0f} us a launch (no CUDA graph). "
-        "`fused.tiles_for` takes one launch up to half a wave: a tile for every second "
+        f"{roofline.LAUNCHES_LAYER_BY_LAYER} launches or its roofline, whichever is longer. Assumed: "
+        f"L2 {roofline.L2_BYTES_S / 1e12} TB/s in total, {roofline.L2_BYTES_CLOCK_SM} bytes per clock "
+        f"for one multiprocessor, {roofline.LAUNCH_S * 1e6:.0f} us per launch (no CUDA graph). "
+        "`fused.select_tiles` chooses one launch up to half a wave: a tile for every second "
         "multiprocessor, 66 molecules of up to 32 atoms or 33 of up to 64."
     )
     yield ""
@@ -174,7 +176,12 @@ def one_launch() -> Iterator[str]:
 
 
 def table(header: str, rows: Iterable[tuple[object, ...]]) -> Iterator[str]:
-    """Markdown; the header's cells are divided by bars."""
+    """Write a Markdown table.
+
+    Args:
+        header: Cells of the header, separated by bars.
+        rows: Cells of each row.
+    """
     yield f"| {header} |"
     yield "|" + "---|" * len(header.split("|"))
     for row in rows:

@@ -1,8 +1,8 @@
-"""Our Triton kernels on a GPU against the naive operations on the same GPU.
+"""Compare the Triton kernels with the naive operations on the same GPU.
 
-Median of CUDA-event times (`triton.testing.do_bench`), drug-like molecules of about 30 atoms, the
-published sizes. Each row is checked against float64 before it is timed; a wrong result is not
-timed. Long format, a row a measurement.
+Figures are medians of CUDA-event times (`triton.testing.do_bench`), for drug-like molecules of
+about 30 atoms and the published sizes. Each case is checked against float64 before it is timed; a
+wrong result ends the run. The output is in long format, one row per measurement.
 
     python -m benchmarks.kernels_gpu --csv kernels_gpu.csv
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from moltc_kernels.aggregate import aggregate
 from moltc_kernels.cross_attention import cross_attention
-from moltc_kernels.dispatch import VARIABLE
+from moltc_kernels.dispatch import KERNELS_ENV
 from moltc_kernels.gin_stack import gin_stack
 from moltc_kernels.readout import readout
 from tests.kernels.cases import (
@@ -37,12 +37,12 @@ from tests.kernels.cases import (
 
 BATCHES = (1, 16, 66, 256, 1024)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Largest RMS ratio of a result that is worth timing.
+# Largest RMS ratio of a correct result.
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 3e-3}
 
 
 class Case(NamedTuple):
-    """An operation with its arguments."""
+    """Operation with its arguments."""
 
     operation: str
     batch: int
@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    """Every operation at every batch size and dtype, at the published widths."""
+    """Generate every operation at every batch size and dtype, at the published widths."""
     torch.manual_seed(0)
     for size in BATCHES:
         batch = molecules([22 + i % 17 for i in range(size)]).to("cuda")
@@ -69,13 +69,13 @@ def cases() -> Iterator[Case]:
             attention = (query, h, batch.offsets, layers)
             yield Case("cross_attention", size, name, cross_attention, attention)
             weights = gin_weights(300, 600, 5, dtype)
-            names = type(weights).__dataclass_fields__
-            weights = type(weights)(**{key: getattr(weights, key).cuda() for key in names})
+            fields = type(weights).__dataclass_fields__
+            weights = type(weights)(**{key: getattr(weights, key).cuda() for key in fields})
             yield Case("gin_stack", size, name, gin_stack, (*batch, weights))
 
 
 def measure(case: Case) -> Iterator[dict[str, Any]]:
-    """Check a case, then time both forms; yields a row for each form.
+    """Check a case, then time both implementations and yield a row for each.
 
     Raises:
         SystemExit: If the kernel's result is wrong.
@@ -89,38 +89,44 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
         double(a) if isinstance(a, Tensor | tuple) or hasattr(a, "num_layers") else a
         for a in case.arguments
     ]
-    truth = case.function(*exact)
-    error = rms_ratio(run(), truth[0] if isinstance(truth, tuple) else truth)
+    expected = case.function(*exact)
+    error = rms_ratio(run(), expected[0] if isinstance(expected, tuple) else expected)
     if not error <= TOLERANCE[case.dtype]:
         raise SystemExit(f"{case.operation} {case.dtype} x{case.batch}: RMS ratio {error:.1e}")
-    for form in ("triton", "naive"):
-        os.environ[VARIABLE] = form
+    for implementation in ("triton", "naive"):
+        os.environ[KERNELS_ENV] = implementation
         low, median, high = triton.testing.do_bench(run, quantiles=[0.2, 0.5, 0.8])
         yield {
             "operation": case.operation,
-            "form": form,
+            "implementation": implementation,
             "dtype": case.dtype,
             "molecules": case.batch,
             "p20_us": round(low * 1e3, 1),
             "p50_us": round(median * 1e3, 1),
             "p80_us": round(high * 1e3, 1),
-            "rms_ratio": f"{error:.1e}" if form == "triton" else "",
+            "rms_ratio": f"{error:.1e}" if implementation == "triton" else "",
             "device": torch.cuda.get_device_name(),
             "torch": torch.__version__,
             "triton": triton.__version__,
         }
-    del os.environ[VARIABLE]
+    del os.environ[KERNELS_ENV]
 
 
 def main() -> int:
-    """Measure everything; 2 where there is nothing to measure on."""
+    """Run the command line.
+
+    Returns:
+        Exit status: 0 after measuring, 2 without a GPU.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--csv", type=Path, help="also write the rows here")
+    parser.add_argument(
+        "--csv", type=Path, help="File to write the rows to, besides the printed table."
+    )
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print(
-            "No GPU here: nothing to measure. What can be computed without one is written by "
-            "benchmarks/kernels_aot.py.",
+            "This machine has no GPU to measure on. benchmarks/kernels_aot.py writes the figures "
+            "that can be computed without one.",
             file=sys.stderr,
         )
         return 2
@@ -129,8 +135,8 @@ def main() -> int:
         for row in measure(case):
             rows.append(row)
             print(
-                f"{row['operation']:16} {row['dtype']} x{row['molecules']:<5} {row['form']:6} "
-                f"{row['p50_us']:>9} us",
+                f"{row['operation']:16} {row['dtype']} x{row['molecules']:<5} "
+                f"{row['implementation']:6} {row['p50_us']:>9} us",
                 flush=True,
             )
     if arguments.csv:

@@ -1,6 +1,7 @@
-"""The molecule encoder as the published code runs it: PyG message passing and a padded Q-Former.
+"""The molecule encoder as the published code computes it: PyG's GIN and a padded Q-Former.
 
-Both take the weights of our modules, so that results can be compared before times are.
+The modules share the weights of this project's modules, so that results can be compared before
+times are. See ``docs/concepts/published-model.md``, "Graph encoder (GIN)" and "Q-Former".
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from moltc_vllm.models.qformer import Attention, QFormer
 
 
 class PublishedBatch(NamedTuple):
-    """A batch as PyG's loader makes it."""
+    """Batch of molecules in the layout of PyG's loader, with V atoms and E directed bonds."""
 
     x: Tensor  # [V, 2] int64
     edge_index: Tensor  # [2, E] int64
     edge_attr: Tensor  # [E, 2] int64
-    batch: Tensor  # [V] int64: the molecule of each atom
+    batch: Tensor  # [V] int64, index of each atom's molecule
 
     @classmethod
     def of(cls, graphs: BatchMolGraph) -> PublishedBatch:
-        """The same molecules, with the bonds of an atom side by side."""
+        """Convert a batch of this project; the incoming bonds of an atom are consecutive."""
         sizes = graphs.molecule_offsets.diff().long()
         code = graphs.bonds.code.long()
         return cls(
@@ -40,7 +41,7 @@ class PublishedBatch(NamedTuple):
 
 
 class PublishedGINLayer(MessagePassing):
-    """A message per bond: the neighbour's state and both bond embeddings."""
+    """GIN layer with a message per bond: the neighbor's state plus both bond embeddings."""
 
     def __init__(self, ours: GINLayer) -> None:
         super().__init__(aggr="add")
@@ -49,7 +50,7 @@ class PublishedGINLayer(MessagePassing):
         self.edge_embedding2 = ours.bond_direction
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """``[V, d]`` in and out."""
+        """Compute new atom states ``[V, d]`` from old ones ``[V, d]``."""
         edge_index, _ = add_self_loops(edge_index, num_nodes=x.size(0))
         loops = torch.zeros(x.size(0), 2, dtype=edge_attr.dtype)
         edge_attr = torch.cat([edge_attr, loops])
@@ -57,16 +58,16 @@ class PublishedGINLayer(MessagePassing):
         return self.propagate(edge_index, x=x, bond=bond)
 
     def message(self, x_j: Tensor, bond: Tensor) -> Tensor:
-        """What goes along a bond."""
+        """Compute the messages, one per bond."""
         return x_j + bond
 
     def update(self, aggr_out: Tensor) -> Tensor:
-        """What an atom makes of it."""
+        """Compute an atom's new state from the sum of its messages."""
         return self.mlp(aggr_out)
 
 
 class PublishedGIN(nn.Module):
-    """The published GIN over PyG batches."""
+    """Published GIN over PyG batches."""
 
     def __init__(self, ours: GraphEncoder) -> None:
         super().__init__()
@@ -76,21 +77,21 @@ class PublishedGIN(nn.Module):
         self.batch_norms = nn.ModuleList(layer.norm for layer in layers)
 
     def forward(self, data: PublishedBatch) -> Tensor:
-        """Atom states ``[V, d]``."""
+        """Compute atom states ``[V, d]``."""
         h = self.x_embedding1(data.x[:, 0]) + self.x_embedding2(data.x[:, 1])
         last = len(self.gnns) - 1
-        for number, (layer, norm) in enumerate(zip(self.gnns, self.batch_norms, strict=True)):
+        for index, (layer, norm) in enumerate(zip(self.gnns, self.batch_norms, strict=True)):
             h = norm(layer(h, data.edge_index, data.edge_attr))
-            if number != last:
+            if index != last:
                 h = F.relu(h)
         return h
 
 
 class PaddedTokens(NamedTuple):
-    """Tokens of a batch, padded to the longest molecule."""
+    """Tokens of a batch, padded to T, the number of tokens of the largest molecule."""
 
     tokens: Tensor  # [B, T, d]
-    bias: Tensor  # [B, 1, 1, T]: 0, or -inf on padding
+    bias: Tensor  # [B, 1, 1, T] attention bias: 0, or -inf on padding
 
     @classmethod
     def of(cls, tokens: Tensor, offsets: Tensor) -> PaddedTokens:
@@ -105,14 +106,14 @@ class PaddedTokens(NamedTuple):
 
 
 class PaddedQFormer(nn.Module):
-    """LAVIS's Q-Former: keys and values of every token, padding included."""
+    """LAVIS's Q-Former, which computes keys and values of every token, padding included."""
 
     def __init__(self, ours: QFormer) -> None:
         super().__init__()
         self.ours = ours
 
     def forward(self, padded: PaddedTokens) -> Tensor:
-        """``[B, queries, D]``."""
+        """Compute query outputs ``[B, queries, D]``."""
         ours = self.ours
         h = ours.norm(ours.queries)[None].expand(padded.tokens.shape[0], -1, -1)
         for layer in ours.layers:
@@ -123,18 +124,21 @@ class PaddedQFormer(nn.Module):
         return h
 
 
-def _attend(part: Attention, h: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
+def _attend(attention: Attention, h: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
     def split(x: Tensor) -> Tensor:  # B x n x D -> B x heads x n x d
-        return x.unflatten(-1, (part.heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
 
     out = F.scaled_dot_product_attention(
-        split(part.query(h)), split(part.key(tokens)), split(part.value(tokens)), attn_mask=bias
+        split(attention.query(h)),
+        split(attention.key(tokens)),
+        split(attention.value(tokens)),
+        attn_mask=bias,
     )
-    return part.norm(part.output(out.transpose(1, 2).flatten(2)) + h)
+    return attention.norm(attention.output(out.transpose(1, 2).flatten(2)) + h)
 
 
 class PublishedEncoder(nn.Module):
-    """Graphs to molecule tokens, the published way."""
+    """Published encoder: graphs to molecule tokens."""
 
     def __init__(self, ours: MoleculeEncoder) -> None:
         super().__init__()
@@ -143,14 +147,19 @@ class PublishedEncoder(nn.Module):
         self.qformer = PaddedQFormer(ours.qformer)
 
     def forward(self, data: PublishedBatch, offsets: Tensor) -> Tensor:
-        """``[B, queries, D]``; ``offsets`` tell where each molecule's atoms begin."""
+        """Compute molecule tokens ``[B, queries, D]``.
+
+        Args:
+            data: Batch of B molecules.
+            offsets: Offsets of the molecules' atoms, ``[B + 1]`` integers.
+        """
         h = self.gin(data)
         sizes = offsets.diff().long()
         mean = h.new_zeros(len(sizes), h.shape[1]).index_add(0, data.batch, h) / sizes[:, None]
-        place = torch.arange(len(h)) - offsets[:-1].long()[data.batch] + 1
+        position = torch.arange(len(h)) - offsets[:-1].long()[data.batch] + 1
         tokens = h.new_zeros(len(sizes), int(sizes.max()) + 1, h.shape[1])
         tokens[:, 0] = mean
-        tokens[data.batch, place] = h
+        tokens[data.batch, position] = h
         mask = torch.arange(tokens.shape[1]) <= sizes[:, None]
         bias = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))[:, None, None, :]
         return self.qformer(PaddedTokens(self.norm(tokens), bias))
