@@ -1,4 +1,4 @@
-"""What several rooms' tests share: small checkpoints and one running server."""
+"""Fixtures and pytest hooks of all tests: small checkpoints, xdist scheduling, GPU selection."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-# Before anything imports vLLM, torch or a hub client.
+# These variables are set before anything imports vLLM, torch or a hub client, which read them then.
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Processes side by side that each take all cores wait for one another.
+    # Parallel workers that each use all cores would wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -22,68 +22,68 @@ TESTS = Path(__file__).parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose how Triton kernels run: compiled for `-m gpu`, else interpreted.
+    """Choose how Triton kernels run: compiled for `-m gpu`, otherwise interpreted.
 
-    Here, because importing vLLM imports Triton, and the first import decides.
+    Triton's first import decides it, and importing vLLM imports Triton.
     """
     if not selects_gpu(config):
         import_triton()
 
 
-_LONG = ("train", "integration", "golden", "kernels")
-_OWN_SERVER = ("test_adapters.py", "test_shipped.py")
+_SLOW_FOLDERS = ("train", "integration", "golden", "kernels")
+_FILES_WITH_OWN_SERVER = ("test_adapters.py", "test_shipped.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long folders come first, so that no process is left with one of them at the end."""
-    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in _LONG)
+    """Run slow folders first, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in _SLOW_FOLDERS)
 
 
-@pytest.hookimpl(optionalhook=True)  # there is no such hook without xdist
+@pytest.hookimpl(optionalhook=True)  # the hook exists only with xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `pytest -n`: one process has a file, or the files with the common server.
+    """Schedule whole files, and files that share a server together, for `pytest -n`.
 
-    Not by `--dist loadgroup`: xdist 3.8 does not see its groups under pytest 9.2, and every
-    process then starts every server.
+    `--dist loadgroup` is no alternative: xdist 3.8 ignores its groups under pytest 9.2, so that
+    every worker would start every server.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class Rooms(LoadScopeScheduling):
+    class ServerScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             folder, _, file = nodeid.partition("::")[0].rpartition("/")
-            common = folder.endswith("integration") and file not in _OWN_SERVER
-            return folder if common else f"{folder}/{file}"
+            shares_server = folder.endswith("integration") and file not in _FILES_WITH_OWN_SERVER
+            return folder if shares_server else f"{folder}/{file}"
 
-    return Rooms(config, log)
+    return ServerScheduling(config, log)
 
 
 def selects_gpu(config: pytest.Config) -> bool:
-    """Whether this run is of the tests that need a GPU."""
+    """Return whether this run selects the tests that need a GPU."""
     expression = config.getoption("-m")
     return "gpu" in expression and "not gpu" not in expression
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    """A random checkpoint on a Galactica-style language model."""
+    """Create a random checkpoint with a Galactica-style language model."""
     return _create(tmp_path_factory, "tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory) -> Path:
-    """The same on a Llama-style one, with a projector per task and role."""
+    """Create a random checkpoint with a Llama-style model and a projector per task and role."""
     return _create(tmp_path_factory, "tiny-llama", projector_sharing="task_role")
 
 
 @pytest.fixture(scope="session")
 def tiny_roles(tmp_path_factory) -> Path:
-    """As `tiny`, with a projector per role."""
+    """Create a random checkpoint with a Galactica-style model and a projector per role."""
     return _create(tmp_path_factory, "tiny", name="tiny-roles", projector_sharing="role")
 
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory) -> Path:
-    """The reference fixture's checkpoint, converted as its outputs were made."""
+    """Convert the reference fixture's checkpoint with the options that its outputs need."""
     from tests.golden.fixture import Fixture
     from tests.paths import reference_dir
 
@@ -93,7 +93,7 @@ def published(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def published_unpinned(tmp_path_factory) -> Path:
-    """The same without the row of ``<mol>``, which real checkpoints lack."""
+    """Convert it without the embedding row of ``<mol>``, which real checkpoints lack."""
     from tests.golden.fixture import Fixture
     from tests.paths import reference_dir
 

@@ -29,12 +29,12 @@ DRUGS = {
 
 
 def data_folder() -> Path:
-    """Where the staged data is, if it is anywhere."""
+    """Return the folder of the staged datasets, which may not exist."""
     return Path(os.environ.get("MOLTC_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def drug_pairs(count: int) -> list[tuple[str, str]]:
-    """Pairs of real drugs: DrugBank's where the data is at hand, else of the list above."""
+    """Return pairs of drugs: of DrugBank if the staged data exists, otherwise of `DRUGS`."""
     path = data_folder() / "ddi_drugbank86.csv.gz"
     if not path.exists():
         return list(itertools.permutations(DRUGS.values(), 2))[:count]
@@ -45,11 +45,11 @@ def drug_pairs(count: int) -> list[tuple[str, str]]:
 
 
 def real_graphs(count: int) -> list[MolGraph]:
-    """Graphs of real molecules: ZINC's where the data is at hand, else of the list above."""
+    """Return molecule graphs: of ZINC if the staged data exists, otherwise of `DRUGS`."""
     path = data_folder() / "screen_zinc250k_29k.smi.gz"
     if not path.exists():
         smiles = list(itertools.islice(itertools.cycle(DRUGS.values()), count))
     else:
         with gzip.open(path, "rt") as file:
             smiles = [line.split()[0] for line in itertools.islice(file, count)]
-    return [featurize(parse_smiles(one)) for one in smiles]
+    return [featurize(parse_smiles(text)) for text in smiles]

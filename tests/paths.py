@@ -1,4 +1,4 @@
-"""Where the staged data and the reference fixtures are."""
+"""Folders of the staged data and of the reference fixture; tests without them are skipped."""
 
 import os
 from pathlib import Path
@@ -9,16 +9,16 @@ _SHARED = Path(__file__).parents[2] / "shared"
 
 
 def data_dir() -> Path:
-    """The staged datasets (env ``MOLTC_DATA``); skips the test where there are none."""
-    return _existing("MOLTC_DATA", _SHARED / "data")
+    """Return the folder of the staged datasets (environment variable ``MOLTC_DATA``)."""
+    return _existing_or_skip("MOLTC_DATA", _SHARED / "data")
 
 
 def reference_dir() -> Path:
-    """The published model's fixture (env ``MOLTC_FIXTURES``); skips where there is none."""
-    return _existing("MOLTC_FIXTURES", _SHARED / "fixtures" / "reference")
+    """Return the folder of the published model's fixture (variable ``MOLTC_FIXTURES``)."""
+    return _existing_or_skip("MOLTC_FIXTURES", _SHARED / "fixtures" / "reference")
 
 
-def _existing(variable: str, default: Path) -> Path:
+def _existing_or_skip(variable: str, default: Path) -> Path:
     path = Path(os.environ.get(variable, default))
     if not path.is_dir():
         pytest.skip(f"{path} does not exist; set {variable}")

@@ -1,4 +1,4 @@
-"""A running server, as the integration tests see it."""
+"""Clients of a running server for the integration tests."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Server:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
 
     def metric(self, name: str) -> float:
-        """Sum of a counter over its labels."""
+        """Return the sum of a counter over its labels."""
         lines = self.http.get("/metrics").text.splitlines()
         values = [
             float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name

@@ -1,4 +1,4 @@
-"""The extension points we use exist in the installed vLLM, with the signatures we rely on."""
+"""The installed vLLM has the extension points that the plugin uses, with the same signatures."""
 
 import inspect
 from importlib.metadata import entry_points
@@ -11,15 +11,19 @@ def parameters(function) -> list[str]:
 
 
 def test_entry_points_are_installed_and_load():
-    (general,) = (p for p in entry_points(group="vllm.general_plugins") if p.name == "moltc")
-    (endpoint,) = (p for p in entry_points(group="vllm.endpoint_plugins") if p.name == "moltc_http")
+    (general,) = (
+        point for point in entry_points(group="vllm.general_plugins") if point.name == "moltc"
+    )
+    (endpoint,) = (
+        point for point in entry_points(group="vllm.endpoint_plugins") if point.name == "moltc_http"
+    )
     from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
 
     general.load()()
     assert isinstance(endpoint.load()(), EndpointPlugin)
 
 
-def test_registering_twice_is_registering_once():
+def test_register_is_idempotent():
     from vllm import ModelRegistry
     from vllm.renderers.registry import RENDERER_REGISTRY
 
@@ -33,7 +37,7 @@ def test_registering_twice_is_registering_once():
     assert RENDERER_REGISTRY.load_renderer_cls(RENDERER_MODE).__name__ == "MoltcRenderer"
 
 
-def test_model_interfaces():
+def test_model_supports_lora_and_multimodal():
     from vllm.model_executor.models.interfaces import supports_lora, supports_multimodal
 
     from moltc_vllm.plugin.modality.model import MoltcForConditionalGeneration as Model
@@ -43,7 +47,7 @@ def test_model_interfaces():
     assert Model.get_placeholder_str("molecule", 0) == "<mol>"
 
 
-def overridden():
+def overridden_methods():
     from vllm.multimodal.parse import MultiModalDataParser, ProcessorBatchItems
     from vllm.multimodal.processing import (
         BaseDummyInputsBuilder,
@@ -94,10 +98,10 @@ def overridden():
     ]
 
 
-def test_overridden_methods_have_the_same_parameters():
+def test_overridden_methods_have_expected_parameters():
     changed = {
         f"{owner.__name__}.{name}": parameters(getattr(owner, name))
-        for owner, name, expected in overridden()
+        for owner, name, expected in overridden_methods()
         if parameters(getattr(owner, name)) != expected
     }
     assert changed == {}
@@ -125,7 +129,7 @@ def test_overridden_methods_have_the_same_parameters():
         ("vllm.v1.engine.async_llm:AsyncLLM.generate", ["prompt", "request_id", "lora_request"]),
     ],
 )
-def test_called_functions_take_our_arguments(path, names):
+def test_called_functions_accept_our_arguments(path, names):
     import importlib
 
     module, _, attribute = path.partition(":")
@@ -135,8 +139,8 @@ def test_called_functions_take_our_arguments(path, names):
     assert set(names) <= set(parameters(target))
 
 
-def test_nothing_else_decides_what_a_prompt_becomes():
-    """A new field may belong into the names of molecules, or send `apply` vLLM's own way."""
+def test_processor_inputs_have_expected_fields():
+    """A new field may have to be part of the cache key in `MoleculeProcessor.apply`."""
     import dataclasses
 
     from vllm.inputs import mm_input
@@ -158,7 +162,7 @@ def test_nothing_else_decides_what_a_prompt_becomes():
     ]
 
 
-def test_every_engine_default_is_an_engine_argument():
+def test_engine_defaults_are_engine_arguments():
     import dataclasses
 
     from vllm import EngineArgs
@@ -169,8 +173,8 @@ def test_every_engine_default_is_an_engine_argument():
     assert engine_defaults().keys() <= known
 
 
-def test_vllm_can_look_through_llvmlite_for_kernels():
-    """Featurisation loads numba, and an engine must start in the same process afterwards."""
+def test_vllm_can_scan_llvmlite_for_kernels():
+    """An engine must start in a process that has loaded numba for featurization."""
     from llvmlite.binding import ffi
     from vllm.triton_utils.dispatcher import _rebind_kernels
 
@@ -180,5 +184,5 @@ def test_vllm_can_look_through_llvmlite_for_kernels():
     assert compiled_reader() is not None
     register()
     assert vars(ffi.lib) == {}
-    _rebind_kernels([])  # looks at everything in every module
+    _rebind_kernels([])  # scans every object of every module
     assert callable(ffi.lib.LLVMPY_GetDefaultTargetTriple)

@@ -1,9 +1,9 @@
-"""What `moltc serve` adds to vLLM's own flags."""
+"""Flags that `moltc serve` adds to those of the user."""
 
 from moltc_vllm.plugin.launcher import server_arguments
 
 
-def test_the_folder_comes_first_and_the_users_flags_last():
+def test_server_arguments_begin_with_folder_and_end_with_user_flags():
     arguments = server_arguments(["folder", "--port", "1", "--max-num-seqs=4"])
     assert arguments[0] == "folder"
     assert arguments[-3:] == ["--port", "1", "--max-num-seqs=4"]
@@ -11,14 +11,15 @@ def test_the_folder_comes_first_and_the_users_flags_last():
     assert "moltc_vllm.plugin.server.middleware.MoleculeMiddleware" in arguments
 
 
-def test_what_the_user_says_replaces_our_default():
-    for said in (["--tokenizer-mode", "hf"], ["--tokenizer-mode=hf"], ["--tokenizer_mode", "hf"]):
-        arguments = server_arguments(["folder", *said])
-        assert sum(a.replace("_", "-").startswith("--tokenizer-mode") for a in arguments) == 1
+def test_user_flag_replaces_default():
+    for flags in (["--tokenizer-mode", "hf"], ["--tokenizer-mode=hf"], ["--tokenizer_mode", "hf"]):
+        arguments = server_arguments(["folder", *flags])
+        names = [argument.replace("_", "-") for argument in arguments]
+        assert sum(name.startswith("--tokenizer-mode") for name in names) == 1
     assert "--enforce-eager" not in server_arguments(["folder", "--no-enforce-eager"])
 
 
-def test_what_a_configuration_file_says_replaces_our_default(tmp_path):
+def test_configuration_file_replaces_default(tmp_path):
     path = tmp_path / "engine.yaml"
     path.write_text("tokenizer_mode: hf\nenforce-eager: false\n")
     for flag in (["--config", str(path)], [f"--config={path}"]):

@@ -1,4 +1,4 @@
-"""The middleware marks molecule parts and fits model and task; it leaves the rest as it was."""
+"""The middleware completes molecule parts, model and task; other requests stay unchanged."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from vllm.exceptions import VLLMValidationError
 
-from moltc_vllm.plugin.server.middleware import MoleculeMiddleware, prepare_body
+from moltc_vllm.plugin.server.middleware import MoleculeMiddleware, prepare_request
 from moltc_vllm.plugin.server.task_adapters import TaskAdapters, current_request_task
 
 PART = {"type": "molecule", "molecule": {"smiles": "C"}}
@@ -17,12 +17,8 @@ def chat(content):
     return json.dumps({"model": "m", "messages": [{"role": "user", "content": content}]}).encode()
 
 
-def mark_molecule_parts(body):
-    return prepare_body(body).body
-
-
 def task_adapters(*names, tasks=("ddi", "solvation", "emission")):
-    """Of a server with the names ``m`` and ``alias``."""
+    """Create the task adapters of a server with the names ``m`` and ``alias``."""
     models = SimpleNamespace(
         base_model_paths=[SimpleNamespace(name="m"), SimpleNamespace(name="alias")],
         lora_requests=dict.fromkeys(names),
@@ -31,19 +27,19 @@ def task_adapters(*names, tasks=("ddi", "solvation", "emission")):
     return TaskAdapters(models, SimpleNamespace(tasks=list(tasks)))
 
 
-ADAPTERS = task_adapters("m:ddi", "m:solvation", "m:house", "his")
+ADAPTERS = task_adapters("m:ddi", "m:solvation", "m:other", "custom")
 
 
-def test_marks_molecules_only():
+def test_middleware_adds_uuid_to_molecule_parts_only():
     part = {"type": "molecule", "molecule": {"smiles": "C"}}
     text = {"type": "text", "text": "molecule"}
-    changed = json.loads(mark_molecule_parts(chat([part, text])))
+    changed = json.loads(prepare_request(chat([part, text])).body)
     assert changed["messages"][0]["content"] == [{**part, "uuid": None}, text]
 
 
-def test_keeps_a_given_uuid():
+def test_middleware_keeps_given_uuid():
     part = {"type": "molecule", "molecule": {"smiles": "C"}, "uuid": "x"}
-    assert json.loads(mark_molecule_parts(chat([part])))["messages"][0]["content"] == [part]
+    assert json.loads(prepare_request(chat([part])).body)["messages"][0]["content"] == [part]
 
 
 @pytest.mark.parametrize(
@@ -61,33 +57,33 @@ def test_keeps_a_given_uuid():
         chat([{"type": "text", "text": "x"}]),
     ],
 )
-def test_anything_else_passes_untouched(body):
-    assert mark_molecule_parts(body) == body
+def test_body_without_molecule_parts_is_unchanged(body):
+    assert prepare_request(body).body == body
 
 
 def run(scope, chunks):
-    """What the app behind the middleware receives."""
-    seen = {}
+    """Run the middleware and return the data that the application behind it receives."""
+    received = {}
 
-    async def in_another_task():
+    async def task_in_child_coroutine():
         return current_request_task()
 
     async def app(scope, receive, send):
-        seen["headers"] = dict(scope["headers"])
-        seen["message"] = await receive()
-        seen["task"] = await asyncio.create_task(in_another_task())
-        seen["next"] = await receive()
+        received["headers"] = dict(scope["headers"])
+        received["message"] = await receive()
+        received["task"] = await asyncio.create_task(task_in_child_coroutine())
+        received["next"] = await receive()
 
     messages = [
-        {"type": "http.request", "body": chunk, "more_body": i < len(chunks) - 1}
-        for i, chunk in enumerate(chunks)
+        {"type": "http.request", "body": chunk, "more_body": index < len(chunks) - 1}
+        for index, chunk in enumerate(chunks)
     ] + [{"type": "http.disconnect"}]
 
     async def receive():
         return messages.pop(0)
 
     asyncio.run(MoleculeMiddleware(app)(scope, receive, None))
-    return seen
+    return received
 
 
 def scope_of(body, path="/v1/chat/completions", **more):
@@ -95,29 +91,29 @@ def scope_of(body, path="/v1/chat/completions", **more):
     return {"type": "http", "method": "POST", "path": path, "headers": headers, **more}
 
 
-def test_joins_chunks_and_corrects_the_length():
+def test_middleware_joins_chunks_and_corrects_content_length():
     body = chat([{"type": "molecule", "molecule": {"smiles": "C"}}])
-    seen = run(scope_of(body), [body[:20], body[20:]])
-    assert json.loads(seen["message"]["body"])["messages"][0]["content"][0]["uuid"] is None
-    assert int(seen["headers"][b"content-length"]) == len(seen["message"]["body"])
-    assert seen["headers"][b"x"] == b"y"
-    assert seen["next"]["type"] == "http.disconnect"  # a client that leaves is still noticed
-    assert seen["task"] is None
+    received = run(scope_of(body), [body[:20], body[20:]])
+    assert json.loads(received["message"]["body"])["messages"][0]["content"][0]["uuid"] is None
+    assert int(received["headers"][b"content-length"]) == len(received["message"]["body"])
+    assert received["headers"][b"x"] == b"y"
+    assert received["next"]["type"] == "http.disconnect"  # still passed on
+    assert received["task"] is None
 
 
-def prepared(adapters=ADAPTERS, **request):
-    """Model and task that a request comes out with; the rest of its body stays."""
+def resolve(adapters=ADAPTERS, **request):
+    """Return model and task of a prepared request, and check that the rest is unchanged."""
     body = json.dumps(request).encode()
-    got = prepare_body(body, adapters)
-    after = json.loads(got.body)
-    assert {**after, "model": None} == {**request, "model": None}
-    if after.get("model") == request.get("model"):
-        assert got.body is body
-    return after.get("model"), got.task
+    prepared = prepare_request(body, adapters)
+    prepared_request = json.loads(prepared.body)
+    assert {**prepared_request, "model": None} == {**request, "model": None}
+    if prepared_request.get("model") == request.get("model"):
+        assert prepared.body is body
+    return prepared_request.get("model"), prepared.task
 
 
-def user(**more):
-    return {"role": "user", "content": "Well?", **more}
+def user(**fields):
+    return {"role": "user", "content": "Well?", **fields}
 
 
 @pytest.mark.parametrize(
@@ -131,28 +127,28 @@ def user(**more):
         {"messages": [user(content=[{**PART, "uuid": None, "molecule": {"task": "ddi"}}])]},
     ],
 )
-def test_a_task_on_the_base_model_is_its_adapters(named):
-    assert prepared(model="m", **named) == ("m:ddi", "ddi")
-    assert prepared(model="alias", **named) == ("m:ddi", "ddi")
-    assert prepared(**named) == ("m:ddi", "ddi")
-    assert prepared(model="", **named) == ("m:ddi", "ddi")
-    assert prepared(model="m:ddi", **named) == ("m:ddi", "ddi")
-    # A model of another kind stays what it is, and is asked the task.
-    assert prepared(model="m:house", **named) == ("m:house", "ddi")
-    assert prepared(model="his", **named) == ("his", "ddi")
-    assert prepared(model="unknown", **named) == ("unknown", "ddi")
-    # Without an adapter of the task the base model answers it.
-    assert prepared(task_adapters("m:solvation"), model="m", **named) == ("m", "ddi")
-    assert prepared(task_adapters(), model="m", **named) == ("m", "ddi")
+def test_task_selects_its_adapter(named):
+    assert resolve(model="m", **named) == ("m:ddi", "ddi")
+    assert resolve(model="alias", **named) == ("m:ddi", "ddi")
+    assert resolve(**named) == ("m:ddi", "ddi")
+    assert resolve(model="", **named) == ("m:ddi", "ddi")
+    assert resolve(model="m:ddi", **named) == ("m:ddi", "ddi")
+    # A model that is no task's adapter is kept and answers the task.
+    assert resolve(model="m:other", **named) == ("m:other", "ddi")
+    assert resolve(model="custom", **named) == ("custom", "ddi")
+    assert resolve(model="unknown", **named) == ("unknown", "ddi")
+    # The base model answers a task without an adapter.
+    assert resolve(task_adapters("m:solvation"), model="m", **named) == ("m", "ddi")
+    assert resolve(task_adapters(), model="m", **named) == ("m", "ddi")
 
 
-def test_an_adapters_name_is_its_task():
-    assert prepared(model="m:ddi") == ("m:ddi", "ddi")
-    for other in ("m", "alias", "m:house", "his", "alias:ddi", "n:ddi", ":ddi", "ddi", ""):
-        assert prepared(model=other) == (other, None)
-    assert prepared() == (None, None)
+def test_adapter_selects_its_task():
+    assert resolve(model="m:ddi") == ("m:ddi", "ddi")
+    for other in ("m", "alias", "m:other", "custom", "alias:ddi", "n:ddi", ":ddi", "ddi", ""):
+        assert resolve(model=other) == (other, None)
+    assert resolve() == (None, None)
     nested = task_adapters("m:ddi", tasks=("a:b",))
-    assert prepared(nested, model="m:a:b") == ("m:a:b", None)
+    assert resolve(nested, model="m:a:b") == ("m:a:b", None)
 
 
 @pytest.mark.parametrize(
@@ -175,10 +171,10 @@ def test_an_adapters_name_is_its_task():
         ({"messages": [user(task=["ddi"])]}, "a task is a string, not list"),
     ],
 )
-def test_what_does_not_fit_is_raised_by_the_renderer(request_, reason):
-    """There, because vLLM's handlers do not see what a middleware raises."""
+def test_conflict_is_stored_for_the_renderer(request_, reason):
+    """The renderer raises the error, because vLLM's handlers do not see errors of a middleware."""
     body = json.dumps({"model": "m", **request_}).encode()
-    prepared = prepare_body(body, ADAPTERS)
+    prepared = prepare_request(body, ADAPTERS)
     assert prepared.body == body
     assert reason in str(prepared.task)
     app = SimpleNamespace(
@@ -203,29 +199,29 @@ def test_what_does_not_fit_is_raised_by_the_renderer(request_, reason):
         b'{"model": "m",   "prompt": "x"}',
     ],
 )
-def test_what_names_no_task_passes_untouched(body):
-    assert prepare_body(body, ADAPTERS) == (body, None)
+def test_body_without_valid_task_is_unchanged(body):
+    assert prepare_request(body, ADAPTERS) == (body, None)
 
 
-def test_the_task_is_known_while_the_request_runs_and_not_after():
+def test_task_is_set_only_while_the_request_runs():
     app = SimpleNamespace(
         state=SimpleNamespace(moltc_interactions=SimpleNamespace(adapters=ADAPTERS))
     )
     for path in ("/v1/completions", "/v1/chat/completions", "/v1/messages/count_tokens"):
         body = json.dumps({"model": "m", "task": "ddi", "prompt": "x"}).encode()
-        seen = run(scope_of(body, path, app=app), [body])
-        assert json.loads(seen["message"]["body"])["model"] == "m:ddi"
-        assert seen["task"] == "ddi"
+        received = run(scope_of(body, path, app=app), [body])
+        assert json.loads(received["message"]["body"])["model"] == "m:ddi"
+        assert received["task"] == "ddi"
         assert current_request_task() is None
-    # Other routes look after themselves, and servers without our endpoint have no tasks.
+    # Other routes choose the adapter themselves, and a server without our endpoint has no tasks.
     for scope in (scope_of(body, "/v1/interactions", app=app), scope_of(body)):
-        seen = run(scope, [body])
-        assert seen["message"]["body"] == body
-        assert seen["task"] is None
+        received = run(scope, [body])
+        assert received["message"]["body"] == body
+        assert received["task"] is None
 
 
-def test_bodies_without_tasks_are_not_read_where_there_are_no_adapters(monkeypatch):
+def test_bodies_without_tasks_are_not_parsed_without_adapters(monkeypatch):
     monkeypatch.setattr(json, "loads", None)
     body = b'{"model": "m", "prompt": "' + b"x" * 1000 + b'"}'
-    assert prepare_body(body, task_adapters()).body is body
-    assert prepare_body(body).body is body
+    assert prepare_request(body, task_adapters()).body is body
+    assert prepare_request(body).body is body

@@ -1,40 +1,9 @@
-"""Packed molecules survive the way to the engine's process."""
+"""The molecule processor: prompts from cached molecules equal those of vLLM's own processing."""
 
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
-import torch
 from vllm.multimodal.processing import BaseMultiModalProcessor, ProcessorInputs, TimingContext
-from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-from moltc_vllm.chem import canonical_key, packed_of
 from moltc_vllm.plugin.modality.molecules import MODALITY, EncoderInput
-from moltc_vllm.plugin.modality.processor_cache import Processed, ProcessorCache
-from moltc_vllm.plugin.modality.serialization import pack_molecule, unpack_molecule
-from tests.molecules import DRUGS
-
-
-@pytest.mark.parametrize("smiles", ["O", "CCO", "[Na+].[Cl-]", "F/C=C/F", DRUGS["warfarin"]])
-def test_a_molecule_arrives_as_it_was_sent(smiles):
-    key = canonical_key(smiles)
-    row = pack_molecule(key, 3, packed_of(key))
-    (arrived,) = MsgpackDecoder(list[torch.Tensor]).decode(MsgpackEncoder().encode([row]))
-    # Also from a batch in which it begins at an odd address.
-    for one in (arrived, torch.cat([torch.zeros(1, dtype=torch.uint8), row])[1:]):
-        molecule = unpack_molecule(one)
-        assert molecule.projector == 3
-        for got, expected in zip(molecule.graph(), packed_of(key), strict=True):
-            assert got.dtype == expected.dtype
-            assert np.array_equal(got, expected)
-
-
-def test_names_in_the_worker_are_the_molecules():
-    keys = [canonical_key(one) for one in ("CCO", "O", "c1ccccc1", "CCO")]
-    rows = [pack_molecule(key, number, packed_of(key)) for number, key in enumerate(keys)]
-    names = [unpack_molecule(row).identity for row in rows]
-    assert names[0] == names[3]
-    assert len(set(names)) == 3
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +12,23 @@ def llm(offline, tiny_roles):
 
 
 @pytest.fixture(scope="module")
-def whole(llm):
-    """A processor as the engine has it."""
+def processor(llm):
+    """Return the engine's processor."""
     return llm.llm_engine.renderer.get_mm_processor()
 
 
-def asked(whole, smiles, **more):
-    items = whole.info.parse_mm_data({MODALITY: smiles})
-    mol = whole.info.get_hf_config().molecule_token_id
-    prompt = [7, *[token for _ in smiles for token in (mol, 9)], 11]
-    return ProcessorInputs(prompt, items, **more)
+def inputs_of(processor, smiles, **fields):
+    items = processor.info.parse_mm_data({MODALITY: smiles})
+    placeholder = processor.info.get_hf_config().molecule_token_id
+    prompt = [7, *[token for _ in smiles for token in (placeholder, 9)], 11]
+    return ProcessorInputs(prompt, items, **fields)
 
 
-def flat(processed):
-    """All that the engine is given, tensors as lists."""
+def with_lists(processed):
+    """Return the engine's input with tensors as lists, so that it can be compared."""
     items = [
-        {name: (element.data.dtype, element.data.tolist()) for name, element in one.items()}
-        for one in processed["mm_kwargs"][MODALITY]
+        {name: (element.data.dtype, element.data.tolist()) for name, element in item.items()}
+        for item in processed["mm_kwargs"][MODALITY]
     ]
     return {**processed, "mm_kwargs": items}
 
@@ -67,62 +36,50 @@ def flat(processed):
 @pytest.mark.parametrize(
     "smiles", [["CCO", "c1ccccc1"], ["c1ccccc1", "CCO"], ["O", "O"], ["[Na+].[Cl-]"]], ids=str
 )
-def test_known_molecules_are_put_together_as_vllm_would(whole, smiles, monkeypatch):
-    expected = BaseMultiModalProcessor.apply(whole, asked(whole, smiles), TimingContext())
-    first = whole.apply(asked(whole, smiles), TimingContext())
-    # In other prompts, too: each molecule stays known by itself, in its role.
-    whole.apply(asked(whole, [*smiles[:-1], "CCCCO"]), TimingContext())
-    monkeypatch.setattr(whole, "_call_hf_processor", None)
-    again = whole.apply(asked(whole, smiles), TimingContext())
-    assert flat(first) == flat(expected)
-    assert flat(again) == flat(expected)
-    assert again["prompt_token_ids"] is not first["prompt_token_ids"]
+def test_apply_assembles_cached_molecules_as_vllm_would(processor, smiles, monkeypatch):
+    expected = BaseMultiModalProcessor.apply(
+        processor, inputs_of(processor, smiles), TimingContext()
+    )
+    first = processor.apply(inputs_of(processor, smiles), TimingContext())
+    # Molecules are cached one by one, so another prompt does not affect them.
+    processor.apply(inputs_of(processor, [*smiles[:-1], "CCCCO"]), TimingContext())
+    monkeypatch.setattr(processor, "_call_hf_processor", None)
+    cached = processor.apply(inputs_of(processor, smiles), TimingContext())
+    assert with_lists(first) == with_lists(expected)
+    assert with_lists(cached) == with_lists(expected)
+    assert cached["prompt_token_ids"] is not first["prompt_token_ids"]
 
 
-def test_names_that_the_caller_gives_are_kept(whole):
-    whole.apply(asked(whole, ["CCO"]), TimingContext())
-    named = whole.apply(asked(whole, ["CCO"], mm_uuid_items={MODALITY: ["mine"]}), TimingContext())
-    assert named["mm_hashes"] == {MODALITY: ["mine"]}
+def test_apply_keeps_uuids_of_the_caller(processor):
+    processor.apply(inputs_of(processor, ["CCO"]), TimingContext())
+    processed = processor.apply(
+        inputs_of(processor, ["CCO"], mm_uuid_items={MODALITY: ["mine"]}), TimingContext()
+    )
+    assert processed["mm_hashes"] == {MODALITY: ["mine"]}
 
 
-def test_too_few_placeholders_are_refused_for_known_molecules_too(whole):
-    wrong = asked(whole, ["CCO", "CCN"])
-    whole.apply(wrong, TimingContext())
-    wrong.prompt = wrong.prompt[3:]
-    with pytest.raises(AssertionError, match="molecule"):  # vLLM's
-        whole.apply(wrong, TimingContext())
+def test_apply_rejects_too_few_placeholders_for_cached_molecules(processor):
+    inputs = inputs_of(processor, ["CCO", "CCN"])
+    processor.apply(inputs, TimingContext())
+    inputs.prompt = inputs.prompt[3:]
+    with pytest.raises(AssertionError, match="molecule"):  # raised by vLLM
+        processor.apply(inputs, TimingContext())
 
 
-def processed(size):
-    item = {"molecule_graph": SimpleNamespace(data=torch.zeros(size, dtype=torch.uint8))}
-    return Processed("name", item)
-
-
-def test_what_was_used_longest_ago_is_forgotten():
-    known = ProcessorCache(capacity_bytes=20_000)  # four of these
-    a, *others = (EncoderInput(letter, 0) for letter in "ABCDEFG")
-    for other in others:  # one drug, a library
-        assert known.find([a, other]) is None
-        known.keep([(a, processed(2_000)), (other, processed(2_000))])
-    assert [one.key for one in (a, *others) if one in known] == ["A", "E", "F", "G"]
-    known.clear()
-    assert a not in known
-    known.keep([(a, processed(19_000))])  # too large, but then nothing else is kept either
-    assert a not in known
-
-
-def test_names_are_of_the_molecules_even_without_any_cache(whole, llm, monkeypatch):
+def test_mm_hashes_depend_on_molecules_without_any_cache(processor, llm, monkeypatch):
     renderer = llm.llm_engine.renderer
     assert renderer.model_config.multimodal_config.mm_processor_cache_gb == 0
     monkeypatch.setattr(renderer.config.cache_config, "enable_prefix_caching", False)
     prompt = {"prompt": "<mol> <mol> ?", "multi_modal_data": {MODALITY: ["CCO", "CCN"]}}
     first, second = (renderer.render_cmpl([dict(prompt)])[0]["mm_hashes"] for _ in range(2))
     assert first == second
-    assert first == whole.apply(asked(whole, ["CCO", "CCN"]), TimingContext())["mm_hashes"]
+    assert (
+        first == processor.apply(inputs_of(processor, ["CCO", "CCN"]), TimingContext())["mm_hashes"]
+    )
 
 
-def test_a_cleared_cache_is_empty(whole, llm):
-    whole.apply(asked(whole, ["CCO"]), TimingContext())
-    assert EncoderInput("CCO", 0) in whole.known
+def test_reset_mm_cache_clears_processed_molecules(processor, llm):
+    processor.apply(inputs_of(processor, ["CCO"]), TimingContext())
+    assert EncoderInput("CCO", 0) in processor.processed_molecules
     llm.reset_mm_cache()
-    assert EncoderInput("CCO", 0) not in whole.known
+    assert EncoderInput("CCO", 0) not in processor.processed_molecules

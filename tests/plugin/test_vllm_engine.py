@@ -1,4 +1,4 @@
-"""The engines behind one protocol give one answer."""
+"""`VllmEngine`: answers equal those of `TorchEngine`; errors, counters and several engines."""
 
 import os
 import subprocess
@@ -24,24 +24,24 @@ def engine(tiny):
 def pairs_for(task, count=6):
     width = len(task.roles)
     return [
-        Pair(i, tuple(MOLECULES[(i + j) % len(MOLECULES)] for j in range(width)))
-        for i in range(count)
+        Pair(row, tuple(MOLECULES[(row + role) % len(MOLECULES)] for role in range(width)))
+        for row in range(count)
     ]
 
 
-@pytest.mark.parametrize("name", [n for n in TASKS if n != "ask"])
-def test_every_task_is_answered_and_equal_to_plain_torch(engine, tiny, name):
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "ask"])
+def test_engine_answers_every_task_as_torch_does(engine, tiny, name):
     task = TASKS[name]
     pairs = pairs_for(task)
-    got = dict(engine.submit(name, pairs))
-    assert got.keys() == set(pairs)
+    answers = dict(engine.submit(name, pairs))
+    assert answers.keys() == set(pairs)
     if task.grammar() is not None:
-        assert {answer.status for answer in got.values()} == {"ok"}
-        assert all(0 < answer.confidence <= 1 for answer in got.values())
+        assert {answer.status for answer in answers.values()} == {"ok"}
+        assert all(0 < answer.confidence <= 1 for answer in answers.values())
     expected = dict(TorchEngine(tiny).submit(name, pairs))
-    for pair, answer in got.items():
+    for pair, answer in answers.items():
         other = expected[pair]
-        # Random weights stop in the middle of a character; vLLM holds its first bytes back.
+        # Random weights stop in the middle of a character, whose first bytes vLLM withholds.
         assert answer.text.rstrip("\ufffd") == other.text.rstrip("\ufffd")
         assert (answer.status, answer.value, answer.label) == (
             other.status,
@@ -52,31 +52,32 @@ def test_every_task_is_answered_and_equal_to_plain_torch(engine, tiny, name):
             assert answer.confidence == pytest.approx(other.confidence, rel=2e-3, abs=1e-9)
 
 
-def test_what_it_had_to_do_is_counted(engine):
+def test_engine_counts_prompt_and_cached_tokens(engine):
     before = engine.counters()
     assert set(before) == set(COUNTERS)
     pairs = [Pair(row, ("CCCCCCCO", "O" * (1 + row % 2) + "CC")) for row in range(12)]
     list(engine.submit("solvation", pairs))
     after = engine.counters()
-    grown = {name: after[name] - before[name] for name in COUNTERS}
-    assert 0 < grown["cached_tokens"] < grown["prompt_tokens"]
+    added = {name: after[name] - before[name] for name in COUNTERS}
+    assert 0 < added["cached_tokens"] < added["prompt_tokens"]
 
 
-def test_bad_molecules_are_their_own_pairs_error_only(engine, tiny):
+def test_bad_molecule_fails_its_own_pair_only(engine, tiny):
     pairs = [
         Pair(0, ("CCO", "O")),
         Pair(1, ("C1CC", "O")),
         Pair(2, ("CCO", "*")),
         Pair(3, ("N", "O")),
     ]
-    for one in (engine, TorchEngine(tiny)):
-        got = {pair.row: answer for pair, answer in one.submit("solvation", pairs)}
-        assert [got[row].status for row in range(4)] == ["ok", "bad_molecule", "bad_molecule", "ok"]
-        assert "C1CC" in got[1].error
-        assert "unsupported" in got[2].error
+    for tested in (engine, TorchEngine(tiny)):
+        answers = {pair.row: answer for pair, answer in tested.submit("solvation", pairs)}
+        statuses = [answers[row].status for row in range(4)]
+        assert statuses == ["ok", "bad_molecule", "bad_molecule", "ok"]
+        assert "C1CC" in answers[1].error
+        assert "unsupported" in answers[2].error
 
 
-def test_pairs_are_drawn_only_as_fast_as_they_are_answered(engine):
+def test_engine_draws_pairs_only_as_fast_as_it_answers(engine):
     drawn = 0
 
     def endless():
@@ -93,23 +94,23 @@ def test_pairs_are_drawn_only_as_fast_as_they_are_answered(engine):
     assert not engine.engine.has_unfinished_requests()
 
 
-def test_a_free_question_over_three_molecules(engine):
+def test_engine_answers_free_question_about_three_molecules(engine):
     ((_, answer),) = engine.submit("ask", [Pair(0, ("CCO", "O", "N"))], "Which one is basic?")
     assert answer.status == "ok"
     assert answer.text
 
 
-def test_an_engine_that_was_interrupted_in_a_step_is_not_used_again(tiny, monkeypatch):
+def test_engine_refuses_work_after_interrupted_step(tiny, monkeypatch):
     from moltc_vllm.plugin.engine.vllm_engine import VllmEngine
 
     broken = VllmEngine(tiny, max_in_flight=2)
 
     def fail():
-        raise MemoryError("no room")
+        raise MemoryError("out of memory")
 
     monkeypatch.setattr(broken.engine, "step", fail)
     pairs = pairs_for(TASKS["ddi"])
-    with pytest.raises(EngineError, match="has failed: no room"):
+    with pytest.raises(EngineError, match="has failed: out of memory"):
         list(broken.submit("ddi", pairs))
     monkeypatch.undo()
     with pytest.raises(EngineError, match="open another one"):
@@ -125,7 +126,7 @@ from moltc_vllm.tasks.engine import Pair
 os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
 
 
-def answered(engine):
+def statuses(engine):
     pairs = [Pair(0, ("CCO", "O")), Pair(1, ("CCN", "O"))]
     return [answer.status for _, answer in engine.submit("ddi", pairs)]
 
@@ -133,28 +134,29 @@ def answered(engine):
 if __name__ == "__main__":
     random.seed(7)
     torch.manual_seed(7)
-    wanted = random.random(), torch.rand(1).item()
+    expected = random.random(), torch.rand(1).item()
     random.seed(7)
     torch.manual_seed(7)
-    threads = torch.set_num_threads
+    set_num_threads = torch.set_num_threads
     first = VllmEngine(sys.argv[1])
-    assert (random.random(), torch.rand(1).item()) == wanted  # vLLM seeds what it takes for its own
-    second = VllmEngine(sys.argv[1])  # in processes of its own: the first one has this one
-    assert answered(first) == answered(second) == ["ok", "ok"]
+    assert (random.random(), torch.rand(1).item()) == expected  # vLLM's worker seeds the RNG
+    second = VllmEngine(sys.argv[1])  # in processes of its own
+    assert statuses(first) == statuses(second) == ["ok", "ok"]
     del first
-    assert answered(second) == ["ok", "ok"]  # what both had in common has gone with the first
-    assert torch.set_num_threads is threads
+    assert statuses(second) == ["ok", "ok"]  # shutting the first one down does not affect it
+    assert torch.set_num_threads is set_num_threads
     print("both answered")
 """
 
 
 @pytest.mark.slow
-def test_two_engines_in_one_process_do_not_know_of_each_other(tiny, tmp_path):
+def test_two_engines_in_one_process_are_independent(tiny, tmp_path):
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
-    environment = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
-    done = subprocess.run(
+    environment = dict(os.environ)
+    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+    run = subprocess.run(
         [sys.executable, str(path), str(tiny)], env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "both answered" in done.stdout
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "both answered" in run.stdout
