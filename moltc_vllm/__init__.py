@@ -13,9 +13,9 @@ __all__ = ["__version__", "screen"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the Python API on first use: vLLM imports this package in every process."""
+    """Import the Python API on first use, as vLLM imports this package in every process."""
     if name == "screen":
-        from moltc_vllm.api import screen
+        from moltc_vllm import api
 
-        return screen
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Screens from Python: ``moltc_vllm.screen``."""
+"""Python API of screens: `screen`."""
 
 from __future__ import annotations
 
@@ -12,92 +12,23 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from moltc_vllm.engines.factory import EngineName, describe_model, open_engine
+from moltc_vllm.engines.symmetric import SymmetrizedEngine
+from moltc_vllm.screening.config import PairingMode, ProcessingOrder, Ranking, ScreenConfig
 from moltc_vllm.screening.finalize import finalize
 from moltc_vllm.screening.parts import read_part
-from moltc_vllm.screening.prepare import (
-    BLOCK,
-    PART_ROWS,
-    PairingMode,
-    ProcessingOrder,
-    ScreenConfig,
-    prepare,
-)
-from moltc_vllm.screening.run import LocalExecutor, NullProgress, PartExecutor, Screen
-from moltc_vllm.screening.summary import Ranking, Summary
+from moltc_vllm.screening.prepare import prepare
+from moltc_vllm.screening.progress import NullProgress
+from moltc_vllm.screening.run import LocalExecutor, PartExecutor
+from moltc_vllm.screening.screen import Screen
+from moltc_vllm.screening.summary import Summary
 from moltc_vllm.tasks.engine import Engine
+from moltc_vllm.utils.deprecation import warn_renamed
 
 Molecules: TypeAlias = Path | str | Sequence[str] | pa.Table
-"""A file of molecules, SMILES, or a table with a column of them."""
+"""A file of molecules, a list of SMILES, or a table with a column of SMILES."""
 
 Pairs: TypeAlias = Path | str | Sequence[tuple[str, str]] | pa.Table
-"""A file of pairs, pairs of SMILES, or a table with two columns of them."""
-
-
-class Screened:
-    """The answers of a screen, one row for each pair; they are made while they are read.
-
-    A row is a `dict` with the columns of the screen's Parquet parts: ``row``, the input's own,
-    ``status``, ``error``, ``value`` or ``label`` with the rest of the answer, ``confidence``.
-
-    Attributes:
-        folder: Of the parts; gone with this object, if none was named.
-    """
-
-    def __init__(
-        self, screen: Screen, maker: PartExecutor | None, temporary: Sequence[Any] = ()
-    ) -> None:
-        self._screen, self._maker = screen, maker
-        self._temporary = temporary
-        self._open: Generator[pa.Table, None, None] | None = None
-        self.folder = screen.folder
-
-    def __len__(self) -> int:
-        """PairingMode many pairs there are."""
-        return len(self._screen.plan)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Every row; those that are there already first, the others as parts become whole.
-
-        Raises:
-            Exception: What the engine raises; parts that were whole by then stay.
-        """
-        with contextlib.closing(self._tables()) as tables:  # lets the folder go when reading ends
-            for table in tables:
-                yield from table.to_pylist()
-
-    def to_arrow(self) -> pa.Table:
-        """All rows at once, in the order of work: they have to fit into memory."""
-        self._complete()
-        screen = self._screen
-        tables = [read_part(screen.folder, number) for number in range(screen.parts)]
-        return pa.concat_tables(tables) if tables else screen.layout.schema.empty_table()
-
-    def finish(self, ranking: Ranking | None = None) -> Summary:
-        """Answer what is left, and write ``summary.json``, ``top.csv`` and ``report.html``."""
-        (ranking or Ranking()).check(self._screen.task)
-        self._complete()
-        return finalize(self._screen, ranking or Ranking())
-
-    def _complete(self) -> None:
-        for _ in self._tables():
-            pass
-
-    def _tables(self) -> Generator[pa.Table, None, None]:
-        """The parts; an earlier reading ends, for an engine answers one call at a time."""
-        if self._open is not None:
-            self._open.close()
-        self._open = self._read()
-        return self._open
-
-    def _read(self) -> Generator[pa.Table, None, None]:
-        screen = self._screen
-        missing = screen.missing()
-        for number in sorted(set(range(screen.parts)) - set(missing)):
-            yield read_part(screen.folder, number)
-        if missing:
-            assert self._maker is not None
-            for number in self._maker.make(screen, NullProgress(), lambda: False, missing):
-                yield read_part(screen.folder, number)
+"""A file of pairs, a list of pairs of SMILES, or a table with two columns of SMILES."""
 
 
 def screen(
@@ -106,23 +37,23 @@ def screen(
     *,
     left: Molecules | None = None,
     right: Molecules | None = None,
-    columns: tuple[str | None, str | None] = (None, None),
-    how: PairingMode = "product",
+    columns: tuple[str | None, str | None] = ScreenConfig.columns,
+    how: PairingMode | str = ScreenConfig.how,
     question: str | None = None,
-    order: ProcessingOrder = "given",
-    seed: int = 0,
-    limit: int | None = None,
-    text: bool = False,
+    order: ProcessingOrder | str = ScreenConfig.order,
+    seed: int = ScreenConfig.seed,
+    limit: int | None = ScreenConfig.limit,
+    text: bool = ScreenConfig.text,
     both_orders: bool = False,
     out: Path | str | None = None,
     model: Path | str | None = None,
     endpoint: str | None = None,
     engine: EngineName | str | Engine | PartExecutor = EngineName.vllm,
-    part_rows: int = PART_ROWS,
-    block: int = BLOCK,
-    retry_errors: bool = False,
+    part_rows: int = ScreenConfig.part_rows,
+    block: int = ScreenConfig.block,
+    retry_errors: bool = ScreenConfig.retry_errors,
 ) -> Screened:
-    """Ask about every pair; what ``moltc screen`` does.
+    """Answer a task for every pair of a table, or of two libraries, like ``moltc screen``.
 
     ::
 
@@ -130,61 +61,50 @@ def screen(
             print(row["left_smiles"], row["value"], row["unit"])
 
     Args:
-        task: What is asked, e.g. ``solvation``.
-        pairs: Both molecules of each pair; or else
-        left: First molecules, and
-        right: Second molecules; none for ``triangle``.
-        columns: Which columns have them, where that is not clear.
-        how: How ``left`` and ``right`` are paired: all with all, row by row, or every two of
-            ``left``.
-        question: For a task that takes one.
-        order: Of work: as given, or random.
-        seed: Of a random order.
-        limit: Only the first so many pairs in that order.
-        text: Keep the model's own words; slower, as all of them are generated.
-        both_orders: Ask symmetric yes-or-no questions in both orders.
-        out: Folder of the answers, where the same call goes on; default: a temporary one.
+        task: Name of the task, e.g. ``solvation``.
+        pairs: Both molecules of each pair.
+        left: First molecules, if ``pairs`` is not given.
+        right: Second molecules; not for the pairing mode ``triangle``.
+        columns: Names of the molecule columns, in ``pairs`` or in ``left`` and ``right``; needed
+            where the tables have several candidates.
+        how: Pairing mode: ``product`` (all of ``left`` with all of ``right``), ``zip`` (row by row)
+            or ``triangle`` (every two molecules of ``left``).
+        question: Question of the user, for a task that takes one.
+        order: Processing order, ``given`` or ``random``; a random order makes a partial run an
+            unbiased sample.
+        seed: Seed of the random order.
+        limit: Largest number of pairs, the first ones in processing order; default: all.
+        text: Whether to keep the text that the model generated; slower, because the text is not
+            generated otherwise.
+        both_orders: Whether to average symmetric yes/no tasks over both orders of the molecules.
+        out: Output folder; the same call resumes it. Default: a temporary folder.
         model: Checkpoint folder; default: the shipped one.
-        endpoint: URL of a running server, in place of a model.
-        engine: ``vllm`` or ``torch``, or one that is open already, or a
-            `moltc_vllm.deploy.ray_data.Cluster` whose opening says the same of ``text`` and
-            ``both_orders``; with ``out`` its ``model`` or ``endpoint`` has to be named, too.
-        part_rows: Pairs of a part.
-        block: Second molecules that are worked off together.
-        retry_errors: Ask again about pairs that ended in an error.
+        endpoint: URL of a running server, used in place of a model.
+        engine: Engine to open, ``vllm`` or ``torch``; or an engine that is already open; or a
+            `moltc_vllm.deploy.ray_data.RayDataExecutor` whose engine options match ``model``,
+            ``text`` and ``both_orders``. With ``out``, an open engine needs its ``model`` or
+            ``endpoint`` as well, which the folder's manifest records.
+        part_rows: Number of pairs per part of the output.
+        block: Number of second molecules that are processed together.
+        retry_errors: Whether to submit pairs again that ended with the status ``error``.
 
     Raises:
-        ValueError: If something is missing, or does not go together; its subclasses are
-            `UnknownTaskError`, `TableError`, `ManifestError` and `CheckpointError`.
-        ServerError: If the server at ``endpoint`` is none of ours.
-        httpx.HTTPError: If it cannot be reached.
+        ValueError: If an argument is missing, or arguments do not go together; subclasses are
+            `UnknownTaskError`, `PromptError`, `TableError`, `ManifestError` and `CheckpointError`.
+        ServerError: If the server at ``endpoint`` is not a moltc-vllm server.
+        httpx.HTTPError: If the server cannot be reached.
     """
-    from moltc_vllm.engines.symmetric import SymmetrizedEngine
-
-    temporary: list[Any] = []
-
-    def folder() -> Path:
-        made = tempfile.TemporaryDirectory(prefix="moltc-screen-")
-        temporary.append(made)
-        return Path(made.name)
-
-    def file(name: str, given: Molecules | Pairs | None, names: Sequence[str]) -> Path | None:
-        if given is None or isinstance(given, Path | str):
-            return None if given is None else Path(given)
-        path = folder() / f"{name}.parquet"
-        pa_parquet.write_table(_table(given, names), path)
-        return path
-
+    files = _TemporaryFiles()
     config = ScreenConfig(
         task=task,
-        out=folder() / "out" if out is None else Path(out),
-        pairs=file("pairs", pairs, ("smiles_1", "smiles_2")),
-        left=file("left", left, ("smiles",)),
-        right=file("right", right, ("smiles",)),
+        out=files.new_folder() / "out" if out is None else Path(out),
+        pairs=files.path_of("pairs", pairs, ("smiles_1", "smiles_2")),
+        left=files.path_of("left", left, ("smiles",)),
+        right=files.path_of("right", right, ("smiles",)),
         columns=columns,
-        how=how,
+        how=PairingMode(how),
         question=question,
-        order=order,
+        order=ProcessingOrder(order),
         seed=seed,
         limit=limit,
         text=text,
@@ -192,40 +112,180 @@ def screen(
         block=block,
         retry_errors=retry_errors,
     )
-    folder_of = None if model is None else Path(model)
-    ready = None if isinstance(engine, str) else engine
-    if ready is None or model is not None or endpoint is not None:
-        described = describe_model(task, folder_of, endpoint)
+    if isinstance(engine, str) or model is not None or endpoint is not None:
+        description = describe_model(task, None if model is None else Path(model), endpoint)
     elif out is None:
-        described = {"engine": type(ready).__name__}
+        description = {"engine": type(engine).__name__}
     else:
         raise ValueError(
-            "name the model of an open engine, so that `out` says whose answers it has"
+            "an open engine needs its model or endpoint as well, which the manifest in out records"
         )
-    prepared = prepare(config, {**described, "both_orders": both_orders})
-    if prepared.screen.missing() and ready is None:
-        ready = open_engine(folder_of, endpoint, EngineName(str(engine)), score=not text)
-    if ready is None or isinstance(ready, PartExecutor):
-        opening = getattr(ready, "opening", None)
-        if opening and (opening.score, opening.both_orders) != (not text, both_orders):
-            raise ValueError("text or both_orders is not what the cluster's opening says")
-        if opening and opening.model != folder_of:
-            raise ValueError(f"the cluster's opening has the model {opening.model}, not {model}")
-        return Screened(prepared.screen, ready, temporary)
-    maker = LocalExecutor(SymmetrizedEngine(ready) if both_orders else ready)
-    return Screened(prepared.screen, maker, temporary)
+    prepared = prepare(config, {**description, "both_orders": both_orders}).screen
+    executor: PartExecutor | None = None
+    if isinstance(engine, PartExecutor):
+        executor = engine
+        _check_engine_spec(executor, model, text=text, both_orders=both_orders)
+    elif not isinstance(engine, str):
+        executor = _local_executor(engine, both_orders)
+    elif prepared.missing_parts():
+        opened = _open_engine(engine, model, endpoint, score=not text)
+        executor = _local_executor(opened, both_orders)
+    return Screened(prepared, executor, files)
 
 
-def _table(given: Sequence[Any] | pa.Table, names: Sequence[str]) -> pa.Table:
-    """What was given as objects, as a table."""
-    if isinstance(given, pa.Table):
-        return given
-    rows = [tuple(one) if isinstance(one, tuple | list) else (one,) for one in given]
-    if wrong := next((row for row in rows if len(row) != len(names)), None):
-        raise ValueError(f"{wrong!r} is not {len(names)} SMILES")
-    # What is no text (None, NaN of a table) is a molecule that is missing.
-    texts = [[cell if isinstance(cell, str) else None for cell in row] for row in rows]
-    cells = zip(*texts, strict=True) if rows else [()] * len(names)
+def _open_engine(
+    name: str,
+    model: Path | str | None,
+    endpoint: str | None,
+    *,
+    beams: int = 1,
+    score: bool = False,
+) -> Engine:
+    """Open the engine that a call names; all functions of this module open theirs here."""
+    if name not in list(EngineName):
+        raise ValueError(f"engine must be one of {', '.join(EngineName)}, not {name!r}")
+    folder = None if model is None else Path(model)
+    return open_engine(folder, endpoint, EngineName(name), beams=beams, score=score)
+
+
+def _local_executor(engine: Engine, both_orders: bool) -> LocalExecutor:
+    return LocalExecutor(SymmetrizedEngine(engine) if both_orders else engine)
+
+
+def _check_engine_spec(
+    executor: PartExecutor, model: Path | str | None, *, text: bool, both_orders: bool
+) -> None:
+    """Check that a cluster's engines are opened with the options of this screen."""
+    spec = getattr(executor, "engine_spec", None)
+    if spec is None:
+        return
+    if (spec.score, spec.both_orders) != (not text, both_orders):
+        raise ValueError("text or both_orders differs from the engine_spec of the executor")
+    if spec.model != (None if model is None else Path(model)):
+        raise ValueError(f"the executor's engine_spec has the model {spec.model}, not {model}")
+
+
+class Screened:
+    """Answers of a screen, one row per pair, computed while they are read.
+
+    A row is a `dict` with the columns of the screen's Parquet parts: ``row``, the input's own
+    columns, ``status``, ``error``, ``value`` or ``label`` with the rest of the answer, and
+    ``confidence``.
+
+    Args:
+        screen: Screen to read.
+        executor: Executor that computes missing parts; ``None`` if the screen is complete.
+        owner: Object to keep alive with this one, such as temporary files.
+
+    Attributes:
+        folder: Folder of the parts; a temporary one is deleted together with this object.
+    """
+
+    def __init__(
+        self, screen: Screen, executor: PartExecutor | None, owner: object | None = None
+    ) -> None:
+        self._screen, self._executor = screen, executor
+        self._owner = owner
+        self._open_tables: Generator[pa.Table, None, None] | None = None
+        self.folder = screen.folder
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self._screen.plan)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield all rows: first those of written parts, then the others as parts are completed.
+
+        Raises:
+            Exception: Any error of the engine; parts completed before it are on disk.
+        """
+        with contextlib.closing(self._tables()) as tables:  # unlocks the folder after a `break`
+            for table in tables:
+                yield from table.to_pylist()
+
+    def to_arrow(self) -> pa.Table:
+        """Return all rows in processing order as one table, which has to fit into memory."""
+        self._complete()
+        screen = self._screen
+        tables = [read_part(screen.folder, part) for part in range(screen.part_count)]
+        return pa.concat_tables(tables) if tables else screen.layout.schema.empty_table()
+
+    def finalize(self, ranking: Ranking | None = None) -> Summary:
+        """Answer the remaining pairs and write ``summary.json``, ``top.csv`` and ``report.html``.
+
+        Args:
+            ranking: Ranking of the best rows; default: see `Ranking`.
+        """
+        ranking = ranking or Ranking()
+        ranking.check(self._screen.task)
+        self._complete()
+        return finalize(self._screen, ranking)
+
+    def finish(self, ranking: Ranking | None = None) -> Summary:
+        """Call `finalize`, under its name in version 0.1."""
+        warn_renamed("Screened.finish", "Screened.finalize")
+        return self.finalize(ranking)
+
+    def _complete(self) -> None:
+        for _ in self._tables():
+            pass
+
+    def _tables(self) -> Generator[pa.Table, None, None]:
+        """Read the parts; this ends an earlier reading, as an engine serves one call at a time."""
+        if self._open_tables is not None:
+            self._open_tables.close()
+        self._open_tables = self._read_tables()
+        return self._open_tables
+
+    def _read_tables(self) -> Generator[pa.Table, None, None]:
+        screen = self._screen
+        missing = screen.missing_parts()
+        for part in sorted(set(range(screen.part_count)) - set(missing)):
+            yield read_part(screen.folder, part)
+        if missing:
+            assert self._executor is not None
+            for part in self._executor.execute(screen, missing, NullProgress(), lambda: False):
+                yield read_part(screen.folder, part)
+
+
+class _TemporaryFiles:
+    """Temporary folders, deleted together with this object."""
+
+    def __init__(self) -> None:
+        self._folders: list[tempfile.TemporaryDirectory[str]] = []
+
+    def new_folder(self) -> Path:
+        folder = tempfile.TemporaryDirectory(prefix="moltc-screen-")
+        self._folders.append(folder)
+        return Path(folder.name)
+
+    def path_of(
+        self, name: str, molecules: Molecules | Pairs | None, columns: Sequence[str]
+    ) -> Path | None:
+        """Return the path of a file of molecules; Python objects are written to a new one."""
+        if molecules is None:
+            return None
+        if isinstance(molecules, Path | str):
+            return Path(molecules)
+        path = self.new_folder() / f"{name}.parquet"
+        pa_parquet.write_table(_as_table(molecules, columns), path)
+        return path
+
+
+def _as_table(molecules: Sequence[Any] | pa.Table, columns: Sequence[str]) -> pa.Table:
+    if isinstance(molecules, pa.Table):
+        return molecules
+    rows = [_smiles_or_none(item) for item in molecules]
+    for index, row in enumerate(rows):
+        if len(row) != len(columns):
+            raise ValueError(f"row {index} must have {len(columns)} SMILES, not {row!r}")
+    cells = zip(*rows, strict=True) if rows else [()] * len(columns)
     return pa.table(
-        {name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)}
+        {name: pa.array(column, pa.string()) for name, column in zip(columns, cells, strict=True)}
     )
+
+
+def _smiles_or_none(item: Any) -> tuple[str | None, ...]:
+    """Return the molecules of a row; ``None`` for missing ones, such as the NaN of a data frame."""
+    cells = item if isinstance(item, tuple | list) else (item,)
+    return tuple(cell if isinstance(cell, str) else None for cell in cells)

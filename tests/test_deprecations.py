@@ -68,3 +68,23 @@ def test_featurize_library_accepts_old_argument_block():
     with pytest.warns(FutureWarning, match="'chunk_size'"):
         rows = list(featurize_library(["CO", "CC", "CN"], workers=0, block=2))
     assert [key for key, _ in rows] == ["CO", "CC", "CN"]
+
+
+def test_screened_finish_calls_finalize():
+    import moltc_vllm
+    from tests.screening.fake_engines import HashEngine
+
+    screened = moltc_vllm.screen("ddi", [("C", "O")], engine=HashEngine())
+    with pytest.warns(FutureWarning, match=r"Screened\.finalize"):
+        summary = screened.finish()
+    assert summary.rows == 1
+    assert (screened.folder / "report.html").is_file()
+
+
+def test_models_prepare_warns_and_calls_prepare_inputs(tiny):
+    from moltc_vllm.models import Prompt, load_config, load_tokenizer, prepare, prepare_inputs
+
+    arguments = ([Prompt("<mol>", ["CCO"])], load_tokenizer(tiny), load_config(tiny))
+    with pytest.warns(FutureWarning, match="prepare_inputs"):
+        inputs = prepare(*arguments)
+    assert inputs.input_ids.equal(prepare_inputs(*arguments).input_ids)

@@ -1,178 +1,174 @@
-"""``moltc screen``: a question about millions of pairs, every one of them answered."""
+"""``moltc screen``: answer a task for every pair of a table, or of two libraries."""
 
 from __future__ import annotations
 
 import contextlib
-import enum
-import importlib.util
-import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moltc_vllm.cli import engines
-from moltc_vllm.cli.engines import open_engine
 from moltc_vllm.cli.messages import fail
 from moltc_vllm.cli.progress import ProgressBars
+from moltc_vllm.cli.screen_engines import EXIT_STOPPED, EngineOptions, ScreenEngine, parse_actors
+from moltc_vllm.cli.screen_output import ScreenProgressDisplay, print_estimate, print_summary
+from moltc_vllm.screening.config import PairingMode, ProcessingOrder, Ranking, ScreenConfig
+from moltc_vllm.utils.errors import one_line
 
 if TYPE_CHECKING:
-    from moltc_vllm.screening.estimate import Estimate
-    from moltc_vllm.screening.prepare import PreparedScreen, ScreenConfig
-    from moltc_vllm.screening.run import PartExecutor, Progress
-    from moltc_vllm.screening.summary import Ranking, Summary
-    from moltc_vllm.tasks.engine import Engine
+    from moltc_vllm.screening.prepare import PreparedScreen
 
-INTERRUPTED, STOPPED, FAILED_ROWS = 130, 1, 3
-_SHOWN = 5
+EXIT_INTERRUPTED, EXIT_FAILED_ROWS = 130, 3
+
 _STDIN = Path("-")
-
-
-class PairingMode(enum.StrEnum):
-    """PairingMode two files are paired."""
-
-    product = "product"
-    zip = "zip"
-    triangle = "triangle"
-
-
-class EngineName(enum.StrEnum):
-    """Where answers are computed."""
-
-    vllm = "vllm"
-    torch = "torch"
-    http = "http"
-    ray = "ray"
-
-
-class ProcessingOrder(enum.StrEnum):
-    """In which order pairs are worked off."""
-
-    given = "given"
-    random = "random"
+_RESUME_HINT = "run the same command again to resume"
 
 
 def screen(
-    task: Annotated[str, typer.Option(help="What to ask about every pair, e.g. solvation.")],
-    out: Annotated[Path, typer.Option(help="Folder of the answers; run again to go on.")],
+    task: Annotated[str, typer.Option(help="Task to answer for every pair, e.g. solvation.")],
+    out: Annotated[
+        Path, typer.Option(help="Output folder; the same command resumes an unfinished screen.")
+    ],
     pairs: Annotated[
         Path | None,
-        typer.Option(help="File with both molecules of a pair in each row; -: standard input."),
+        typer.Option(help="File with both molecules of a pair in each row; `-` is standard input."),
     ] = None,
-    left: Annotated[Path | None, typer.Option(help="File of first molecules, or -.")] = None,
-    right: Annotated[Path | None, typer.Option(help="File of second molecules, or -.")] = None,
+    left: Annotated[
+        Path | None, typer.Option(help="File of first molecules; `-` is standard input.")
+    ] = None,
+    right: Annotated[
+        Path | None, typer.Option(help="File of second molecules; `-` is standard input.")
+    ] = None,
     columns: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="Where the molecules are, in --pairs or in --left and --right."),
+        typer.Option(help="Names of the molecule columns, in --pairs or in --left and --right."),
     ] = None,
     how: Annotated[
         PairingMode,
-        typer.Option(help="All of left with all of right, row by row, or every two of left."),
-    ] = PairingMode.product,
-    question: Annotated[str | None, typer.Option(help="For the task `ask`.")] = None,
+        typer.Option(
+            help="Pairing mode: all of --left with all of --right (product), row by row (zip), or "
+            "every two molecules of --left (triangle)."
+        ),
+    ] = ScreenConfig.how,
+    question: Annotated[
+        str | None, typer.Option(help="Your question, for the task `ask`.")
+    ] = ScreenConfig.question,
     order: Annotated[
-        ProcessingOrder, typer.Option(help="Of work; the first pairs of a random one are a sample.")
-    ] = ProcessingOrder.given,
-    seed: Annotated[int, typer.Option(help="Of a random order.")] = 0,
+        ProcessingOrder,
+        typer.Option(help="Processing order; `random` makes a partial run an unbiased sample."),
+    ] = ScreenConfig.order,
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = ScreenConfig.seed,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many pairs, the first to be worked off.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Rows of top.csv.")] = 100,
+        int | None,
+        typer.Option(min=1, help="Largest number of pairs, the first ones in processing order."),
+    ] = ScreenConfig.limit,
+    top: Annotated[int, typer.Option(min=0, help="Number of rows in top.csv.")] = Ranking.top_k,
     smallest: Annotated[
-        bool, typer.Option("--smallest", help="Small values are at the top.")
-    ] = False,
+        bool, typer.Option("--smallest", help="Rank small values first in top.csv.")
+    ] = Ranking.smallest,
     threshold: Annotated[
-        float | None, typer.Option(help="At the top only from this value or confidence on.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="At the top only rows with this label.")] = None,
+        float | None,
+        typer.Option(help="Value, or confidence, that a row must reach to be in top.csv."),
+    ] = Ranking.threshold,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Label to rank by in top.csv; default: the positive label of a yes/no task."
+        ),
+    ] = Ranking.label,
     text: Annotated[
         bool,
-        typer.Option("--text", help="Keep the model's own words: slower, as all are generated."),
-    ] = False,
+        typer.Option(
+            "--text",
+            help="Keep the text that the model generates; slower, because the text is not "
+            "generated otherwise.",
+        ),
+    ] = ScreenConfig.text,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit status 3 if any row has no answer.")
+        bool, typer.Option("--strict", help="Exit with status 3 if any row failed.")
     ] = False,
     model: Annotated[
         Path | None, typer.Option(help="Checkpoint folder; default: the shipped moltc-mini.")
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="URL of a running server.")] = None,
-    engine: Annotated[EngineName, typer.Option(help="Without a server.")] = EngineName.vllm,
+    endpoint: Annotated[
+        str | None, typer.Option(help="URL of a running server, used in place of --model.")
+    ] = None,
+    engine: Annotated[
+        ScreenEngine,
+        typer.Option(help="Inference engine to run in this process, or on a Ray cluster."),
+    ] = ScreenEngine.vllm,
     address: Annotated[
         str | None,
-        typer.Option(help="Of a Ray cluster, for --engine ray; default: one on this machine."),
+        typer.Option(
+            help="Address of the Ray cluster for --engine ray; default: a cluster is started on "
+            "this machine."
+        ),
     ] = None,
     actors: Annotated[
-        str, typer.Option(help="Engines on the cluster, so many or FROM:TO.", metavar="N|N:M")
+        str,
+        typer.Option(help="Number of engines on the Ray cluster, or a range.", metavar="N|MIN:MAX"),
     ] = "1",
     both_orders: Annotated[
-        bool, typer.Option("--both-orders", help="Ask symmetric yes/no questions in both orders.")
+        bool,
+        typer.Option(
+            "--both-orders",
+            help="Average symmetric yes/no tasks over both orders of the molecules.",
+        ),
     ] = False,
-    part_rows: Annotated[int, typer.Option(min=1, help="Pairs of a part of the output.")] = 5_000,
+    part_rows: Annotated[
+        int, typer.Option(min=1, help="Number of pairs per part of the output.")
+    ] = ScreenConfig.part_rows,
     block: Annotated[
-        int, typer.Option(min=1, help="Second molecules that are worked off together.")
-    ] = 1_024,
+        int,
+        typer.Option(
+            min=1, help="Number of second molecules that are processed together and stay encoded."
+        ),
+    ] = ScreenConfig.block,
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Ask again about pairs that ended in an error.")
-    ] = False,
+        bool,
+        typer.Option("--retry-errors", help="Submit pairs again that ended with status `error`."),
+    ] = ScreenConfig.retry_errors,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only say what it will take; answers about 1,000 pairs."),
+        typer.Option(
+            "--dry-run",
+            help="Estimate time, disk and memory from about 1,000 pairs; write nothing to --out.",
+        ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="A JSON object as the last line, for programs.")
+        bool, typer.Option("--json", help="Print one JSON object as the last line.")
     ] = False,
 ) -> None:
-    """Ask about every pair of a file, or of two libraries, into Parquet parts.
+    """Answer a task for every pair of a file, or of two libraries, into Parquet parts.
 
-    Every row of the input is a row of the output, with an answer or with the reason why there is
-    none. A screen that was ended in any way goes on when the command is given again. Beside the
-    parts stand summary.json, top.csv and report.html.
+    Every row of the input is a row of the output, with an answer or with the reason for its
+    failure. An interrupted screen is resumed by the same command. The files summary.json, top.csv
+    and report.html are written beside the parts.
     """
-    from moltc_vllm.engines.symmetric import SymmetrizedEngine
-    from moltc_vllm.screening.finalize import finalize
-    from moltc_vllm.screening.prepare import ScreenConfig
-    from moltc_vllm.screening.run import LocalExecutor
-    from moltc_vllm.screening.summary import Ranking
-    from moltc_vllm.utils.signals import block_sigint_in_children
-
-    on_ray = engine is EngineName.ray
-    between = _between(actors)
-    if on_ray and endpoint is not None:
-        fail("the engine ray takes a model, not an endpoint")
-    # What one engine of a cluster does is tried here.
-    here = engines.EngineName.vllm if on_ray else engines.EngineName(engine.value)
-
-    def opened() -> Engine:
-        with block_sigint_in_children():
-            made = open_engine(model, endpoint, here, score=not text)
-        return SymmetrizedEngine(made) if both_orders else made
-
-    @contextlib.contextmanager
-    def made() -> Iterator[tuple[PartExecutor, Engine | None]]:
-        if on_ray:
-            with _cluster(model, address, between, not text, both_orders) as cluster:
-                yield cluster, None
-        else:
-            answering = opened()
-            yield LocalExecutor(answering), answering
-
-    with tempfile.TemporaryDirectory(prefix="moltc-screen-") as name, ProgressBars("rows") as bars:
-        spare = Path(name)
-        files = _seekable({"pairs": pairs, "left": left, "right": right}, spare)
+    ranking = Ranking(top, smallest, threshold, label)
+    options = EngineOptions(
+        engine, model, endpoint, address, parse_actors(actors), not text, both_orders
+    )
+    if engine is ScreenEngine.ray and endpoint is not None:
+        fail("--engine ray takes --model, not --endpoint")
+    with (
+        tempfile.TemporaryDirectory(prefix="moltc-screen-") as folder,
+        ProgressBars("rows") as bars,
+    ):
+        scratch = Path(folder)
         config = ScreenConfig(
             task=task,
-            out=out,
-            **files,
+            out=scratch / "out" if dry_run else out,
+            **_copy_streams({"pairs": pairs, "left": left, "right": right}, scratch),
             columns=columns or (None, None),
-            how=how.value,
+            how=how,
             question=question,
-            order=order.value,
+            order=order,
             seed=seed,
             limit=limit,
             text=text,
@@ -181,47 +177,125 @@ def screen(
             retry_errors=retry_errors,
         )
         if dry_run:
-            config = replace(config, out=spare / "out")
-        ranking = Ranking(top, smallest, threshold, label)
-        with _failing(out, endpoint):
-            prepared = _prepare(config, ranking, model, endpoint, both_orders, bars)
-            if dry_run:
-                _tell(_estimate(prepared, opened, spare), as_json)
-                return
-        figures = _run(prepared, made, endpoint, bars)
-        with _failing(out, endpoint):
-            summary = finalize(prepared.screen, ranking, figures)
-    if as_json:
-        typer.echo(json.dumps({**summary.as_json(), "run": figures}))
-    else:
-        _print(out, summary)
-    if strict and summary.failed:
-        raise typer.Exit(FAILED_ROWS)
+            _run_estimate(config, ranking, options, bars, scratch / "sample", as_json)
+            return
+        failed_rows = _run_screen(config, ranking, options, bars, as_json)
+    if strict and failed_rows:
+        raise typer.Exit(EXIT_FAILED_ROWS)
 
 
-def _seekable(files: dict[str, Path | None], spare: Path) -> dict[str, Path | None]:
-    """Standard input and pipes as files: they are read more than once."""
-    named = [name for name, path in files.items() if path == _STDIN]
-    if len(named) > 1:
-        fail(f"standard input cannot be both {' and '.join(named)}")
+def _copy_streams(files: dict[str, Path | None], scratch: Path) -> dict[str, Path | None]:
+    """Copy standard input and pipes to files, because tables are read more than once."""
+    streamed = [f"--{name}" for name, path in files.items() if path == _STDIN]
+    if len(streamed) > 1:
+        fail(f"standard input cannot be both {' and '.join(streamed)}")
     copied = dict(files)
     for name, path in files.items():
         if path is None or (path != _STDIN and (path.is_file() or not path.exists())):
             continue
         if path.is_dir():
-            fail(f"{path} is a folder")
-        copied[name] = copy = spare / ("stdin" if path == _STDIN else name)
+            fail(f"--{name}: {path} is a folder")
+        copied[name] = copy = scratch / ("stdin" if path == _STDIN else name)
         with copy.open("wb") as file:
-            # Standard input is not ours to close.
-            pipe = contextlib.nullcontext(sys.stdin.buffer) if path == _STDIN else path.open("rb")
-            with pipe as source:
+            # Closing standard input is left to the interpreter.
+            stream = contextlib.nullcontext(sys.stdin.buffer) if path == _STDIN else path.open("rb")
+            with stream as source:
                 shutil.copyfileobj(source, file)
     return copied
 
 
+def _run_estimate(
+    config: ScreenConfig,
+    ranking: Ranking,
+    options: EngineOptions,
+    bars: ProgressBars,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    from moltc_vllm.screening.estimate import estimate
+
+    with _exit_on_error(config.out, options.endpoint):
+        prepared = _prepare(config, ranking, options, bars)
+        print_estimate(estimate(prepared.screen, options.open_engine(), folder), as_json)
+
+
+def _run_screen(
+    config: ScreenConfig,
+    ranking: Ranking,
+    options: EngineOptions,
+    bars: ProgressBars,
+    as_json: bool,
+) -> int:
+    """Run a screen to its end; return the number of failed rows."""
+    from moltc_vllm.screening.finalize import finalize
+
+    with _exit_on_error(config.out, options.endpoint):
+        prepared = _prepare(config, ranking, options, bars)
+    figures = _compute_missing(prepared, options, bars)
+    with _exit_on_error(config.out, options.endpoint):
+        summary = finalize(prepared.screen, ranking, figures)
+    print_summary(config.out, summary, figures, as_json)
+    return summary.failed
+
+
+def _prepare(
+    config: ScreenConfig, ranking: Ranking, options: EngineOptions, bars: ProgressBars
+) -> PreparedScreen:
+    from moltc_vllm.engines.factory import describe_model
+    from moltc_vllm.screening.prepare import prepare
+    from moltc_vllm.tasks import get_task
+
+    ranking.check(get_task(config.task))
+    description = describe_model(config.task, options.model, options.endpoint)
+    return prepare(
+        config,
+        {**description, "both_orders": options.both_orders},
+        lambda name, rows: bars.print_line(f"{name}: {rows:,} rows read"),
+    )
+
+
+def _compute_missing(
+    prepared: PreparedScreen, options: EngineOptions, bars: ProgressBars
+) -> dict[str, Any]:
+    """Compute the missing parts; the command ends here if not all of them could be computed.
+
+    Returns:
+        Figures of the run; empty if no part was missing.
+    """
+    from moltc_vllm.screening.run import run_screen
+    from moltc_vllm.utils.signals import stop_on_signal
+
+    screen = prepared.screen
+    missing = screen.missing_parts()
+    total = len(screen.plan)
+    if not missing:
+        bars.print_line(f"all {total:,} rows are done")
+        return {}
+    done = total - sum(screen.unanswered_rows(missing).values())
+    if prepared.resumed:
+        bars.print_line(f"resuming: {done:,} of {total:,} rows are done")
+    with options.open_executor() as (executor, engine):
+        bars.start_task("", done)
+        display = ScreenProgressDisplay(bars, engine)
+        begin = time.monotonic()
+        try:
+            with (
+                _exit_on_error(screen.folder, options.endpoint, EXIT_STOPPED, f"; {_RESUME_HINT}"),
+                stop_on_signal() as should_stop,
+            ):
+                is_complete = run_screen(screen, executor, display, should_stop)
+        except KeyboardInterrupt:
+            fail(f"interrupted; {_RESUME_HINT}", EXIT_INTERRUPTED)
+        if not is_complete:
+            fail(f"interrupted after finishing started parts; {_RESUME_HINT}", EXIT_INTERRUPTED)
+        return display.figures(time.monotonic() - begin, total - done)
+
+
 @contextlib.contextmanager
-def _failing(out: Path, endpoint: str | None, code: int = 2, more: str = "") -> Iterator[None]:
-    """What can go wrong with files, servers and engines is one line, and ends the command."""
+def _exit_on_error(
+    out: Path, endpoint: str | None, code: int = 2, suffix: str = ""
+) -> Iterator[None]:
+    """End the command with a one-line message when files, servers or engines fail."""
     import httpx
 
     from moltc_vllm.engines.http import ServerError
@@ -230,205 +304,8 @@ def _failing(out: Path, endpoint: str | None, code: int = 2, more: str = "") -> 
     try:
         yield
     except (EngineError, ServerError, ValueError) as error:
-        fail(f"{' '.join(str(error).split())}{more}", code)
+        fail(f"{one_line(error)}{suffix}", code)
     except httpx.HTTPError as error:
-        fail(f"{endpoint}: {' '.join(str(error).split())}{more}", code)
+        fail(f"{endpoint}: {one_line(error)}{suffix}", code)
     except OSError as error:
-        fail(f"{out}: {' '.join(str(error).split())}{more}", code)
-
-
-def _prepare(
-    config: ScreenConfig,
-    ranking: Ranking,
-    model: Path | None,
-    endpoint: str | None,
-    both_orders: bool,
-    bars: ProgressBars,
-) -> PreparedScreen:
-    from moltc_vllm.engines.factory import describe_model
-    from moltc_vllm.screening.prepare import prepare
-    from moltc_vllm.tasks import get_task
-
-    ranking.check(get_task(config.task))
-    asked = {**describe_model(config.task, model, endpoint), "both_orders": both_orders}
-    return prepare(config, asked, lambda name, rows: bars.print_line(f"{name}: {rows:,} rows read"))
-
-
-def _estimate(prepared: PreparedScreen, open_it: Callable[[], Engine], spare: Path) -> Estimate:
-    from moltc_vllm.screening.estimate import estimate
-
-    folder = spare / "some"
-    folder.mkdir()
-    return estimate(prepared.screen, open_it(), folder)
-
-
-def _tell(found: Estimate, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(asdict(found)))
-        return
-    unread = ", ".join(f"{count:,} of the {name}s" for name, count in found.unread.items() if count)
-    typer.echo(
-        f"{found.pairs:,} pairs in {found.parts:,} parts; "
-        f"rows that cannot be read: {unread or 'none'}"
-    )
-    typer.echo(
-        f"{found.asked:,} pairs tried, {found.failed:,} failed, {found.pairs_per_s:,.1f} pairs/s: "
-        f"about {_duration(found.seconds)}"
-    )
-    typer.echo(
-        f"about {found.disk_bytes / 1e6:,.1f} MB on disk; {found.memory_bytes / 2**30:.1f} GiB of "
-        "memory, however many pairs"
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _run(
-    prepared: PreparedScreen,
-    made: Callable[[], contextlib.AbstractContextManager[tuple[PartExecutor, Engine | None]]],
-    endpoint: str | None,
-    bars: ProgressBars,
-) -> dict[str, Any]:
-    """Answer what is missing; the command ends here if not all of it could be.
-
-    Returns:
-        Figures of the run; none if there was nothing to do.
-    """
-    from moltc_vllm.screening.run import run_with_executor
-    from moltc_vllm.utils.signals import stop_on_signal
-
-    screen = prepared.screen
-    missing = screen.missing()
-    total = len(screen.plan)
-    if not missing:
-        bars.print_line(f"all {total:,} rows are there")
-        return {}
-    before = total - sum(screen.open_rows(missing).values())
-    if prepared.resumed:
-        bars.print_line(f"going on: {before:,} of {total:,} rows are there")
-    again = "run the same command again to go on"
-    with made() as (maker, engine):
-        bars.start_task("", before)
-        watcher = _ScreenProgressDisplay(bars, engine)
-        begin = time.monotonic()
-        try:
-            with (
-                _failing(screen.folder, endpoint, STOPPED, f"; {again}"),
-                stop_on_signal() as interrupted,
-            ):
-                whole = run_with_executor(maker, screen, watcher, interrupted)
-        except KeyboardInterrupt:
-            fail(f"interrupted; {again}", INTERRUPTED)
-        if not whole:
-            fail(f"interrupted after the parts that were begun; {again}", INTERRUPTED)
-        return watcher.figures(time.monotonic() - begin, total - before)
-
-
-def _between(actors: str) -> tuple[int, int]:
-    """``N`` or ``N:M``."""
-    least, _, most = actors.partition(":")
-    try:
-        found = int(least), int(most or least)
-    except ValueError:
-        found = (0, 0)
-    if not 1 <= found[0] <= found[1]:
-        fail(f"--actors is a number from 1 on, or two as in 1:8, not {actors!r}")
-    return found
-
-
-@contextlib.contextmanager
-def _cluster(
-    model: Path | None,
-    address: str | None,
-    actors: tuple[int, int],
-    score: bool,
-    both_orders: bool,
-) -> Iterator[PartExecutor]:
-    """Engines on a Ray cluster, which is started and ended here if none is named."""
-    if importlib.util.find_spec("ray") is None:
-        fail("the engine ray needs Ray: pip install 'moltc-vllm[ray]'")
-    from moltc_vllm.deploy.cluster import ClusterError, LocalCluster
-
-    # Imports Ray only below, when a cluster of its own has set the environment.
-    with contextlib.ExitStack() as stack:
-        if address is None:
-            try:
-                address = stack.enter_context(LocalCluster()).address
-            except ClusterError as error:
-                fail(str(error), STOPPED)
-        from moltc_vllm.deploy.ray_data import EngineSpec, RayDataExecutor  # imports Ray
-
-        opening = EngineSpec(model.absolute() if model else None, score, both_orders)
-        yield RayDataExecutor(opening, address, actors)
-
-
-class _ScreenProgressDisplay:
-    """Shows how far a screen is, and keeps where its time went."""
-
-    every_s = 0.1
-
-    def __init__(self, bars: ProgressBars, engine: Engine | None) -> None:
-        self._bars, self._engine = bars, engine
-        self._last: Progress | None = None
-        self._said = 0.0
-
-    def at(self, progress: Progress) -> None:
-        self._last = progress
-        now = time.monotonic()
-        if now - self._said < self.every_s and progress.done < progress.total:
-            return
-        self._said = now
-        spent = progress.reading_s + progress.waiting_s + progress.writing_s
-        shares = [
-            f"{name} {seconds / spent:.0%}"
-            for name, seconds in (
-                ("reading", progress.reading_s),
-                ("engine", progress.waiting_s),
-                ("writing", progress.writing_s),
-            )
-            if spent > 0
-        ]
-        more = ", ".join([f"{progress.failed:,} failed", *shares, *self._cached()])
-        self._bars.update("", progress.done, progress.total, more)
-
-    def _counters(self) -> dict[str, int]:
-        from moltc_vllm.tasks.engine import Counting
-
-        return self._engine.counters() if isinstance(self._engine, Counting) else {}
-
-    def _cached(self) -> list[str]:
-        """PairingMode often caches had what was needed."""
-        counted = self._counters()
-        if not counted.get("prompt_tokens"):
-            return []
-        share = counted["cached_tokens"] / counted["prompt_tokens"]
-        return [f"{share:.0%} of prompts cached"]
-
-    def figures(self, seconds: float, rows: int) -> dict[str, Any]:
-        last = self._last
-        figures = {"rows": rows, "seconds": seconds, "rows_per_s": rows / max(seconds, 1e-9)}
-        if last is not None:
-            figures |= {
-                "reading_s": last.reading_s,
-                "engine_s": last.waiting_s,
-                "writing_s": last.writing_s,
-            }
-        return {**{name: round(value, 3) for name, value in figures.items()}, **self._counters()}
-
-
-def _print(out: Path, summary: Summary) -> None:
-    counts = ", ".join(f"{count:,} {status}" for status, count in summary.statuses.most_common())
-    typer.echo(f"{out}: {summary.rows:,} rows: {counts or 'none'}")
-    if summary.mean is not None:
-        typer.echo(f"values from {summary.low:g} to {summary.high:g}, mean {summary.mean:g}")
-    for name, count in summary.labels.most_common(_SHOWN):
-        typer.echo(f"  {count:>10,}  {name}")
-    for reason, count in summary.reasons.most_common(_SHOWN):
-        typer.echo(f"  {count:>10,}  {reason}")
-    typer.echo(f"{out / 'report.html'}")
+        fail(f"{out}: {one_line(error)}{suffix}", code)

@@ -1,4 +1,4 @@
-"""What a screen will take, from a small part of it that is really answered."""
+"""Estimate of a screen's time, disk and memory, measured on a sample of its pairs."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ import psutil
 
 from moltc_vllm.screening.parts import part_path
 from moltc_vllm.screening.plan import PairIndex, Plan
-from moltc_vllm.screening.run import Progress, Screen, run
+from moltc_vllm.screening.progress import ScreenProgress
+from moltc_vllm.screening.run import LocalExecutor, run_screen
+from moltc_vllm.screening.screen import Screen
 from moltc_vllm.tasks.engine import Engine
 
-_RUNS, _WIDTH = 4, 256
+_RUN_COUNT, _RUN_LENGTH = 4, 256
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What was found, and what follows from it.
+    """Measurements on a sample, and their extrapolation to the whole screen.
+
+    The field names are those of ``moltc screen --dry-run --json``.
 
     Attributes:
-        pairs: Of the screen.
-        parts: Of its output.
-        unread: Rows of each input that cannot be read.
-        asked: Pairs that were answered for this.
-        failed: Of those, without an answer.
-        pairs_per_s: PairingMode fast, once the engine was warm.
-        seconds: For all pairs at that rate.
-        disk_bytes: Of all parts.
-        memory_bytes: Of this process and the engine's now; more pairs take no more.
+        pairs: Number of pairs of the screen.
+        parts: Number of parts of its output.
+        unread: Number of rows that cannot be read, by input.
+        asked: Number of pairs in the sample.
+        failed: Number of pairs in the sample that failed.
+        pairs_per_s: Rate after the engine's warm-up.
+        seconds: Time for all pairs at that rate.
+        disk_bytes: Size of all parts.
+        memory_bytes: Current memory of this process and its engine, which does not grow with the
+            number of pairs.
     """
 
     pairs: int
@@ -47,56 +52,65 @@ class Estimate:
 
 
 def estimate(screen: Screen, engine: Engine, folder: Path) -> Estimate:
-    """Answer some runs of neighbouring pairs, evenly spread over the screen.
+    """Answer a sample of a screen's pairs: runs of neighbors, evenly spread over the plan.
 
     Args:
-        screen: What is planned.
-        engine: Who answers.
-        folder: An empty one, for what is answered.
+        screen: Screen to estimate.
+        engine: Engine that answers the pairs.
+        folder: Empty folder for the answers of the sample.
     """
-    plan = _Runs(screen.plan)
-    some = replace(screen, folder=folder, plan=plan, part_rows=max(1, len(plan)))
-    clock = _Clock()
+    plan = _SampledPlan(screen.plan)
+    sample = replace(screen, folder=folder, plan=plan, part_rows=max(1, len(plan)))
+    meter = _RateMeter()
     if len(plan):
-        run(some, engine, clock)
-    rate = clock.rate()
-    size = part_path(folder, 0).stat().st_size / len(plan) if len(plan) else 0.0
-    sides = {screen.inputs.first.name: screen.inputs.first.store}
-    if screen.inputs.second.store is not screen.inputs.first.store:
-        sides[screen.inputs.second.name] = screen.inputs.second.store
+        run_screen(sample, LocalExecutor(engine), meter)
+    rate = meter.pairs_per_s()
+    bytes_per_pair = part_path(folder, 0).stat().st_size / len(plan) if len(plan) else 0.0
     return Estimate(
         pairs=len(screen.plan),
-        parts=screen.parts,
-        unread={name: store.unread for name, store in sides.items()},
+        parts=screen.part_count,
+        unread=_unreadable_rows(screen),
         asked=len(plan),
-        failed=clock.failed,
+        failed=meter.failed,
         pairs_per_s=rate,
         seconds=len(screen.plan) / rate if rate else 0.0,
-        disk_bytes=int(size * len(screen.plan)),
-        memory_bytes=_memory(),
+        disk_bytes=int(bytes_per_pair * len(screen.plan)),
+        memory_bytes=_resident_bytes(),
     )
 
 
-class _Runs:
-    """A few runs of neighbouring places of another plan."""
+def _unreadable_rows(screen: Screen) -> dict[str, int]:
+    first, second = screen.inputs.first, screen.inputs.second
+    stores = {first.row_label: first.store}
+    if second.store is not first.store:
+        stores[second.row_label] = second.store
+    return {row_label: store.unreadable_rows for row_label, store in stores.items()}
+
+
+class _SampledPlan:
+    """A few runs of neighboring positions of another plan."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         total = len(plan)
-        starts = range(0, total, max(_WIDTH, -(-total // _RUNS)))
-        self._pieces = [(start, min(start + _WIDTH, total)) for start in starts]
+        starts = range(0, total, max(_RUN_LENGTH, -(-total // _RUN_COUNT)))
+        self._runs = [(start, min(start + _RUN_LENGTH, total)) for start in starts]
 
     def __len__(self) -> int:
-        return sum(stop - start for start, stop in self._pieces)
+        return sum(stop - start for start, stop in self._runs)
 
     def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
-        pieces = itertools.chain.from_iterable(self._plan.slice(*piece) for piece in self._pieces)
-        return itertools.islice(pieces, start, stop)
+        pairs = itertools.chain.from_iterable(self._plan.slice(*run) for run in self._runs)
+        return itertools.islice(pairs, start, stop)
 
 
-class _Clock:
-    """Pairs a second after the first quarter, in which kernels are compiled and caches filled."""
+class _RateMeter:
+    """Measures pairs per second after the first quarter, which compiles kernels and fills caches.
+
+    Attributes:
+        failed: Number of rows that failed.
+    """
 
     def __init__(self) -> None:
         self._begin = time.perf_counter()
@@ -104,25 +118,28 @@ class _Clock:
         self._last = (0, self._begin)
         self.failed = 0
 
-    def at(self, progress: Progress) -> None:
+    def update(self, progress: ScreenProgress) -> None:
+        """See `moltc_vllm.screening.progress.ProgressCallback`."""
         now = time.perf_counter()
         if self._warm is None and 4 * progress.done >= progress.total:
             self._warm = progress.done, now
         self._last = progress.done, now
         self.failed = progress.failed
 
-    def rate(self) -> float:
-        done, at = self._warm or (0, self._begin)
-        if self._last[0] <= done:
-            done, at = 0, self._begin
-        return (self._last[0] - done) / max(self._last[1] - at, 1e-9)
+    def pairs_per_s(self) -> float:
+        """Return the measured rate."""
+        start_done, start_s = self._warm or (0, self._begin)
+        done, end_s = self._last
+        if done <= start_done:
+            start_done, start_s = 0, self._begin
+        return (done - start_done) / max(end_s - start_s, 1e-9)
 
 
-def _memory() -> int:
-    """Resident bytes of this process and its children; what they share counts for each."""
+def _resident_bytes() -> int:
+    """Return the resident memory of this process and its children; shared pages count for each."""
     process = psutil.Process()
     total = 0
-    for one in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
-            total += one.memory_info().rss
+    for member in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):  # the child may have ended in the meantime
+            total += member.memory_info().rss
     return total

@@ -1,41 +1,69 @@
-"""Where a screen's molecules are: the tables, their molecule columns, and what travels along."""
+"""Input tables of a screen: molecule columns, and the columns copied to the output."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moltc_vllm.screening.plan import PairIndex
 from moltc_vllm.screening.row_store import RowStore
-from moltc_vllm.tables.table_readers import SMILES, TableError
+from moltc_vllm.tables import SMILES, TableError
+
+_NAME_COLUMNS = ("name", "title", "compound", "drug", "solvent", "chemical", "id")
+"""Columns, in lower case, that hold a molecule's name; earlier ones are preferred."""
+
+
+class UnreadableRowError(ValueError):
+    """The row of a molecule could not be read; the message says which row and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class MoleculeColumn:
-    """One molecule of every pair.
+    """Column that holds the first or the second molecule of every pair.
 
     Attributes:
-        store: Its table.
-        column: The place of the column that has its SMILES.
-        name: What errors call its row: ``row``, ``left row``, ``right row``.
+        store: Rows of the table.
+        column: Index of the column with the SMILES.
+        row_label: Name of its rows in error messages: ``row``, ``left row`` or ``right row``.
     """
 
     store: RowStore
     column: int
-    name: str
+    row_label: str
 
+    def smiles(self, index: int) -> str:
+        """Return the SMILES in a row, given its index from 0.
 
-class UnreadableRowError(ValueError):
-    """A pair that cannot be asked about; the message says why."""
+        Raises:
+            UnreadableRowError: If the row cannot be read.
+        """
+        record = self.store[index]
+        if record.error is not None:
+            raise UnreadableRowError(f"{self.row_label} {index + 1}: {record.error}")
+        return record.cells[self.column]
+
+    def cells(self, index: int) -> tuple[str | None, ...]:
+        """Return all cells of a row; ``None`` for each if the row cannot be read."""
+        record = self.store[index]
+        return record.cells if record.error is None else (None,) * len(self.store.columns)
+
+    def name(self, index: int) -> str:
+        """Return the name of the molecule in a row; empty if the table has no column of names."""
+        record = self.store[index]
+        if record.error is not None:
+            return ""
+        columns = [column.lower() for column in self.store.columns]
+        column = next((columns.index(name) for name in _NAME_COLUMNS if name in columns), None)
+        return "" if column is None else record.cells[column]
 
 
 @dataclass(frozen=True, slots=True)
 class PairTables:
-    """Both sides of all pairs.
+    """Tables that hold the molecules of all pairs.
 
     Attributes:
-        first: Of the first molecule.
-        second: Of the second molecule; the same table, if pairs were given as rows.
+        first: Column of the first molecules.
+        second: Column of the second molecules; in the same table if each row holds a pair.
     """
 
     first: MoleculeColumn
@@ -43,12 +71,12 @@ class PairTables:
 
     @property
     def is_pair_table(self) -> bool:
-        """Whether both molecules of a pair are in one row."""
-        return self.first.name == self.second.name
+        """Whether each row of one table holds both molecules of a pair."""
+        return self.first.row_label == self.second.row_label
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the cells that travel along with a pair."""
+        """Names of the input columns that are copied to the output."""
         if self.is_pair_table:
             return self.first.store.columns
         return (
@@ -56,57 +84,51 @@ class PairTables:
             *(f"right_{name}" for name in self.second.store.columns),
         )
 
-    def cells(self, index: PairIndex) -> tuple[str | None, ...]:
-        """What travels along with a pair; nothing from rows that could not be read."""
-        first = self._cells(self.first, index.first)
-        return first if self.is_pair_table else (*first, *self._cells(self.second, index.second))
+    def cells(self, pair_index: PairIndex) -> tuple[str | None, ...]:
+        """Return the copied cells of a pair; ``None`` for those of rows that cannot be read."""
+        first = self.first.cells(pair_index.first)
+        return first if self.is_pair_table else (*first, *self.second.cells(pair_index.second))
 
-    def molecules(self, index: PairIndex) -> tuple[str, str]:
-        """The SMILES of a pair.
+    def molecules(self, pair_index: PairIndex) -> tuple[str, str]:
+        """Return both SMILES of a pair.
 
         Raises:
-            UnreadableRowError: If one of its rows could not be read.
+            UnreadableRowError: If a row of the pair cannot be read.
         """
-        return self._smiles(self.first, index.first), self._smiles(self.second, index.second)
-
-    def _smiles(self, side: MoleculeColumn, place: int) -> str:
-        record = side.store[place]
-        if record.error is not None:
-            raise UnreadableRowError(f"{side.name} {place + 1}: {record.error}")
-        return record.cells[side.column]
-
-    def _cells(self, side: MoleculeColumn, place: int) -> tuple[str | None, ...]:
-        record = side.store[place]
-        return record.cells if record.error is None else (None,) * len(side.store.columns)
+        return self.first.smiles(pair_index.first), self.second.smiles(pair_index.second)
 
 
-def find_column(name: str, columns: Sequence[str], wanted: str | None) -> int:
-    """The column of a table that has the molecules.
+def find_molecule_column(file_name: str, columns: Sequence[str], name: str | None) -> int:
+    """Return the index of the column that holds the molecules.
 
     Args:
-        name: Of the file.
-        columns: Of the table.
-        wanted: As the user named it; default: the only column, the one called ``smiles`` (of
-            several, if in lower case: an SDF's own structures), or whose name has that in it.
+        file_name: Name of the file, for error messages.
+        columns: Column names of the table.
+        name: Name given by the user. Default: the only column, else the column called ``smiles`` in
+            any case (in lower case if several match: the structures of an SDF), else the only one
+            whose name contains ``smiles``.
 
     Raises:
-        TableError: If there is none, or more than one could be meant.
+        TableError: If no column fits, or more than one.
     """
-    if wanted is not None:
-        if wanted not in columns:
-            raise TableError(f"{name} has no column {wanted!r}; there are {', '.join(columns)}")
-        return list(columns).index(wanted)
+    if name is not None:
+        if name not in columns:
+            raise TableError(
+                f"{file_name} has no column {name!r}; its columns are {', '.join(columns)}"
+            )
+        return list(columns).index(name)
     if len(columns) == 1:
         return 0
-    for is_meant in (
-        lambda one: one.lower() == SMILES,
-        lambda one: one == SMILES,
-        lambda one: SMILES in one.lower(),
-    ):
-        found = [place for place, one in enumerate(columns) if is_meant(one)]
-        if len(found) == 1:
-            return found[0]
+    rules: tuple[Callable[[str], bool], ...] = (
+        lambda column: column.lower() == SMILES,
+        lambda column: column == SMILES,
+        lambda column: SMILES in column.lower(),
+    )
+    for rule in rules:
+        matches = [index for index, column in enumerate(columns) if rule(column)]
+        if len(matches) == 1:
+            return matches[0]
     raise TableError(
-        f"{name}: which column has the molecules is not clear, name it with --columns; there are "
-        f"{', '.join(columns)}"
+        f"{file_name}: cannot tell which column holds the molecules, name it with --columns; "
+        f"the columns are {', '.join(columns)}"
     )

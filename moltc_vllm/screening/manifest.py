@@ -1,4 +1,4 @@
-"""``manifest.json``: what a folder of answers is the answer to."""
+"""``manifest.json``: the settings that produced an output folder; checked on resume."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from typing import Any
 
 from moltc_vllm._version import __version__
 from moltc_vllm.utils.atomic_files import new_file
+from moltc_vllm.utils.json_objects import read_json_object
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
 
 
 class ManifestError(ValueError):
-    """A folder holds another screen, or none that can be read; the message says what differs."""
+    """A folder cannot be used for a screen: other settings, other files, or another process."""
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Write to a folder alone; the kernel ends it with this process, however that ends.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the folder; the OS releases it if the process dies.
 
     Args:
-        folder: Is made, if there is none.
+        folder: Folder to lock; created if missing.
 
     Raises:
-        ManifestError: If another one is writing there.
+        ManifestError: If another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("wb") as file:
@@ -37,26 +38,26 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ManifestError(f"{folder} is being written by another process") from None
-        for unfinished in folder.glob(".*.partial"):  # by a process that was killed
-            unfinished.unlink(missing_ok=True)
+        for partial in folder.glob(".*.partial"):  # left by a process that was killed
+            partial.unlink(missing_ok=True)
         yield
 
 
 def identity_of(settings: Mapping[str, Any]) -> str:
-    """A checksum of everything that decides the rows and answers of a screen."""
+    """Return a checksum of all settings that determine the rows and answers of a screen."""
     text = json.dumps({"format": _FORMAT, **settings}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def open_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Write a new screen's manifest, unless it is there.
+    """Write the manifest of a new screen, or check the one of a screen to resume.
 
     Args:
-        folder: Of the answers; is made, if there is none.
-        settings: As of `identity_of`; values of JSON.
+        folder: Output folder; created if missing.
+        settings: Settings of the screen, as JSON values.
 
     Returns:
-        Whether the screen goes on.
+        Whether the folder already holds this screen.
 
     Raises:
         ManifestError: See `check_manifest`.
@@ -71,54 +72,69 @@ def open_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def check_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a folder has this very screen; ``False`` if there is none in it.
+    """Check that a folder can hold the output of a screen.
+
+    Args:
+        folder: Output folder.
+        settings: Settings of the screen, as JSON values.
+
+    Returns:
+        Whether the folder already holds this screen; ``False`` if it is empty.
 
     Raises:
-        ManifestError: If it is another one, naming what differs; or if the folder has something
-            else in it.
+        ManifestError: If the folder holds a screen with other settings, which are listed, or files
+            that are no screen.
     """
     if not (folder / MANIFEST).exists():
-        if folder.exists() and any(one.name[0] != "." for one in folder.iterdir()):
-            raise ManifestError(f"{folder} is not empty and has no {MANIFEST}: name another folder")
+        if folder.exists() and any(path.name[0] != "." for path in folder.iterdir()):
+            raise ManifestError(
+                f"{folder} is not empty and has no {MANIFEST}: choose another folder"
+            )
         return False
-    before = read_manifest(folder)
-    told = json.loads(json.dumps(dict(settings)))
-    if differ := _differences(before["screen"], told):
-        raise ManifestError(f"{folder} holds another screen: {'; '.join(differ)}")
+    recorded = read_manifest(folder)["screen"]
+    current = json.loads(json.dumps(dict(settings)))
+    if differences := _differences(recorded, current):
+        raise ManifestError(
+            f"{folder} holds a screen with different settings: {'; '.join(differences)}"
+        )
     return True
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `open_manifest` wrote: ``moltc_vllm``, its version, and ``screen``, the settings.
+    """Read a manifest: ``moltc_vllm``, the version that wrote it, and ``screen``, the settings.
 
     Raises:
-        ManifestError: If it cannot be read, or is of another format.
+        ManifestError: If it cannot be read or has another format.
     """
     path = folder / MANIFEST
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        kind, _, _ = content["format"], content["screen"], content["moltc_vllm"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ManifestError(f"{path} cannot be read") from error
-    if kind != _FORMAT:
-        raise ManifestError(f"{path} is of format {kind}, not {_FORMAT}: screen into a new folder")
+        content = read_json_object(path)
+        version, _, _ = content["format"], content["screen"], content["moltc_vllm"]
+    except KeyError as error:
+        raise ManifestError(f"{path} lacks the key {error}") from error
+    except ValueError as error:
+        raise ManifestError(str(error)) from error
+    if version != _FORMAT:
+        raise ManifestError(
+            f"{path} has format {version}, this version writes {_FORMAT}: choose another folder"
+        )
     return content
 
 
-def _differences(before: Any, after: Any, name: str = "") -> list[str]:
-    """One line for each value that differs."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        inside = f"{name}." if name else ""
+def _differences(recorded: Any, current: Any, name: str = "") -> list[str]:
+    """Return one phrase for each value that differs, with the path of its key."""
+    if isinstance(recorded, dict) and isinstance(current, dict):
+        prefix = f"{name}." if name else ""
         return [
-            line
-            for key in dict.fromkeys((*before, *after))
-            for line in _differences(before.get(key), after.get(key), f"{inside}{key}")
+            phrase
+            for key in dict.fromkeys((*recorded, *current))
+            for phrase in _differences(recorded.get(key), current.get(key), f"{prefix}{key}")
         ]
-    if before == after:
+    if recorded == current:
         return []
-    return [f"{name} was {_short(before)}, is {_short(after)}"]
+    return [f"{name} was {_short_json(recorded)}, is {_short_json(current)}"]
 
 
-def _short(value: Any) -> str:
+def _short_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:16]}…{text[-8:]}"

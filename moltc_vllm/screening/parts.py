@@ -1,4 +1,4 @@
-"""The output: Parquet files of so many pairs each, whole or not there at all."""
+"""Output parts: Parquet files with a fixed number of pairs each, written atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ STATUS, ERROR, CONFIDENCE, TEXT = "status", "error", "confidence", "text"
 VALUE, UNIT, LOW, HIGH, LABEL, ITEMS = "value", "unit", "low", "high", "label", "items"
 
 _IDENTITY = b"moltc_screen"
-_DIGITS = 6  # of a confidence: what depends on the batch that a pair was in is beyond
+_CONFIDENCE_DIGITS = 6  # further digits depend on the batch in which a pair was computed
+
+ANSWER_COLUMNS = frozenset(
+    {
+        *(ROW, LEFT_ROW, RIGHT_ROW, STATUS, ERROR, CONFIDENCE, TEXT),
+        *(VALUE, UNIT, LOW, HIGH, LABEL, ITEMS),
+    }
+)
+"""Columns that the parts of any task may have; input columns of these names are renamed."""
 
 
 class AnsweredPair(NamedTuple):
@@ -29,17 +37,21 @@ class AnsweredPair(NamedTuple):
     answer: Answer
 
 
-class Layout:
-    """The columns of a screen's parts.
+class PartLayout:
+    """Columns of a screen's parts, and the conversion of answers to rows.
 
-    ``row``, where a product ``left_row`` and ``right_row``, the input's own columns (those that are
-    called like one of ours get ``input_`` in front), ``status``, ``error``, what the task answers,
-    ``confidence``, and ``text`` if it is wanted or is the answer.
+    The columns are ``row``; ``left_row`` and ``right_row`` unless each input row is a pair; the
+    input's own columns, with ``input_`` in front of names in `ANSWER_COLUMNS`; ``status``;
+    ``error``; the columns of the task's answer; ``confidence``; and ``text`` if it is kept or is
+    the answer itself.
 
     Args:
-        inputs: Whose columns travel along.
-        task: What is asked.
-        text: Whether the model's own words are kept.
+        inputs: Input tables, whose columns are copied.
+        task: Task that the pairs are answered for.
+        text: Whether to keep the text that the model generated.
+
+    Attributes:
+        schema: Arrow schema of the parts.
     """
 
     def __init__(self, inputs: PairTables, task: Task, *, text: bool = False) -> None:
@@ -51,26 +63,29 @@ class Layout:
         after[CONFIDENCE] = pa.float64()
         if text or not isinstance(task.kind, Choice | Number | Terms):
             after[TEXT] = pa.string()
-        named = _free_names(inputs.columns)
+        copied = _free_names(inputs.columns)
         self._answer_columns = list(after)
-        fields = [*before.items(), *((name, pa.string()) for name in named), *after.items()]
+        fields = [*before.items(), *((name, pa.string()) for name in copied), *after.items()]
         self.schema = pa.schema(fields)
 
-    def table(self, rows: Iterable[AnsweredPair]) -> pa.Table:
-        """Pairs as a table, in their order."""
-        lines = [self._cells(row) for row in rows]
-        columns: Iterable[Sequence[Any]] = zip(*lines, strict=True)
+    def table(self, answered: Iterable[AnsweredPair]) -> pa.Table:
+        """Return answered pairs as a table, in the given order."""
+        rows = [self._row(pair_index, answer) for pair_index, answer in answered]
+        columns: Iterable[Sequence[Any]] = zip(*rows, strict=True)
         arrays = [
             pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)
         ]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
-    def _cells(self, row: AnsweredPair) -> list[Any]:
-        index, answer = row
-        places = [] if self._inputs.is_pair_table else [index.first + 1, index.second + 1]
+    def _row(self, pair_index: PairIndex, answer: Answer) -> list[Any]:
+        table_rows = (
+            [] if self._inputs.is_pair_table else [pair_index.first + 1, pair_index.second + 1]
+        )
         low, high = answer.interval or (None, None)
-        confidence = None if answer.confidence is None else round(answer.confidence, _DIGITS)
-        found = {
+        confidence = (
+            None if answer.confidence is None else round(answer.confidence, _CONFIDENCE_DIGITS)
+        )
+        values = {
             STATUS: answer.status,
             ERROR: answer.error,
             VALUE: answer.value,
@@ -82,21 +97,16 @@ class Layout:
             CONFIDENCE: confidence,
             TEXT: answer.text,
         }
-        own = (found[name] for name in self._answer_columns)
-        return [index.row, *places, *self._inputs.cells(index), *own]
-
-
-ANSWER_COLUMNS = frozenset(
-    {
-        *(ROW, LEFT_ROW, RIGHT_ROW, STATUS, ERROR, CONFIDENCE, TEXT),
-        *(VALUE, UNIT, LOW, HIGH, LABEL, ITEMS),
-    }
-)
-"""Names that no column of an input keeps: those of parts, of any task."""
+        return [
+            pair_index.row,
+            *table_rows,
+            *self._inputs.cells(pair_index),
+            *(values[name] for name in self._answer_columns),
+        ]
 
 
 def _free_names(columns: Sequence[str]) -> list[str]:
-    """The input's own columns; those called like one of any task's get ``input_`` in front."""
+    """Put ``input_`` in front of input columns whose name is taken."""
     names: list[str] = []
     for name in columns:
         while name in ANSWER_COLUMNS or name in names:
@@ -106,6 +116,7 @@ def _free_names(columns: Sequence[str]) -> list[str]:
 
 
 def _answer_columns(task: Task) -> dict[str, pa.DataType]:
+    """Return the columns of a task's answer, by its kind."""
     match task.kind:
         case Choice():
             return {LABEL: pa.string()}
@@ -117,13 +128,19 @@ def _answer_columns(task: Task) -> dict[str, pa.DataType]:
             return {}
 
 
-def answer_of(task: Task, row: Mapping[str, Any]) -> Answer:
-    """The answer in a row of a part."""
+def answer_from_row(task: Task, row: Mapping[str, Any]) -> Answer:
+    """Return the answer in a row of a part.
+
+    Args:
+        task: Task of the screen.
+        row: Values by column name.
+    """
     status, error, text = row[STATUS], row[ERROR], row.get(TEXT)
     if status != "ok":
         return task.failed(status, error, text)
     label = row.get(LABEL)
-    ids = {one.name: one.id for one in task.kind.labels} if isinstance(task.kind, Choice) else {}
+    labels = task.kind.labels if isinstance(task.kind, Choice) else ()
+    label_ids = {known.name: known.id for known in labels}
     low, items = row.get(LOW), row.get(ITEMS)
     return Answer(
         task=task.name,
@@ -132,7 +149,7 @@ def answer_of(task: Task, row: Mapping[str, Any]) -> Answer:
         unit=row.get(UNIT),
         interval=None if low is None else (low, row[HIGH]),
         label=label,
-        label_id=None if label is None else ids[label],
+        label_id=None if label is None else label_ids[label],
         items=None if items is None else tuple(items),
         confidence=row[CONFIDENCE],
         text=text,
@@ -140,47 +157,62 @@ def answer_of(task: Task, row: Mapping[str, Any]) -> Answer:
 
 
 def part_path(folder: Path, number: int) -> Path:
-    """The file of a part."""
+    """Return the path of a part."""
     return folder / f"part-{number:06d}.parquet"
 
 
 def write_part(folder: Path, number: int, table: pa.Table, identity: str) -> None:
-    """Write a part; after this it is on the disk, before it is not there."""
+    """Write the part atomically and fsync it.
+
+    Args:
+        folder: Folder of the screen.
+        number: Number of the part, from 0.
+        table: Rows of the part.
+        identity: Checksum of the screen's settings, stored in the file's metadata.
+    """
     marked = table.replace_schema_metadata({_IDENTITY: f"{identity} {number}"})
     with new_file(part_path(folder, number)) as partial:
         pa_parquet.write_table(marked, partial, compression="zstd")
-    _mark(folder, number).unlink(missing_ok=True)
+    _retry_marker(folder, number).unlink(missing_ok=True)
 
 
 def mark_for_retry(folder: Path, number: int) -> None:
-    """Let a part be made again; until it is, it stays as it is."""
-    _mark(folder, number).touch()
+    """Mark a part to be computed again; its file stays until the new one replaces it."""
+    _retry_marker(folder, number).touch()
 
 
 def needs_retry(folder: Path, number: int) -> bool:
-    """Whether a part is to be made again."""
-    return _mark(folder, number).exists()
+    """Return whether a part is marked to be computed again."""
+    return _retry_marker(folder, number).exists()
 
 
-def _mark(folder: Path, number: int) -> Path:
+def _retry_marker(folder: Path, number: int) -> Path:
+    # The name is part of the output format: a marked folder may be resumed by another version.
     return folder / f".again-{number:06d}"
 
 
 def read_part(folder: Path, number: int) -> pa.Table:
-    """The rows of a part."""
+    """Read the rows of a part."""
     with pa_parquet.ParquetFile(part_path(folder, number)) as file:
         return file.read(use_threads=False).replace_schema_metadata()
 
 
 def read_statuses(folder: Path, number: int) -> list[str]:
-    """The status of each row of a part."""
+    """Read the status of each row of a part."""
     with pa_parquet.ParquetFile(part_path(folder, number)) as file:
-        found: list[str] = file.read([STATUS], use_threads=False)[STATUS].to_pylist()
-        return found
+        statuses: list[str] = file.read([STATUS], use_threads=False)[STATUS].to_pylist()
+        return statuses
 
 
 def is_written(folder: Path, number: int, rows: int, identity: str) -> bool:
-    """Whether a part is there, whole, and of this very screen."""
+    """Return whether a part exists, is complete and belongs to this screen.
+
+    Args:
+        folder: Folder of the screen.
+        number: Number of the part, from 0.
+        rows: Expected number of rows.
+        identity: Checksum of the screen's settings.
+    """
     try:
         with pa_parquet.ParquetFile(part_path(folder, number)) as file:
             mark = (file.schema_arrow.metadata or {}).get(_IDENTITY)

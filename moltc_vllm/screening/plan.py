@@ -1,12 +1,13 @@
-"""Which pairs a screen has, in which order they are worked off, and in which part each one is.
+"""Plans: which pairs a screen has, and in which order they are processed.
 
-A pair's *place* is where it stands in the order of work, from 0; parts are so many places each. Its
-*row* is its number for people, from 1: the row of a file of pairs, or of a product's rows counted
-with the second molecule running faster.
+The *position* of a pair counts from 0 in processing order; each part holds a fixed number of
+consecutive positions. The *row* of a pair counts from 1 and is shown to users: it is the row in a
+table of pairs, or the row of a product in which the second molecule changes fastest.
 
-Products are worked off in blocks of second molecules: within a block the first molecule changes
-last, so that its part of the prompt stays cached, and the block's own molecules stay encoded while
-all first molecules pass. So each second molecule is encoded once, however long both libraries are.
+Products are processed in blocks of second molecules. Within a block the first molecule changes
+slowest, so that its part of the prompt stays in the prefix cache, and the molecules of the block
+stay encoded while all first molecules pass. Each second molecule is therefore encoded once, however
+large both libraries are.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from typing import NamedTuple, Protocol
 
 
 class PairIndex(NamedTuple):
-    """A pair: its row, and where its molecules are in their tables, from 0."""
+    """A pair as indices into the tables.
+
+    Attributes:
+        row: Row number of the pair, from 1.
+        first: Index of the first molecule in its table, from 0.
+        second: Index of the second molecule in its table, from 0.
+    """
 
     row: int
     first: int
@@ -26,20 +33,24 @@ class PairIndex(NamedTuple):
 
 
 class Plan(Protocol):
-    """All pairs of a screen, none of them in memory."""
+    """All pairs of a screen in processing order, generated on demand."""
 
     def __len__(self) -> int:
-        """PairingMode many there are."""
+        """Return the number of pairs."""
         ...
 
     def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
-        """The pairs at these places, in the order of work."""
+        """Yield the pairs at positions ``start`` to ``stop``; the plan's end is respected."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Zip:
-    """Row by row: of a file of pairs, or of two tables of equal length."""
+    """Pairs row by row: of a table of pairs, or of two tables of equal length.
+
+    Attributes:
+        rows: Number of rows.
+    """
 
     rows: int
 
@@ -48,102 +59,105 @@ class Zip:
 
     def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
-        return (PairIndex(place + 1, place, place) for place in range(start, min(stop, self.rows)))
+        return (PairIndex(index + 1, index, index) for index in range(start, min(stop, self.rows)))
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Every molecule of one table with every one of another.
+    """Every molecule of one table paired with every molecule of another.
 
     Attributes:
-        first: Rows of the first table.
-        second: Rows of the second table.
-        block: So many second molecules are worked off together.
+        first_rows: Number of rows of the first table.
+        second_rows: Number of rows of the second table.
+        block_size: Number of second molecules that are processed together.
     """
 
-    first: int
-    second: int
-    block: int
+    first_rows: int
+    second_rows: int
+    block_size: int
 
     def __len__(self) -> int:
-        return self.first * self.second
+        return self.first_rows * self.second_rows
 
     def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
         stop = min(stop, len(self))
         while start < stop:
-            begin = start // (self.first * self.block) * self.block
-            width = min(self.block, self.second - begin)
-            first, offset = divmod(start - begin * self.first, width)
-            for place in range(min(width - offset, stop - start)):
-                second = begin + offset + place
-                yield PairIndex(first * self.second + second + 1, first, second)
-            start += min(width - offset, stop - start)
+            block_start = start // (self.first_rows * self.block_size) * self.block_size
+            width = min(self.block_size, self.second_rows - block_start)
+            first, offset = divmod(start - block_start * self.first_rows, width)
+            count = min(width - offset, stop - start)
+            for second in range(block_start + offset, block_start + offset + count):
+                yield PairIndex(first * self.second_rows + second + 1, first, second)
+            start += count
 
 
 @dataclass(frozen=True, slots=True)
 class Triangle:
-    """Every two different rows of one table, once: the first stands before the second.
+    """Every two different rows of one table, once: the first row precedes the second.
 
     Attributes:
-        size: Rows of the table.
-        block: As in `Product`.
+        rows: Number of rows of the table.
+        block_size: Number of second molecules that are processed together.
     """
 
-    size: int
-    block: int
+    rows: int
+    block_size: int
 
     def __len__(self) -> int:
-        return self.size * (self.size - 1) // 2
+        return _pair_count(self.rows)
 
     def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
         stop = min(stop, len(self))
-        place = 0  # of the first pair of the block
-        for begin in range(0, self.size, self.block):
-            end = min(begin + self.block, self.size)
-            count = _before(end) - _before(begin)
-            if place + count > start:
-                yield from self._block(begin, end, max(start - place, 0), min(stop - place, count))
-            place += count
-            if place >= stop:
+        position = 0  # of the block's first pair
+        for begin in range(0, self.rows, self.block_size):
+            end = min(begin + self.block_size, self.rows)
+            count = _pair_count(end) - _pair_count(begin)
+            if position + count > start:
+                yield from self._slice_block(
+                    begin, end, max(start - position, 0), min(stop - position, count)
+                )
+            position += count
+            if position >= stop:
                 return
 
-    def _block(self, begin: int, end: int, start: int, stop: int) -> Iterator[PairIndex]:
-        """Pairs number ``start`` to ``stop`` of those whose second molecule is in the block."""
+    def _slice_block(self, begin: int, end: int, start: int, stop: int) -> Iterator[PairIndex]:
+        """Yield pairs ``start`` to ``stop`` of the block of second molecules ``begin:end``."""
         width = end - begin
-        # The molecules in front of the block meet all of it; those in it the ones behind them.
+        # First molecules before the block are paired with all of it, those inside only with the
+        # molecules that follow them. The former therefore have `width` pairs each.
         first = min(start // width, begin)
-        place = first * width
-        while place < stop:
-            least = max(begin, first + 1)
-            for second in range(least + max(start - place, 0), end):
-                if place + second - least >= stop:
+        position = first * width
+        while position < stop:
+            first_second = max(begin, first + 1)
+            for second in range(first_second + max(start - position, 0), end):
+                if position + second - first_second >= stop:
                     return
-                row = first * self.size - _before(first + 1) + second - first
+                row = first * self.rows - _pair_count(first + 1) + second - first
                 yield PairIndex(row, first, second)
-            place += end - least
+            position += end - first_second
             first += 1
 
 
 class Shuffled:
-    """Another plan's pairs in a random order, which takes no memory.
+    """Another plan in a random order that needs no memory.
 
-    Places go through a Feistel network of four rounds over the next power of four, again and again
-    until the number is a place. With the order goes what makes neighbours cheap: a first molecule
-    whose part of the prompt is cached.
+    A Feistel network of four rounds permutes the positions up to the next power of four; it is
+    applied again while the result lies beyond the plan (cycle walking). A random order makes a
+    partial run an unbiased sample, but gives up the cached prompt of a first molecule.
 
     Args:
-        plan: The other one.
-        seed: Of the order.
+        plan: Plan to shuffle.
+        seed: Seed of the order.
 
-    Source: Luby and Rackoff 1988, https://doi.org/10.1137/0217022; the repetition: Black and
+    Source: Luby and Rackoff 1988, https://doi.org/10.1137/0217022; cycle walking: Black and
     Rogaway 2002, https://doi.org/10.1007/3-540-45760-7_9.
     """
 
     def __init__(self, plan: Plan, seed: int) -> None:
         self._plan = plan
-        self._half = max(1, -(-(len(plan) - 1).bit_length() // 2))
+        self._half_bits = max(1, -(-(len(plan) - 1).bit_length() // 2))
         self._keys = [f"{seed} {turn}".encode() for turn in range(4)]
 
     def __len__(self) -> int:
@@ -151,41 +165,41 @@ class Shuffled:
 
     def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
-        for place in range(start, min(stop, len(self))):
-            other = self._mixed(place)
-            while other >= len(self):
-                other = self._mixed(other)
-            yield from self._plan.slice(other, other + 1)
+        for position in range(start, min(stop, len(self))):
+            source = self._permute(position)
+            while source >= len(self):
+                source = self._permute(source)
+            yield from self._plan.slice(source, source + 1)
 
-    def _mixed(self, place: int) -> int:
-        left, right = place >> self._half, place & ((1 << self._half) - 1)
+    def _permute(self, position: int) -> int:
+        mask = (1 << self._half_bits) - 1
+        left, right = position >> self._half_bits, position & mask
         for key in self._keys:
             digest = hashlib.blake2b(right.to_bytes(8, "little"), digest_size=8, key=key).digest()
-            drawn = int.from_bytes(digest, "little") & ((1 << self._half) - 1)
-            left, right = right, left ^ drawn
-        return left << self._half | right
+            left, right = right, left ^ (int.from_bytes(digest, "little") & mask)
+        return left << self._half_bits | right
 
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """The first places of another plan.
+    """The first pairs of another plan.
 
     Attributes:
-        plan: The other one.
-        most: So many.
+        plan: Plan to shorten.
+        limit: Largest number of pairs.
     """
 
     plan: Plan
-    most: int
+    limit: int
 
     def __len__(self) -> int:
-        return min(self.most, len(self.plan))
+        return min(self.limit, len(self.plan))
 
     def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
         """See `Plan`."""
         return self.plan.slice(start, min(stop, len(self)))
 
 
-def _before(size: int) -> int:
-    """Pairs of two different ones of so many."""
+def _pair_count(size: int) -> int:
+    """Return the number of pairs of two different items out of ``size``."""
     return size * (size - 1) // 2

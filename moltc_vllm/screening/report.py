@@ -1,4 +1,4 @@
-"""A screen's answers as one HTML page that needs nothing else."""
+"""Report of a screen as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from moltc_vllm.utils.atomic_files import new_file
 
 
 class Hit(NamedTuple):
-    """A pair that is drawn.
+    """Pair that is drawn on the page.
 
     Attributes:
-        names: Of its molecules; may be empty.
-        smiles: Of its molecules.
-        answer: About it.
-        row: Its number, if it has one.
+        names: Names of both molecules; may be empty.
+        smiles: SMILES of both molecules.
+        answer: Engine answer for the pair.
+        row: Row number of the pair, if it has one.
     """
 
     names: tuple[str, str]
@@ -34,7 +34,13 @@ class Hit(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A reason why rows have no answer: how many, and the first one."""
+    """Reason for failed rows.
+
+    Attributes:
+        reason: Status and error message.
+        rows: Number of rows that failed for this reason.
+        first: First of these rows.
+    """
 
     reason: str
     rows: int
@@ -42,7 +48,12 @@ class Failure(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A drawing with what it shows; ``svg`` is the element without an XML header."""
+    """Chart on the page.
+
+    Attributes:
+        title: Caption of the chart.
+        svg: The ``<svg>`` element, without an XML header.
+    """
 
     title: str
     svg: str
@@ -50,20 +61,20 @@ class Chart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What stands on a report; empty parts are left out.
+    """Content of a report; empty sections are left out.
 
     Attributes:
-        title: Heading.
-        settings: What was run, as name and value.
-        counts: Rows of each status.
-        note: A warning to the reader, put first.
-        facts: Further figures, as name and value.
-        charts: Distributions.
-        heatmap: First against second molecules.
-        hits: Pairs to be drawn, in their order.
-        hits_title: What they are.
-        failures: Reasons, most frequent first.
-        roles: What the two molecules are.
+        title: Heading of the page.
+        settings: Settings of the screen, by name.
+        counts: Number of rows by status.
+        note: Warning at the top of the page.
+        facts: Further figures, by name.
+        charts: Charts of distributions.
+        heatmap: Heat map of first against second molecules.
+        hits: Pairs to draw, in order.
+        hits_title: Heading of the drawn pairs.
+        failures: Reasons for failed rows, the most frequent first.
+        roles: Roles of the two molecules, e.g. ``solute`` and ``solvent``.
     """
 
     title: str
@@ -80,7 +91,7 @@ class Page:
 
 
 def write_report(path: Path, page: Page) -> None:
-    """Write the page, wholly or not at all."""
+    """Render the page and write it atomically."""
     text = _template().render(page=page)
     with new_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -90,17 +101,17 @@ def write_report(path: Path, page: Page) -> None:
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("moltc_vllm.screening", "."),
-        autoescape=True,  # names and errors are whatever a file had in it
+        autoescape=True,  # names and errors are taken from files of users
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["picture"] = _picture
+    environment.filters["drawing"] = _drawing
     return environment.get_template("report.html.j2")
 
 
-def _picture(smiles: str) -> str | None:
-    """A molecule as an ``<svg>`` element; ``None`` if it is none."""
+def _drawing(smiles: str) -> str | None:
+    """Draw a molecule as an ``<svg>`` element; return ``None`` for an invalid SMILES."""
     try:
         return draw_svg(smiles)
     except MoleculeError:

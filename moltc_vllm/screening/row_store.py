@@ -1,4 +1,4 @@
-"""Rows on disk that can be read from any place: a table of any length in constant memory."""
+"""Rows of a table on disk with random access, in constant memory."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from moltc_vllm.tables.table_readers import Record, Table
+from moltc_vllm.tables import Record, Table
 from moltc_vllm.utils.atomic_files import new_file
 
-_BATCH = 4096
-_DECODED = 4  # batches as Python objects: a block of second molecules, and the first one at hand
+_BATCH_ROWS = 4096
+_MAX_DECODED = 4  # batches: the block of second molecules, and the batch of the first molecule
 _ERROR = "error"
-_COLUMN = "cell {}"  # a file's own names may be anything
+_COLUMN = "cell {}"  # neutral names, because a file's own column may be called "error" as well
 
 
 class RowStore:
-    """A table's rows, in their order.
+    """Memory-mapped rows of a table, in their order.
 
     Args:
-        path: Of the file that `build_row_store` wrote.
+        path: File written by `build_row_store`.
 
     Attributes:
-        columns: Their names.
+        columns: Column names of the table.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,33 +37,35 @@ class RowStore:
         )
         last = self._reader.num_record_batches - 1
         self._decoded: dict[int, list[Record]] = {}
-        self._wanted = -1  # the batch of the last row that was not decoded
-        self._rows = last * _BATCH + self._reader.get_batch(last).num_rows if last >= 0 else 0
+        self._last_missed = -1  # batch of the last access that was not in `_decoded`
+        self._rows = last * _BATCH_ROWS + self._reader.get_batch(last).num_rows if last >= 0 else 0
 
     def __len__(self) -> int:
         return self._rows
 
     def __reduce__(self) -> tuple[type[RowStore], tuple[Path]]:
-        """For other processes, which open the file themselves."""
+        """Pickle the path only; another process opens the file itself."""
         return RowStore, (self._path,)
 
-    def __getitem__(self, place: int) -> Record:
-        """The row at a place, from 0."""
-        if not 0 <= place < self._rows:
-            raise IndexError(f"there is no row {place} among {self._rows}")
-        number, place = divmod(place, _BATCH)
+    def __getitem__(self, index: int) -> Record:
+        """Return the row at an index, from 0."""
+        if not 0 <= index < self._rows:
+            raise IndexError(f"row index {index} is out of range for {self._rows} rows")
+        number, offset = divmod(index, _BATCH_ROWS)
         if number not in self._decoded:
-            if number != self._wanted:  # a single row of a random order, perhaps
-                self._wanted = number
-                return self._decode(self._reader.get_batch(number).slice(place, 1))[0]
-            if len(self._decoded) == _DECODED:
+            # In a random order the next access is likely elsewhere, so a batch is decoded as a
+            # whole only at its second access in a row.
+            if number != self._last_missed:
+                self._last_missed = number
+                return self._decode(self._reader.get_batch(number).slice(offset, 1))[0]
+            if len(self._decoded) == _MAX_DECODED:
                 del self._decoded[next(iter(self._decoded))]  # the oldest
             self._decoded[number] = self._decode(self._reader.get_batch(number))
-        return self._decoded[number][place]
+        return self._decoded[number][offset]
 
     @property
-    def unread(self) -> int:
-        """PairingMode many rows have an error in place of cells."""
+    def unreadable_rows(self) -> int:
+        """Number of rows that hold an error in place of cells."""
         batches = range(self._reader.num_record_batches)
         columns = (self._reader.get_batch(number).column(0) for number in batches)
         return sum(len(column) - column.null_count for column in columns)
@@ -77,38 +79,40 @@ class RowStore:
         ]
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
 
-def build_row_store(table: Table, path: Path, tell: Callable[[int], None] = lambda _: None) -> None:
-    """Write a table's rows, completely or not at all.
+def build_row_store(
+    table: Table, path: Path, on_rows: Callable[[int], None] = lambda rows: None
+) -> None:
+    """Copy a table's rows into a row store, atomically.
 
     Args:
-        table: Is read once.
-        path: Of the new file.
-        tell: Is told how many rows are done.
+        table: Table to copy, in a single pass.
+        path: File to write.
+        on_rows: Callback that receives the number of rows copied so far.
 
     Raises:
         TableError: If the table cannot be read.
     """
-    names = [_COLUMN.format(place) for place in range(len(table.columns))]
+    names = [_COLUMN.format(index) for index in range(len(table.columns))]
     schema = pa.schema(
         [(name, pa.string()) for name in (_ERROR, *names)],
-        metadata={f"column {place}": name for place, name in enumerate(table.columns)},
+        metadata={f"column {index}": name for index, name in enumerate(table.columns)},
     )
-    done = 0
+    rows = 0
     records = table.records()
-    none = (None,) * len(names)
+    no_cells = (None,) * len(names)
     with (
         new_file(path) as partial,
         pa.OSFile(str(partial), "wb") as file,
         pa.ipc.new_file(file, schema) as writer,
     ):
-        while batch := list(itertools.islice(records, _BATCH)):
-            columns = zip(*((r.error, *(r.cells or none)) for r in batch), strict=True)
+        while batch := list(itertools.islice(records, _BATCH_ROWS)):
+            columns = zip(*((r.error, *(r.cells or no_cells)) for r in batch), strict=True)
             writer.write_batch(
-                pa.record_batch([pa.array(one, pa.string()) for one in columns], schema=schema)
+                pa.record_batch([pa.array(cells, pa.string()) for cells in columns], schema=schema)
             )
-            done += len(batch)
-            tell(done)
+            rows += len(batch)
+            on_rows(rows)

@@ -1,4 +1,4 @@
-"""What a screen came to, read from its parts: counts, reasons, samples, and the rows at the top."""
+"""Summary of a screen, read from its parts: counts, failure reasons, samples and the best rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import heapq
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.compute as pa_compute
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
+from moltc_vllm.screening.config import Ranking
 from moltc_vllm.screening.parts import (
     ANSWER_COLUMNS,
     CONFIDENCE,
@@ -32,67 +33,40 @@ from moltc_vllm.screening.parts import (
 )
 from moltc_vllm.tasks import Choice, Number, Task
 from moltc_vllm.utils.atomic_files import new_file
+from moltc_vllm.utils.json_objects import read_json_object
 
-_BATCH = 4096
-_REASONS = 20
-_NAMED = 10  # labels
-_MOST_REASONS = 10_000  # that are counted: whatever files and engines say
-_SAMPLE = 20_000
-_MOLECULE = re.compile(r"^molecule '.*': (?=\w+: )", re.DOTALL)
-_WHERE = re.compile(r"^(?:left |right )?row \d+: ")
+SUMMARY = "summary.json"
+TOP = "top.csv"
 
+_BATCH_ROWS = 4096
+_LISTED_REASONS = 20
+_MAX_REASONS = 10_000  # bounds memory: files and engines may produce any number of messages
+_SAMPLE_SIZE = 20_000
+_MOLECULE_PREFIX = re.compile(r"^molecule '.*': (?=\w+: )", re.DOTALL)
+_ROW_PREFIX = re.compile(r"^(?:left |right )?row \d+: ")
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """Which rows are at the top.
-
-    Numbers by their value; labels by the confidence in ``label``; lists and texts by theirs.
-
-    Attributes:
-        most: So many.
-        smallest: Whether small values are good.
-        threshold: Only values from here on, or confidences.
-        label: That is looked for; default: of a yes-or-no task yes, else whichever was given.
-    """
-
-    most: int = 100
-    smallest: bool = False
-    threshold: float | None = None
-    label: str | None = None
-
-    def check(self, task: Task) -> None:
-        """Refuse what means nothing for a task.
-
-        Raises:
-            ValueError: Saying what.
-        """
-        if self.smallest and not isinstance(task.kind, Number):
-            raise ValueError(f"{task.name!r} is not about numbers: none of them is the smallest")
-        if self.label is None:
-            return
-        labels = [one.name for one in task.kind.labels] if isinstance(task.kind, Choice) else []
-        if not labels:
-            raise ValueError(f"{task.name!r} has no labels")
-        if self.label not in labels:
-            named = ", ".join(labels[:_NAMED]) + (", ..." if len(labels) > _NAMED else "")
-            raise ValueError(f"{task.name!r} has no label {self.label!r}; there are {named}")
+_TopEntry: TypeAlias = tuple[float, int, dict[str, Any]]
+"""Score, negative row number (the first of equal rows wins) and the row itself."""
 
 
 class Sample:
-    """A uniform sample of numbers that come one batch after another; all, if they are few.
+    """Uniform random sample of a stream of numbers, with a fixed maximum size.
 
     Args:
-        size: PairingMode many are kept.
-        seed: Of the choice.
+        size: Largest number of values to keep; a shorter stream is kept completely.
+        seed: Seed of the sample.
+
+    Attributes:
+        numbers: Sampled numbers, ``[size]`` or fewer, float64.
     """
 
-    def __init__(self, size: int = _SAMPLE, seed: int = 0) -> None:
+    def __init__(self, size: int = _SAMPLE_SIZE, seed: int = 0) -> None:
         self._size = size
         self._random = np.random.default_rng(seed)
         self._keys = self.numbers = np.empty(0)
 
     def add(self, numbers: NDArray[np.float64]) -> None:
-        """Each number draws a key; the smallest keys stay."""
+        """Add numbers of the stream; each draws a random key, and the smallest keys are kept."""
         keys = np.concatenate([self._keys, self._random.random(len(numbers))])
         self.numbers = np.concatenate([self.numbers, numbers])
         if len(keys) > self._size:
@@ -103,22 +77,21 @@ class Sample:
 
 @dataclass(slots=True)
 class Summary:
-    """What is in the parts.
+    """Counts, statistics and selected rows of a screen.
 
     Attributes:
-        rows: All of them.
-        statuses: Rows of each status.
-        reasons: Why rows have no answer: how often, without what each one is about.
-        examples: The first row that was read of each reason.
-        labels: Rows of each label.
-        mean: Of the numbers.
-        low: The smallest number.
-        high: The largest number.
-        values: A sample of the numbers.
-        confidences: A sample of the confidences.
-        top: The best rows, best first; columns as in the parts.
-        heatmap_rows: The rows of the first and second molecules that were asked for, without the
-            input's own columns.
+        rows: Number of rows.
+        statuses: Number of rows by status.
+        reasons: Number of failed rows by reason, without the molecule or row that a reason names.
+        examples: First row number of each reason.
+        labels: Number of rows by predicted label.
+        mean: Mean of the values; ``None`` if no row has one.
+        low: Smallest value.
+        high: Largest value.
+        values: Sample of the values.
+        confidences: Sample of the confidences.
+        top: Best rows, best first, with the columns of the parts.
+        heatmap_rows: Rows of the heat map, with the answer columns only.
     """
 
     rows: int = 0
@@ -136,15 +109,15 @@ class Summary:
 
     @property
     def failed(self) -> int:
-        """Rows without an answer."""
+        """Number of rows that failed."""
         return self.rows - self.statuses["ok"]
 
     def as_json(self) -> dict[str, Any]:
-        """Counts and figures."""
+        """Return counts and statistics as JSON values."""
         return {
             "rows": self.rows,
             "statuses": dict(self.statuses.most_common()),
-            "reasons": dict(self.reasons.most_common(_REASONS)),
+            "reasons": dict(self.reasons.most_common(_LISTED_REASONS)),
             "labels": dict(self.labels.most_common()),
             "values": None
             if self.mean is None
@@ -154,152 +127,163 @@ class Summary:
 
 def summarize(
     folder: Path,
-    parts: int,
+    part_count: int,
     task: Task,
     ranking: Ranking,
     heatmap_rows: tuple[set[int], set[int]] = (set(), set()),
 ) -> Summary:
-    """Read all parts once, a few rows at a time.
+    """Summarize all parts in one pass, a few thousand rows at a time.
 
     Args:
-        folder: Of the parts.
-        parts: PairingMode many there are.
-        task: What was asked.
-        ranking: Which rows are wanted.
-        heatmap_rows: Rows of the first and second table whose pairs are wanted, too.
+        folder: Folder of the parts.
+        part_count: Number of parts.
+        task: Task of the screen.
+        ranking: Ranking of the best rows.
+        heatmap_rows: Row numbers of the first and of the second table, from 1; rows that pair two
+            of them are collected for the heat map.
     """
-    found = Summary()
-    total, count = 0.0, 0
-    best: list[tuple[float, int, dict[str, Any]]] = []
-    for batch in _batches(folder, parts):
-        found.rows += batch.num_rows
-        found.statuses.update(batch[STATUS].to_pylist())
-        answered = pa_compute.equal(batch[STATUS], "ok")
+    summary = Summary()
+    value_sum, value_count = 0.0, 0
+    top: list[_TopEntry] = []
+    for batch in _read_batches(folder, part_count):
+        summary.rows += batch.num_rows
+        summary.statuses.update(batch[STATUS].to_pylist())
+        is_ok = pa_compute.equal(batch[STATUS], "ok")
         if any(heatmap_rows):
-            found.heatmap_rows += _crossed(batch, heatmap_rows)
-        _count_reasons(found, batch.filter(pa_compute.invert(answered)))
-        batch = batch.filter(answered)
+            summary.heatmap_rows += _select_heatmap_rows(batch, heatmap_rows)
+        _count_reasons(summary, batch.filter(pa_compute.invert(is_ok)))
+        batch = batch.filter(is_ok)
         if isinstance(task.kind, Choice):
-            found.labels.update(batch[LABEL].to_pylist())
+            summary.labels.update(batch[LABEL].to_pylist())
         elif isinstance(task.kind, Number) and batch.num_rows:
-            values = _numbers(batch, VALUE)
-            found.values.add(values)
-            total, count = total + float(values.sum()), count + len(values)
-            low, high = float(values.min()), float(values.max())
-            found.low = low if found.low is None else min(found.low, low)
-            found.high = high if found.high is None else max(found.high, high)
-        sure = _numbers(batch, CONFIDENCE)
-        found.confidences.add(sure[~np.isnan(sure)])
-        _push_top_k(best, batch, _scores(task, batch, ranking), ranking.most)
-    found.mean = total / count if count else None
-    found.top = [row for *_, row in sorted(best, key=lambda entry: entry[:2], reverse=True)]
-    return found
+            values = _float_column(batch, VALUE)
+            _add_values(summary, values)
+            value_sum, value_count = value_sum + float(values.sum()), value_count + len(values)
+        confidences = _float_column(batch, CONFIDENCE)
+        summary.confidences.add(confidences[~np.isnan(confidences)])
+        _push_top_k(top, batch, _scores(task, batch, ranking), ranking.top_k)
+    summary.mean = value_sum / value_count if value_count else None
+    summary.top = [row for *_, row in sorted(top, key=lambda entry: entry[:2], reverse=True)]
+    return summary
 
 
 def write_summary(
-    folder: Path, summary: Summary, columns: Sequence[str], more: dict[str, Any]
+    folder: Path, summary: Summary, columns: Sequence[str], extra: Mapping[str, Any]
 ) -> None:
     """Write ``summary.json`` and ``top.csv``.
 
     Args:
-        folder: Of the parts.
-        summary: Of them.
-        columns: Of the parts, in their order.
-        more: What else is to stand in the former.
+        folder: Folder of the parts.
+        summary: Summary to write.
+        columns: Columns of ``top.csv``, in order.
+        extra: Further values of ``summary.json``.
     """
-    text = json.dumps({**summary.as_json(), **more}, indent=2, ensure_ascii=False)
-    with new_file(folder / "summary.json") as partial:
+    text = json.dumps({**summary.as_json(), **extra}, indent=2, ensure_ascii=False)
+    with new_file(folder / SUMMARY) as partial:
         partial.write_text(text + "\n", "utf-8")
     with (
-        new_file(folder / "top.csv") as partial,
+        new_file(folder / TOP) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([_cell(row[name]) for name in columns] for row in summary.top)
+        writer.writerows([_csv_cell(row[name]) for name in columns] for row in summary.top)
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Figures of an earlier run, as `write_summary` wrote them under ``run``; or none."""
+def read_run_figures(folder: Path) -> dict[str, Any]:
+    """Read the figures of an earlier run (``run`` in ``summary.json``); empty if there are none."""
     try:
-        found = json.loads((folder / "summary.json").read_text("utf-8"))["run"]
-    except (OSError, ValueError, KeyError, TypeError):
+        figures = read_json_object(folder / SUMMARY).get("run")
+    except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return figures if isinstance(figures, dict) else {}
 
 
-def _cell(value: Any) -> Any:
+def _csv_cell(value: Any) -> Any:
     return "; ".join(value) if isinstance(value, list) else value
 
 
-def _batches(folder: Path, parts: int) -> Iterator[pa.RecordBatch]:
-    for number in range(parts):
+def _read_batches(folder: Path, part_count: int) -> Iterator[pa.RecordBatch]:
+    for number in range(part_count):
         with pa_parquet.ParquetFile(part_path(folder, number)) as file:
-            yield from file.iter_batches(batch_size=_BATCH, use_threads=False)
+            yield from file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
 
 
-def _numbers(batch: pa.RecordBatch, column: str) -> NDArray[np.float64]:
-    """A column of numbers; what is missing is NaN."""
+def _float_column(batch: pa.RecordBatch, column: str) -> NDArray[np.float64]:
+    """Return a column as ``[rows]`` float64, with NaN for missing values."""
     numbers: NDArray[np.float64] = batch[column].to_numpy(zero_copy_only=False)
     return numbers.astype(np.float64)
 
 
-def _crossed(batch: pa.RecordBatch, wanted: tuple[set[int], set[int]]) -> list[dict[str, Any]]:
-    both = (
-        pa_compute.is_in(batch[name], pa.array(sorted(places), pa.int64()))
-        for name, places in zip((LEFT_ROW, RIGHT_ROW), wanted, strict=True)
+def _add_values(summary: Summary, values: NDArray[np.float64]) -> None:
+    summary.values.add(values)
+    low, high = float(values.min()), float(values.max())
+    summary.low = low if summary.low is None else min(summary.low, low)
+    summary.high = high if summary.high is None else max(summary.high, high)
+
+
+def _select_heatmap_rows(
+    batch: pa.RecordBatch, heatmap_rows: tuple[set[int], set[int]]
+) -> list[dict[str, Any]]:
+    """Return the rows of a batch that pair two molecules of the heat map."""
+    masks = (
+        pa_compute.is_in(batch[name], pa.array(sorted(rows), pa.int64()))
+        for name, rows in zip((LEFT_ROW, RIGHT_ROW), heatmap_rows, strict=True)
     )
-    names = [one for one in batch.schema.names if one in ANSWER_COLUMNS]
-    rows: list[dict[str, Any]] = batch.filter(pa_compute.and_(*both)).select(names).to_pylist()
+    names = [name for name in batch.schema.names if name in ANSWER_COLUMNS]
+    rows: list[dict[str, Any]] = batch.filter(pa_compute.and_(*masks)).select(names).to_pylist()
     return rows
 
 
-def _count_reasons(found: Summary, failed: pa.RecordBatch) -> None:
+def _count_reasons(summary: Summary, failed: pa.RecordBatch) -> None:
     columns = (failed[name].to_pylist() for name in (ROW, STATUS, ERROR))
     for row, status, error in zip(*columns, strict=True):
-        reason = f"{status}: {_general(error)}"
-        if reason in found.reasons or len(found.reasons) < _MOST_REASONS:
-            found.reasons[reason] += 1
-            found.examples.setdefault(reason, row)
+        reason = f"{status}: {_general_reason(error)}"
+        if reason in summary.reasons or len(summary.reasons) < _MAX_REASONS:
+            summary.reasons[reason] += 1
+            summary.examples.setdefault(reason, row)
 
 
-def _general(error: str | None) -> str:
-    """A reason without the molecule or the row that it is about."""
-    return _MOLECULE.sub("", _WHERE.sub("", error or ""))
+def _general_reason(error: str | None) -> str:
+    """Strip the molecule and the row from an error, so that equal reasons are counted together."""
+    return _MOLECULE_PREFIX.sub("", _ROW_PREFIX.sub("", error or ""))
 
 
 def _push_top_k(
-    best: list[tuple[float, int, dict[str, Any]]],
-    batch: pa.RecordBatch,
-    scores: NDArray[np.float64],
-    most: int,
+    top: list[_TopEntry], batch: pa.RecordBatch, scores: NDArray[np.float64], top_k: int
 ) -> None:
-    """Put a batch's rows among the best so far; of equal ones the first row stays."""
-    if not most:
+    """Push a batch's rows into the heap of the best rows.
+
+    Args:
+        top: Heap of at most ``top_k`` entries, the worst one first; changed in place.
+        batch: Rows to push.
+        scores: Score of each row, ``[rows]``; rows with NaN are excluded.
+        top_k: Number of rows to keep.
+    """
+    if not top_k:
         return
-    least = best[0][0] if len(best) == most else -np.inf
-    for place in np.flatnonzero(scores >= least):  # never a NaN
-        key = float(scores[place]), -int(batch[ROW][int(place)].as_py())
-        if len(best) == most and key <= best[0][:2]:
-            continue  # of many equal ones most are
-        entry = (*key, batch.slice(int(place), 1).to_pylist()[0])
-        (heapq.heappush if len(best) < most else heapq.heapreplace)(best, entry)
+    worst_score = top[0][0] if len(top) == top_k else -np.inf
+    for index in np.flatnonzero(scores >= worst_score):  # excludes NaN
+        key = float(scores[index]), -int(batch[ROW][int(index)].as_py())
+        if len(top) == top_k and key <= top[0][:2]:
+            continue  # saves converting the row, which matters where many scores are equal
+        entry = (*key, batch.slice(int(index), 1).to_pylist()[0])
+        (heapq.heappush if len(top) < top_k else heapq.heapreplace)(top, entry)
 
 
 def _scores(task: Task, batch: pa.RecordBatch, ranking: Ranking) -> NDArray[np.float64]:
-    """PairingMode good rows with answers are: larger is better; NaN if one is not wanted."""
+    """Score the rows of a batch, ``[rows]``: larger is better, NaN excludes a row."""
     if isinstance(task.kind, Number):
-        values = _numbers(batch, VALUE)
         sign = -1 if ranking.smallest else 1
-        scores = sign * values
+        scores = sign * _float_column(batch, VALUE)
         if ranking.threshold is not None:
             scores[scores < sign * ranking.threshold] = np.nan
         return scores
-    scores = _numbers(batch, CONFIDENCE)
+    scores = _float_column(batch, CONFIDENCE)
     labels = task.kind.labels if isinstance(task.kind, Choice) else ()
-    wanted = ranking.label or (labels[-1].name if len(labels) == 2 else None)
-    if wanted is not None:
-        scores[np.array(batch[LABEL].to_pylist(), dtype=object) != wanted] = np.nan
+    label = ranking.label or (labels[-1].name if len(labels) == 2 else None)
+    if label is not None:
+        scores[np.array(batch[LABEL].to_pylist(), dtype=object) != label] = np.nan
     if ranking.threshold is not None:
         scores[scores < ranking.threshold] = np.nan
     return scores

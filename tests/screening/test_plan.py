@@ -1,4 +1,4 @@
-"""Every pair once, in any piece, in an order that keeps molecules cached."""
+"""Plans yield every pair once, for any slice, in an order that keeps molecules cached."""
 
 from itertools import combinations, pairwise, product
 
@@ -13,11 +13,11 @@ BLOCKS = st.integers(1, 20)
 
 
 def pairs(indices):
-    return [(one.first, one.second) for one in indices]
+    return [(index.first, index.second) for index in indices]
 
 
-def check_pieces(plan, cuts):
-    """Any piece is that of the whole."""
+def check_slices(plan, cuts):
+    """Check that any slice is that of the whole plan."""
     whole = list(plan.slice(0, len(plan)))
     assert len(whole) == len(plan)
     for start, stop in cuts:
@@ -28,49 +28,49 @@ CUTS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 320)), max_size=5)
 
 
 @given(SIZES, SIZES, BLOCKS, CUTS)
-def test_products(first, second, block, cuts):
+def test_product_yields_every_pair_once(first, second, block, cuts):
     plan = Product(first, second, block)
-    found = list(plan.slice(0, len(plan)))
+    indices = list(plan.slice(0, len(plan)))
     expected = list(product(range(first), range(second)))
-    assert sorted(pairs(found)) == expected
-    # Rows count through the product as it is written.
-    assert [expected[one.row - 1] for one in found] == pairs(found)
-    check_pieces(plan, cuts)
+    assert sorted(pairs(indices)) == expected
+    # Rows number the product with the second molecule changing fastest.
+    assert [expected[index.row - 1] for index in indices] == pairs(indices)
+    check_slices(plan, cuts)
 
 
 @given(SIZES, BLOCKS, CUTS)
-def test_triangles(size, block, cuts):
+def test_triangle_yields_every_pair_once(size, block, cuts):
     plan = Triangle(size, block)
-    found = list(plan.slice(0, len(plan)))
+    indices = list(plan.slice(0, len(plan)))
     expected = list(combinations(range(size), 2))
-    assert sorted(pairs(found)) == expected
-    assert [expected[one.row - 1] for one in found] == pairs(found)
-    check_pieces(plan, cuts)
+    assert sorted(pairs(indices)) == expected
+    assert [expected[index.row - 1] for index in indices] == pairs(indices)
+    check_slices(plan, cuts)
 
 
 @given(SIZES, CUTS)
-def test_rows(size, cuts):
+def test_zip_pairs_equal_rows(size, cuts):
     plan = Zip(size)
     assert pairs(plan.slice(0, 99)) == [(row, row) for row in range(size)]
-    assert [one.row for one in plan.slice(0, 99)] == list(range(1, size + 1))
-    check_pieces(plan, cuts)
+    assert [index.row for index in plan.slice(0, 99)] == list(range(1, size + 1))
+    check_slices(plan, cuts)
 
 
 @pytest.mark.parametrize("plan", [Product(40, 90, 16), Triangle(90, 16)])
-def test_few_molecules_at_a_time(plan):
-    """A block's second molecules come once; a first molecule changes once per block."""
+def test_plan_processes_blocks_of_second_molecules(plan):
+    """Each block of second molecules comes once, and first molecules change slowest in it."""
     found = pairs(plan.slice(0, len(plan)))
     blocks = [second // 16 for _, second in found]
     assert blocks == sorted(blocks)
-    changes = sum(one != other for (one, _), (other, _) in pairwise(found))
+    changes = sum(first != next_first for (first, _), (next_first, _) in pairwise(found))
     assert changes <= 6 * 90
 
 
-def test_a_piece_far_inside_is_found_at_once():
+def test_slice_of_huge_plan_is_immediate():
     plan = Product(1_000_000, 1_000_000, 4096)
-    place = 987_654_321_012
-    (one,) = plan.slice(place, place + 1)
-    assert 0 <= one.first < 1_000_000
+    position = 987_654_321_012
+    (index,) = plan.slice(position, position + 1)
+    assert 0 <= index.first < 1_000_000
     triangle = Triangle(1_000_000, 4096)
     (last,) = triangle.slice(len(triangle) - 1, len(triangle))
     assert (last.first, last.second, last.row) == (999_998, 999_999, len(triangle))
@@ -78,20 +78,22 @@ def test_a_piece_far_inside_is_found_at_once():
 
 @settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 3), CUTS)
-def test_a_random_order_is_one(size, seed, cuts):
+def test_shuffled_is_a_permutation(size, seed, cuts):
     plan = Shuffled(Zip(size), seed)
-    check_pieces(plan, cuts)
-    assert sorted(one.first for one in plan.slice(0, size)) == list(range(size))
+    check_slices(plan, cuts)
+    assert sorted(index.first for index in plan.slice(0, size)) == list(range(size))
 
 
-def test_the_first_of_a_random_order_are_a_sample():
-    """Over many seeds each place is among the first tenth about as often."""
+def test_shuffled_begins_with_uniform_sample():
+    """Over many seeds each row is among the first tenth about equally often."""
     count = [0] * 50
     for seed in range(400):
-        for one in Limited(Shuffled(Zip(50), seed), 5).slice(0, 5):
-            count[one.first] += 1
+        for index in Limited(Shuffled(Zip(50), seed), 5).slice(0, 5):
+            count[index.first] += 1
     assert sum(count) == 2000
     assert min(count) > 15  # 40 are expected, with a standard deviation of 6
     assert max(count) < 70
-    orders = {tuple(one.row for one in Shuffled(Zip(50), seed).slice(0, 50)) for seed in range(9)}
+    orders = {
+        tuple(index.row for index in Shuffled(Zip(50), seed).slice(0, 50)) for seed in range(9)
+    }
     assert len(orders) == 9

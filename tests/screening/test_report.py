@@ -1,4 +1,4 @@
-"""The page stands alone, has every pair drawn, and whatever is in a file is text on it."""
+"""A report is self-contained, draws every pair, and escapes all text from files."""
 
 from html.parser import HTMLParser
 
@@ -10,10 +10,10 @@ from moltc_vllm.screening.report import Failure, Hit, Page, write_report
 from moltc_vllm.tasks import get_task
 
 
-class Reader(HTMLParser):
-    """Counts elements; nothing is loaded from anywhere, nothing is left open."""
+class PageParser(HTMLParser):
+    """Counts elements, and checks that the page loads nothing and closes every element."""
 
-    EMPTY = frozenset({"meta", "br"})
+    VOID_TAGS = frozenset({"meta", "br"})
 
     def __init__(self, page):
         super().__init__()
@@ -23,7 +23,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags[tag] = self.tags.get(tag, 0) + 1
-        if tag not in self.EMPTY:
+        if tag not in self.VOID_TAGS:
             self.open.append(tag)
         for name, value in attrs:
             assert name != "src", f"loads {value}"
@@ -34,22 +34,22 @@ class Reader(HTMLParser):
 
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)
-        if tag not in self.EMPTY:
+        if tag not in self.VOID_TAGS:
             self.open.pop()
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
 
-def written(tmp_path, page):
+def render(tmp_path, page):
     path = tmp_path / "report.html"
     write_report(path, page)
     return path.read_text()
 
 
-def test_every_pair_is_drawn_and_failures_are_said(tmp_path):
+def test_report_draws_pairs_and_lists_failures(tmp_path):
     task = get_task("solvation")
-    good = task.answer(task.write(-3.2))
+    good = task.parse_answer(task.write(-3.2))
     bad = task.failed("bad_molecule", "molecule 'C(' <broken>")
     page = Page(
         title="A & B",
@@ -62,11 +62,10 @@ def test_every_pair_is_drawn_and_failures_are_said(tmp_path):
         ],
         failures=[Failure("bad_molecule: <syntax>", 1, 2)],
     )
-    text = written(tmp_path, page)
-    found = Reader(text)
-    assert found.tags["svg"] == 3
+    text = render(tmp_path, page)
+    assert PageParser(text).tags["svg"] == 3
     assert "-3.2" in text
-    assert "likeliest from -3.5 to -3" in text
+    assert "most likely between -3.5 and -3" in text
     assert "row 1,234" in text
     assert "cannot be drawn" in text
     for escaped in ("&lt;broken&gt;", "&lt;b&gt;ethanol", "A &amp; B", "&lt;noise&gt;"):
@@ -75,7 +74,7 @@ def test_every_pair_is_drawn_and_failures_are_said(tmp_path):
     assert "Distributions" not in text
 
 
-def test_charts_and_a_heat_map(tmp_path):
+def test_report_has_charts_and_heatmap(tmp_path):
     drawn = [
         charts.histogram("numbers", np.linspace(-3, 3, 500), "energy", "kcal/mol"),
         charts.histogram("numbers too", np.ones(5), "energy"),
@@ -83,21 +82,21 @@ def test_charts_and_a_heat_map(tmp_path):
     ]
     cells = {(0, 0): Cell(1.0, "1 kcal/mol", "1"), (1, 1): Cell(None, "error: gone", "error")}
     heatmap = Heatmap(["a", "b"], ["c", "<d>"], cells, "kcal/mol")
-    text = written(tmp_path, Page("t", {}, {}, charts=drawn, heatmap=heatmap))
-    found = Reader(text)
-    assert found.tags["svg"] == 3
-    assert len(found.ids) == len(set(found.ids))  # one chart's clip is not another's
+    text = render(tmp_path, Page("t", {}, {}, charts=drawn, heatmap=heatmap))
+    parser = PageParser(text)
+    assert parser.tags["svg"] == 3
+    assert len(parser.ids) == len(set(parser.ids))  # ids of different charts differ
     assert "20 others" not in text
     assert "19 others" in text
     assert 'title="error: gone"' in text
     assert "&lt;d&gt;" in text
 
 
-def test_alike_rows_and_columns_are_neighbours():
+def test_heatmap_clusters_similar_rows_and_columns():
     numbers = np.array([[0, 9, 0, 9], [9, 0, 9, 0], [0, 9, 0, np.nan], [9, 0, 9, 0]], float)
     cells = {
-        (row, column): Cell(None if np.isnan(one) else one, "", f"{row}{column}")
-        for (row, column), one in np.ndenumerate(numbers)
+        (row, column): Cell(None if np.isnan(number) else number, "", f"{row}{column}")
+        for (row, column), number in np.ndenumerate(numbers)
     }
     heatmap = Heatmap(list("abcd"), list("efgh"), cells).clustered()
     assert {frozenset(heatmap.first[:2]), frozenset(heatmap.first[2:])} == {
@@ -108,12 +107,14 @@ def test_alike_rows_and_columns_are_neighbours():
         frozenset("eg"),
         frozenset("fh"),
     }
-    for name, row in heatmap.rows():  # each cell went with its row and column
-        place = "abcd".index(name)
-        assert [cell.short for cell in row] == [
-            f"{place}{'efgh'.index(other)}" for other in heatmap.second
+    for name, cells_of_row in heatmap.rows():  # each cell moved with its row and column
+        row = "abcd".index(name)
+        assert [cell.text for cell in cells_of_row] == [
+            f"{row}{'efgh'.index(column)}" for column in heatmap.second
         ]
-    colours = {heatmap.colour(0.0), heatmap.colour(9.0), heatmap.colour(4.5)}
-    assert len(colours) == 3
+    assert len({heatmap.color(0.0), heatmap.color(9.0), heatmap.color(4.5)}) == 3
+
+
+def test_heatmap_of_one_or_no_cell():
     assert Heatmap([], [], {}).clustered().first == []
-    assert Heatmap(["a"], ["b"], {(0, 0): Cell(2.0, "", "")}).colour(2.0).startswith("hsl(")
+    assert Heatmap(["a"], ["b"], {(0, 0): Cell(2.0, "", "")}).color(2.0).startswith("hsl(")

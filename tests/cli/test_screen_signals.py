@@ -1,4 +1,4 @@
-"""Ctrl-C with the true engine, as a terminal sends it: to the screen and to its engine at once."""
+"""Signals with vLLM as the engine; a terminal sends Ctrl-C to the screen and its engine at once."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ import time
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from moltc_vllm.cli.screen import INTERRUPTED
+from moltc_vllm.cli.screen import EXIT_INTERRUPTED
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("apart", ["0", "1"])  # as it is without a GPU, and with one
+@pytest.mark.parametrize("multiprocessing", ["0", "1"])  # the defaults without and with a GPU
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_what_was_begun_is_finished_and_the_rest_follows(tiny, tmp_path, sent, apart):
+def test_screen_finishes_started_parts_on_signal(tiny, tmp_path, sent, multiprocessing):
     left, right, out = (tmp_path / name for name in ("left.smi", "right.smi", "out"))
     left.write_text("".join(f"{'C' * n}O\n" for n in range(1, 41)))
     right.write_text("".join(f"{'C' * n}N\n" for n in range(1, 101)))
@@ -24,7 +24,7 @@ def test_what_was_begun_is_finished_and_the_rest_follows(tiny, tmp_path, sent, a
         *("--left", str(left), "--right", str(right), "--out", str(out)),
         *("--model", str(tiny), "--part-rows", "300"),
     ]
-    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": apart}
+    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": multiprocessing}
     with subprocess.Popen(
         command,
         env=environment,
@@ -39,19 +39,19 @@ def test_what_was_begun_is_finished_and_the_rest_follows(tiny, tmp_path, sent, a
             os.killpg(process.pid, sent)  # as a terminal does
         else:
             process.send_signal(sent)  # as a scheduler does
-        _, said = process.communicate(timeout=240)
-    assert process.returncode == INTERRUPTED, said.decode()[-2000:]
-    assert "run the same command again to go on" in said.decode()
+        _, output = process.communicate(timeout=240)
+    assert process.returncode == EXIT_INTERRUPTED, output.decode()[-2000:]
+    assert "run the same command again to resume" in output.decode()
     parts = sorted(out.glob("part-*.parquet"))
     assert 1 <= len(parts) < 14
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert "going on: " in again.stderr
-    rows = [row for path in sorted(out.glob("part-*.parquet")) for row in _rows(path)]
+    resumed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert "resuming: " in resumed.stderr
+    rows = [row for path in sorted(out.glob("part-*.parquet")) for row in read_rows(path)]
     assert sorted(row["row"] for row in rows) == list(range(1, 4001))
-    # None of them fell to the engine's end.
+    # No pair failed because its engine ended first.
     assert {row["status"] for row in rows} <= {"ok", "unparsed"}
 
 
-def _rows(path):
+def read_rows(path):
     return pa_parquet.read_table(path).to_pylist()
