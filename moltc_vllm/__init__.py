@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from moltc_vllm._version import __version__
 
 if TYPE_CHECKING:
-    from moltc_vllm.api import screen
+    from moltc_vllm.api import predict, screen
 
-__all__ = ["__version__", "screen"]
+__all__ = ["__version__", "predict", "screen"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the Python API on first use, as vLLM imports this package in every process."""
-    if name == "screen":
+    if name in ("predict", "screen"):
         from moltc_vllm import api
 
         return getattr(api, name)

@@ -1,10 +1,10 @@
-"""Python API of screens: `screen`."""
+"""Python API: `predict` for a list of pairs, `screen` for libraries."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +21,8 @@ from moltc_vllm.screening.progress import NullProgress
 from moltc_vllm.screening.run import LocalExecutor, PartExecutor
 from moltc_vllm.screening.screen import Screen
 from moltc_vllm.screening.summary import Summary
-from moltc_vllm.tasks.engine import Engine
+from moltc_vllm.tasks import Answer, PromptError, Task, get_task
+from moltc_vllm.tasks.engine import Engine, EngineError, Pair
 from moltc_vllm.utils.deprecation import warn_renamed
 
 Molecules: TypeAlias = Path | str | Sequence[str] | pa.Table
@@ -29,6 +30,91 @@ Molecules: TypeAlias = Path | str | Sequence[str] | pa.Table
 
 Pairs: TypeAlias = Path | str | Sequence[tuple[str, str]] | pa.Table
 """A file of pairs, a list of pairs of SMILES, or a table with two columns of SMILES."""
+
+
+def predict(
+    task: str,
+    pairs: Iterable[str | Sequence[str]],
+    *,
+    model: Path | str | None = None,
+    endpoint: str | None = None,
+    engine: EngineName | str | Engine = EngineName.vllm,
+    question: str | None = None,
+    beams: int = 1,
+    both_orders: bool = False,
+) -> list[Answer]:
+    """Answer a task for a list of pairs; use `screen` for more pairs than fit into memory.
+
+    ::
+
+        for answer in moltc_vllm.predict("solvation", [("CCO", "O"), ("c1ccccc1", "O")]):
+            print(answer.value, answer.unit)
+
+    Args:
+        task: Name of the task, e.g. ``solvation``.
+        pairs: Tuples of SMILES, one per molecule of the task; a string stands for one molecule.
+        model: Checkpoint folder; default: the shipped one.
+        endpoint: URL of a running server, used in place of a model.
+        engine: Engine to open, ``vllm`` or ``torch``, or an engine that is already open.
+        question: Question of the user, for a task that takes one.
+        beams: Width of the beam search; 1 is greedy decoding.
+        both_orders: Whether to average symmetric yes/no tasks over both orders of the molecules.
+
+    Returns:
+        One answer per pair, in the given order. The answer for an invalid molecule has the status
+        ``bad_molecule`` and says in ``error`` what is wrong.
+
+    Raises:
+        ValueError: If the arguments do not fit the task or each other; subclasses are
+            `UnknownTaskError`, `PromptError` and `CheckpointError`.
+        EngineError: If the engine fails as a whole.
+        ServerError: If the server refuses the request.
+        httpx.HTTPError: If the server cannot be reached.
+    """
+    known_task = get_task(task)
+    requests = _build_requests(known_task, pairs, question)
+    if isinstance(engine, str):
+        if not requests:
+            return []
+        engine = _open_engine(engine, model, endpoint, beams=beams)
+    elif model is not None or endpoint is not None or beams != 1:
+        raise ValueError("model, endpoint and beams do not apply to an engine that is already open")
+    if both_orders:
+        engine = SymmetrizedEngine(engine)
+    return _collect_answers(known_task, engine, requests, question)
+
+
+def _build_requests(
+    task: Task, pairs: Iterable[str | Sequence[str]], question: str | None
+) -> list[Pair]:
+    if isinstance(pairs, str | Path):
+        raise TypeError("pairs must be a list of tuples of SMILES; use moltc_vllm.screen for files")
+    task.check(len(task.roles), question)
+    requests = []
+    for index, pair in enumerate(pairs):
+        # A missing molecule is an empty SMILES, which is answered as a bad molecule.
+        molecules = tuple(smiles or "" for smiles in _smiles_or_none(pair))
+        try:
+            task.check(len(molecules), question)
+        except PromptError as error:
+            raise PromptError(f"pairs[{index}]: {error}") from error
+        requests.append(Pair(index, molecules))
+    return requests
+
+
+def _collect_answers(
+    task: Task, engine: Engine, requests: Sequence[Pair], question: str | None
+) -> list[Answer]:
+    """Submit the pairs and return their answers in order."""
+    answers: dict[int, Answer] = {}
+    for pair, answer in engine.submit(task.name, requests, question):
+        if pair.row in answers or not 0 <= pair.row < len(requests):
+            raise EngineError(
+                f"the engine answered pair {pair.row} twice, or the pair was never submitted"
+            )
+        answers[pair.row] = answer
+    missing = task.failed("error", "the engine gave no answer")
+    return [answers.get(request.row, missing) for request in requests]
 
 
 def screen(

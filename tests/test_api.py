@@ -1,4 +1,4 @@
-"""`moltc_vllm.screen` with molecules as Python objects."""
+"""`moltc_vllm.predict` and `moltc_vllm.screen` with molecules as Python objects."""
 
 import subprocess
 import sys
@@ -7,9 +7,131 @@ import pyarrow as pa
 import pytest
 
 import moltc_vllm
+from moltc_vllm.engines.factory import EngineName
+from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.screening.manifest import ManifestError
-from moltc_vllm.tasks import get_task
+from moltc_vllm.tasks import PromptError, UnknownTaskError, get_task
+from moltc_vllm.tasks.engine import EngineError, Pair
 from tests.screening.fake_engines import FailingEngine, HashEngine, answer_of
+
+PAIRS = [("CCO", "O"), ("C1CC", "O"), ("CC", "O"), ("CCO", "O")]
+
+
+class RecordingEngine(HashEngine):
+    """Keeps the arguments of the last call."""
+
+    def submit(self, task, pairs, question=None):
+        pairs = list(pairs)
+        self.arguments = (task, [pair.molecules for pair in pairs], question)
+        for pair in reversed(pairs):
+            yield pair, get_task(task).failed("error", "nothing was generated")
+
+
+def test_predict_answers_in_given_order():
+    answers = moltc_vllm.predict("solvation", PAIRS, engine=HashEngine(window=3))
+    task = get_task("solvation")
+    assert answers == [answer_of(task, pair) for pair in PAIRS]
+    assert [answer.status for answer in answers] == ["ok", "bad_molecule", "ok", "ok"]
+    assert "molecule 'C1CC'" in answers[1].error
+
+
+def test_predict_takes_any_iterable():
+    answers = moltc_vllm.predict("ddi", (list(pair) for pair in PAIRS), engine=HashEngine())
+    assert len(answers) == 4
+    assert moltc_vllm.predict("ddi", [], engine=HashEngine()) == []
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""])
+def test_predict_answers_missing_molecule(missing):
+    bad, good = moltc_vllm.predict("ddi", [("C", missing), ("C", "O")], engine=HashEngine())
+    assert (bad.status, good.status) == ("bad_molecule", "ok")
+
+
+def test_predict_takes_string_for_one_molecule():
+    engine = RecordingEngine()
+    moltc_vllm.predict("caption", ["CCO", ("CC",)], engine=engine)
+    assert engine.arguments == ("caption", [("CCO",), ("CC",)], None)
+
+
+def test_predict_passes_question_and_any_number_of_molecules():
+    engine = RecordingEngine()
+    moltc_vllm.predict("ask", ["C", ("C", "O", "N")], question="Which is larger?", engine=engine)
+    assert engine.arguments == ("ask", [("C",), ("C", "O", "N")], "Which is larger?")
+
+
+def test_predict_averages_both_orders():
+    engine = HashEngine()
+    (answer,) = moltc_vllm.predict("ddi", [("CCO", "O")], engine=engine, both_orders=True)
+    assert answer.status == "ok"
+    assert sorted(engine.submitted) == [("CCO", "O"), ("O", "CCO")]
+
+
+def test_predict_records_error_for_forgotten_pair():
+    class ForgetfulEngine(HashEngine):
+        def submit(self, task, pairs, question=None):
+            return (result for result in super().submit(task, pairs) if result[0].row != 2)
+
+    answers = moltc_vllm.predict("solvation", PAIRS, engine=ForgetfulEngine())
+    assert [answer.status for answer in answers] == ["ok", "bad_molecule", "error", "ok"]
+    assert answers[2].error == "the engine gave no answer"
+
+
+def test_predict_refuses_unexpected_answers():
+    class WrongEngine(HashEngine):
+        def submit(self, task, pairs, question=None):
+            for _, answer in super().submit(task, pairs):
+                yield Pair(7, ("C", "O")), answer
+
+    with pytest.raises(EngineError, match="answered pair 7 twice, or the pair was never"):
+        moltc_vllm.predict("solvation", PAIRS, engine=WrongEngine())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"task": "solvatoin"}, UnknownTaskError, "solvatoin"),
+        ({"pairs": [("C", "O"), ("C",)]}, PromptError, r"pairs\[1\]: .* takes 2 molecule"),
+        ({"pairs": ["C"]}, PromptError, r"pairs\[0\]: .* takes 2 molecule"),
+        ({"pairs": "pairs.csv"}, TypeError, "use moltc_vllm.screen for files"),
+        ({"question": "Why?"}, PromptError, "use 'ask' for another"),
+        ({"task": "ask", "pairs": ["C"]}, PromptError, "question"),
+        ({"engine": "jax"}, ValueError, "engine must be one of vllm, torch, http, not 'jax'"),
+        ({"engine": HashEngine(), "beams": 3}, ValueError, "do not apply to an engine"),
+        ({"engine": HashEngine(), "model": "folder"}, ValueError, "do not apply to an engine"),
+        ({"engine": "torch", "model": "nowhere"}, ValueError, "nowhere"),
+    ],
+)
+def test_predict_refuses_wrong_arguments(arguments, error, message):
+    arguments = {"task": "solvation", "pairs": PAIRS, **arguments}
+    with pytest.raises(error, match=message):
+        moltc_vllm.predict(**arguments)
+
+
+def answers_of(engine, task, molecules):
+    pairs = [Pair(index, pair) for index, pair in enumerate(molecules)]
+    answers = {pair.row: answer for pair, answer in engine.submit(task, pairs)}
+    return [answers[index] for index in range(len(molecules))]
+
+
+def test_predict_with_torch_engine(tiny):
+    answers = moltc_vllm.predict("ddi", PAIRS, model=tiny, engine="torch")
+    assert [answer.status for answer in answers] == ["ok", "bad_molecule", "ok", "ok"]
+    assert answers[0].label in ("interaction", "no_interaction")
+    expected = answers_of(TorchEngine(tiny), "ddi", PAIRS)
+    assert [answer.label for answer in answers] == [answer.label for answer in expected]
+
+
+def test_predict_passes_beams_to_engine(tiny):
+    answers = moltc_vllm.predict("ddi", PAIRS, model=tiny, engine="torch", beams=2)
+    beam_texts = [answer.text for answer in answers_of(TorchEngine(tiny, beams=2), "ddi", PAIRS)]
+    greedy_texts = [answer.text for answer in answers_of(TorchEngine(tiny), "ddi", PAIRS)]
+    assert [answer.text for answer in answers] == beam_texts != greedy_texts
+
+
+def test_predict_takes_engine_name(tiny):
+    (answer,) = moltc_vllm.predict("ddi", [("C", "O")], model=str(tiny), engine=EngineName.torch)
+    assert answer.status == "ok"
+
 
 def test_screen_pairs_two_lists():
     left, right = ["CCO", "C1CC", "CCN"], ["O", "CO"]
@@ -133,9 +255,9 @@ def test_screen_rows_have_answers_of_their_pairs():
 
 
 def test_package_has_public_names_only():
-    code = "import moltc_vllm as m; print(*(hasattr(m, n) for n in ('screen', 'other')))"
+    code = "import moltc_vllm as m; print(*(hasattr(m, n) for n in ('predict', 'screen', 'other')))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["True", "False"]
+    assert run.stdout.split() == ["True", "True", "False"]
 
 
 def test_screened_second_reading_ends_the_first():
