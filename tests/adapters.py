@@ -1,4 +1,4 @@
-"""Random adapters, written as PEFT writes them."""
+"""Random adapters in PEFT's file layout."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from moltc_vllm.models import load_config
-from moltc_vllm.models.adapters import linear_layers
+from moltc_vllm.models.adapters import linear_layer_shapes
 
 
 def write_adapter(
@@ -24,17 +24,17 @@ def write_adapter(
     """Write ``adapters/<name>`` into a checkpoint folder.
 
     Args:
-        checkpoint: The folder.
-        name: Of the adapter.
-        targets: Ends of layers' names, in all layers.
-        rank: Of every layer.
-        strength: Size of the change beside a random weight of the tiny presets.
-        seed: Of the weights.
+        checkpoint: Checkpoint folder.
+        name: Name of the adapter.
+        targets: Last components of the names of the adapted linear layers, e.g. ``q_proj``.
+        rank: Rank of every layer.
+        strength: Size of the change relative to a random weight of the tiny presets.
+        seed: Seed of the weights.
         **settings: Further keys of ``adapter_config.json``.
     """
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for module, (out_size, in_size) in linear_layers(load_config(checkpoint).text_config).items():
+    for module, (out_size, in_size) in linear_layer_shapes(load_config(checkpoint).text_config).items():
         if module.rpartition(".")[2] in targets:
             key = f"base_model.model.{module}.lora_"
             size = 0.2 * strength / math.sqrt(rank)

@@ -23,7 +23,7 @@ def predict(
         Path | None, typer.Option(help="Checkpoint folder; default: the shipped moltc-mini.")
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="URL of a running server, used in place of an engine here.")
+        str | None, typer.Option(help="URL of a running server, used in place of --model.")
     ] = None,
     engine: Annotated[
         EngineName, typer.Option(help="Inference engine to run in this process.")

@@ -1,4 +1,4 @@
-"""Which engine a command opens, and what it is told."""
+"""Engines that commands open, and the options that they pass."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.evaluate.fakes import FakeEngine, said
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Stand-ins for all engines; the calls of their constructors."""
+    """Replace all engine classes and return the list of their constructor calls."""
     import moltc_vllm.engines.http
     import moltc_vllm.models.torch_engine
     import moltc_vllm.plugin.engine.vllm_engine
@@ -31,25 +31,25 @@ def opened(monkeypatch):
 
 
 @pytest.mark.parametrize("beams", [1, 5])
-def test_beams_are_named_only_if_there_are_some(opened, tiny, beams):
-    told = {} if beams == 1 else {"beams": 5}
+def test_open_engine_passes_beams_only_if_not_default(opened, tiny, beams):
+    options = {} if beams == 1 else {"beams": 5}
     open_engine(tiny, None, EngineName.torch, beams=beams)
     open_engine(tiny, None, EngineName.vllm, beams=beams)
-    open_engine(None, "http://somewhere", EngineName.vllm, beams=beams)
-    open_engine(Path("nowhere"), "http://somewhere", EngineName.torch, beams=beams)
+    open_engine(None, "http://server", EngineName.vllm, beams=beams)
+    open_engine(Path("nowhere"), "http://server", EngineName.torch, beams=beams)
     assert opened == [
-        ("TorchEngine", (tiny,), told),
-        ("VllmEngine", (tiny,), told),
-        ("HttpEngine", ("http://somewhere",), told),
-        ("HttpEngine", ("http://somewhere",), told),
+        ("TorchEngine", (tiny,), options),
+        ("VllmEngine", (tiny,), options),
+        ("HttpEngine", ("http://server",), options),
+        ("HttpEngine", ("http://server",), options),
     ]
 
 
-def test_predict_hands_its_beams_on(monkeypatch):
-    told = []
+def test_predict_passes_its_options(monkeypatch):
+    calls = []
 
     def open_engine(*_, **options):
-        told.append(options)
+        calls.append(options)
         return FakeEngine(lambda task, pair: said(task.name, 1))
 
     monkeypatch.setattr(predict, "open_engine", open_engine)
@@ -57,19 +57,19 @@ def test_predict_hands_its_beams_on(monkeypatch):
     for options in ([], ["--beams", "5"]):
         result = runner.invoke(app, ["predict", "--task", "ddi", "C", "O", *options])
         assert result.stdout == "interaction\n"
-    assert [(one["beams"], one["pad_query"]) for one in told] == [(1, False), (5, False)]
+    assert [(call["beams"], call["pad_query"]) for call in calls] == [(1, False), (5, False)]
     assert runner.invoke(app, ["predict", "--task", "ddi", "C", "O", "--beams", "0"]).exit_code == 2
 
 
-def test_the_query_is_padded_by_plain_torch_only(opened, tiny, capsys):
+def test_pad_query_needs_torch_engine(opened, tiny, capsys):
     open_engine(tiny, None, EngineName.torch, pad_query=True)
     assert opened == [("TorchEngine", (tiny,), {"pad_query": True})]
     for model, endpoint, name in (
         (tiny, None, EngineName.vllm),
-        (None, "http://somewhere", EngineName.torch),
+        (None, "http://server", EngineName.torch),
     ):
-        with pytest.raises(typer.Exit) as caught:
+        with pytest.raises(typer.Exit) as error:
             open_engine(model, endpoint, name, pad_query=True)
-        assert caught.value.exit_code == 2
-        assert "`--engine torch` only" in capsys.readouterr().err
+        assert error.value.exit_code == 2
+        assert "--pad-query needs `--engine torch`" in capsys.readouterr().err
     assert len(opened) == 1

@@ -1,4 +1,4 @@
-"""A converted checkpoint behind the real server: clients get the published texts."""
+"""A converted checkpoint on the real server returns the texts of the published code."""
 
 import pytest
 
@@ -21,27 +21,29 @@ def server(published, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records():
-    return [r for r in Fixture(reference_dir()).records if r.raw["task"] == "ddi"]
+    return [record for record in Fixture(reference_dir()).records if record.raw["task"] == "ddi"]
 
 
-def ask(server, records, **options):
+def interaction_texts(server, records, **options):
     pairs = [list(record.pair.molecules) for record in records]
     body = {"task": "ddi", "pairs": pairs, "max_tokens": 24, **options}
-    answer = server.http.post("/v1/interactions", json=body)
-    assert answer.status_code == 200, answer.text
-    return [one["text"] for one in answer.json()["data"]]
+    response = server.http.post("/v1/interactions", json=body)
+    assert response.status_code == 200, response.text
+    return [answer["text"] for answer in response.json()["data"]]
 
 
-def test_interactions(server, records):
-    assert ask(server, records) == [record.raw["greedy"]["text"] for record in records]
+def test_interactions_returns_published_greedy_texts(server, records):
+    assert interaction_texts(server, records) == [
+        record.raw["greedy"]["text"] for record in records
+    ]
 
 
-def test_interactions_with_beams(server, records):
+def test_interactions_returns_published_beam_texts(server, records):
     expected = [record.raw["beam5"]["text"] for record in records]
-    assert ask(server, records, beams=5) == expected
+    assert interaction_texts(server, records, beams=5) == expected
 
 
-def test_beams_encode_a_molecule_once(server):
+def test_beams_encode_each_molecule_once(server):
     before = server.metric("moltc_molecules_encoded_total")
     hits = server.metric("vllm:prefix_cache_hits_total")
     body = {"task": "ddi", "pairs": [["CCCCCCN", "CCCCCCO"]], "beams": 5, "max_tokens": 12}
@@ -50,7 +52,7 @@ def test_beams_encode_a_molecule_once(server):
     assert server.metric("vllm:prefix_cache_hits_total") > hits
 
 
-def test_answers_are_free_unless_asked_to_be_held(server):
+def test_interactions_is_unconstrained_by_default(server):
     body = {"task": "ddi", "pairs": [["CCO", "O"]], "constrained": True}
     (answer,) = server.http.post("/v1/interactions", json=body).json()["data"]
     assert answer["label"] in ("interaction", "no_interaction")
@@ -61,26 +63,26 @@ def test_answers_are_free_unless_asked_to_be_held(server):
     assert "cut off after 29 tokens" in free["error"] or free["text"]
 
 
-def test_what_beams_cannot_do_is_a_400(server):
+def test_interactions_rejects_invalid_beam_options(server):
     for options, reason in (
-        ({"beams": 5, "constrained": True}, "cannot be held to a grammar"),
+        ({"beams": 5, "constrained": True}, "beam search cannot follow a grammar"),
         ({"beams": 10}, "start with --max-logprobs 21"),
         ({"beams": 0}, "greater than or equal to 1"),
     ):
         body = {"task": "ddi", "pairs": [["CCO", "O"]], **options}
-        answer = server.http.post("/v1/interactions", json=body)
-        assert answer.status_code == 400
-        assert reason in answer.text
+        response = server.http.post("/v1/interactions", json=body)
+        assert response.status_code == 400
+        assert reason in response.text
 
 
-def test_the_http_engine_with_beams(server, records):
-    engine = HttpEngine(server.url, beams=5, batch=3)
+def test_http_engine_uses_beams(server, records):
+    engine = HttpEngine(server.url, beams=5, batch_size=3)
     answers = dict(engine.submit("ddi", [Pair(0, records[0].pair.molecules)]))
     (answer,) = answers.values()
     assert answer.text.startswith(records[0].raw["beam5"]["text"][:20])
 
 
-def test_chat_of_two_molecules_and_the_published_question(server, records):
+def test_chat_equals_published_tokens(server, records):
     question = "What are the side effects of these two drugs?"
     for record in records[:6]:
         parts = [{"type": "molecule", "molecule": {"smiles": smiles}} for smiles in record.written]
@@ -92,13 +94,15 @@ def test_chat_of_two_molecules_and_the_published_question(server, records):
             logprobs=True,
             extra_body={"min_tokens": 7, "return_tokens_as_token_ids": True},
         )
-        got = [int(t.token.removeprefix("token_id:")) for t in chat.choices[0].logprobs.content]
-        assert got == record.raw["greedy"]["new_ids"]
+        token_ids = [
+            int(entry.token.removeprefix("token_id:")) for entry in chat.choices[0].logprobs.content
+        ]
+        assert token_ids == record.raw["greedy"]["new_ids"]
 
 
-def test_the_published_prompt_as_plain_text(server):
+def test_completion_of_published_prompt_equals_published_tokens(server):
     for record in Fixture(reference_dir()).records[:40:5]:
-        done = server.openai.completions.create(
+        completion = server.openai.completions.create(
             model=MODEL,
             prompt=_untruncated(record),
             temperature=0,
@@ -106,12 +110,14 @@ def test_the_published_prompt_as_plain_text(server):
             logprobs=1,
             extra_body={"min_tokens": 7, "return_tokens_as_token_ids": True},
         )
-        got = [int(token.removeprefix("token_id:")) for token in done.choices[0].logprobs.tokens]
-        assert got == record.raw["greedy"]["new_ids"]
+        token_ids = [
+            int(token.removeprefix("token_id:")) for token in completion.choices[0].logprobs.tokens
+        ]
+        assert token_ids == record.raw["greedy"]["new_ids"]
 
 
 def _untruncated(record):
-    """The published prompt with whole SMILES: the text shown is cut, the molecule is not."""
+    """Return the published prompt with whole SMILES, because the graph is not truncated."""
     prompt = record.raw["raw_prompt"]
     for smiles in record.written:
         prompt = prompt.replace(f"]{smiles[:128]}[", f"]{smiles}[")

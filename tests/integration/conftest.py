@@ -1,4 +1,4 @@
-"""One real server for this folder; ``MOLTC_TEST_URL`` names another one to test instead."""
+"""Server shared by the tests of this folder, or the running one at ``MOLTC_TEST_URL``."""
 
 import os
 
@@ -14,7 +14,7 @@ def server(tiny, tmp_path_factory):
         yield Server(url)
         return
     log = tmp_path_factory.mktemp("server") / "server.log"
-    # The offline tests' setting must not reach the server.
+    # The tests of tests/plugin set this variable to 0 for their own process.
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     process = ServerProcess(tiny, ["--served-model-name", MODEL], log=log, environment=environment)
     with process:

@@ -1,6 +1,6 @@
-"""Several tasks' adapters and projectors in one server: each answers as if it were alone.
+"""Adapters and projectors of several tasks in one server: each answers as in a server of its own.
 
-Four servers one after the other, the first three with one adapter each. It takes two minutes.
+The tests start four servers, the first three with one adapter each, which takes two minutes.
 """
 
 import functools
@@ -23,28 +23,29 @@ from tests.adapters import write_adapter
 from tests.molecules import DRUGS
 from tests.server import MODEL, Server
 
-pytestmark = pytest.mark.slow  # in one process the same is tested in tests/plugin/test_adapters.py
+# tests/plugin/test_adapters.py tests the same without a server.
+pytestmark = pytest.mark.slow
 
-# Different ranks and layers; `house` is nobody's task.
+# Different ranks and layers; `other` is not the name of a task.
 ADAPTERS = {
     "ddi": {"rank": 4, "targets": ["q_proj", "v_proj"], "seed": 1},
     "solvation": {"rank": 8, "targets": ["k_proj", "out_proj", "fc1", "fc2"], "seed": 2},
     "absorption": {"rank": 16, "targets": ["fc2"], "seed": 3},
-    "house": {"rank": 2, "targets": ["out_proj"], "seed": 4},
+    "other": {"rank": 2, "targets": ["out_proj"], "seed": 4},
 }
 TASKS = ("ddi", "solvation", "absorption")
-PLAIN = "emission"  # has projectors, but no adapter
+PLAIN_TASK = "emission"  # has projectors, but no adapter
 
 MOLECULES = list(DRUGS.values())
-PAIRS = [[MOLECULES[i], MOLECULES[-1 - i]] for i in range(4)]
+PAIRS = [[MOLECULES[row], MOLECULES[-1 - row]] for row in range(4)]
 
 
 def tag(smiles):
     return f"[START_I_SMILES]{smiles}[END_I_SMILES]"
 
 
-class Asked(Server):
-    """With one client for all requests: making one takes longer than an answer."""
+class ServerWithSharedClient(Server):
+    """Server with one client for all requests; creating one takes longer than an answer."""
 
     @functools.cached_property
     def http(self):
@@ -83,8 +84,8 @@ def completion(server, **options):
     return body["model"], body["choices"][0]["text"]
 
 
-def streamed(server, path, body):
-    """Model and text of a stream, put together."""
+def stream(server, path, body):
+    """Return the model and the joined text of a stream."""
     models, text = set(), ""
     with server.http.stream("POST", path, json={**body, "stream": True}) as answer:
         assert answer.status_code == 200
@@ -100,49 +101,49 @@ def streamed(server, path, body):
     return model, text
 
 
-def free(server, task, **options):
+def unconstrained(server, task, **options):
     body = interactions(server, {"task": task, "constrained": False, "max_tokens": 12, **options})
     return body["model"], [answer["text"] for answer in body["data"]]
 
 
-def typed(server, task):
+def constrained(server, task):
     body = interactions(server, {"task": task})
-    return body["model"], [(one["status"], one["text"]) for one in body["data"]]
+    return body["model"], [(answer["status"], answer["text"]) for answer in body["data"]]
 
 
-def ways(task):
-    """All ways to ask a task, by what they must answer: requests of one kind answer alike."""
+def requests_of(task):
+    """Yield all requests that select a task, with their kind; those of one kind answer alike."""
     name = f"{MODEL}:{task}" if task in ADAPTERS else MODEL
-    yield "free", lambda server: free(server, task)
-    yield "free", lambda server: free(server, task, model=MODEL)
-    yield "typed", lambda server: typed(server, task)
+    yield "unconstrained", lambda server: unconstrained(server, task)
+    yield "unconstrained", lambda server: unconstrained(server, task, model=MODEL)
+    yield "constrained", lambda server: constrained(server, task)
     yield "chat", lambda server: chat(server, message={"task": task})
     yield "chat", lambda server: chat(server, chat_template_kwargs={"task": task})
     yield "chat", lambda server: chat(server, task=task)
     chat_with_task = chat_body(task=task)
-    yield "chat", lambda server: streamed(server, "/v1/chat/completions", chat_with_task)
+    yield "chat", lambda server: stream(server, "/v1/chat/completions", chat_with_task)
     yield "completion", lambda server: completion(server, task=task)
     completion_with_task = completion_body(task=task)
-    yield "completion", lambda server: streamed(server, "/v1/completions", completion_with_task)
+    yield "completion", lambda server: stream(server, "/v1/completions", completion_with_task)
     if name != MODEL:
-        yield "free", lambda server: free(server, task, model=name)
+        yield "unconstrained", lambda server: unconstrained(server, task, model=name)
         yield "chat", lambda server: chat(server, model=name)
         by_name = chat_body(model=name)
-        yield "chat", lambda server: streamed(server, "/v1/chat/completions", by_name)
+        yield "chat", lambda server: stream(server, "/v1/chat/completions", by_name)
         yield "completion", lambda server: completion(server, model=name)
 
 
 def first_of_each_kind(server, task):
-    asked = {}
-    for kind, ask in ways(task):
-        if kind not in asked:
-            asked[kind] = ask(server)
-    return asked
+    answers = {}
+    for kind, send in requests_of(task):
+        if kind not in answers:
+            answers[kind] = send(server)
+    return answers
 
 
 def start(folder, tmp_path_factory):
     log = tmp_path_factory.mktemp("server") / "server.log"
-    # The offline tests' setting must not reach the server.
+    # The tests of tests/plugin set this variable to 0 for their own process.
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     arguments = ["--served-model-name", MODEL]
     return ServerProcess(folder, arguments, log=log, environment=environment)
@@ -159,30 +160,30 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(folder, tmp_path_factory):
-    """What servers with one adapter answer, and the base model on each of them."""
+    """Return the answers of servers with one adapter each, and of their base model."""
     expected = {}
-    plain = []
+    plain_answers = []
     for task in TASKS:
         single = tmp_path_factory.mktemp("checkpoints") / task
         shutil.copytree(folder, single)
         for other in ADAPTERS.keys() - {task}:
             shutil.rmtree(single / "adapters" / other)
         with start(single, tmp_path_factory) as process:
-            server = Asked(process.url)
+            server = ServerWithSharedClient(process.url)
             expected[task] = first_of_each_kind(server, task)
-            plain.append(first_of_each_kind(server, PLAIN))
-    assert plain[0] == plain[1] == plain[2]
-    return {**expected, PLAIN: plain[0]}
+            plain_answers.append(first_of_each_kind(server, PLAIN_TASK))
+    assert plain_answers[0] == plain_answers[1] == plain_answers[2]
+    return {**expected, PLAIN_TASK: plain_answers[0]}
 
 
 @pytest.fixture(scope="module")
 def together(alone, folder, tmp_path_factory):
     with start(folder, tmp_path_factory) as process:
-        yield Asked(process.url)
+        yield ServerWithSharedClient(process.url)
 
 
-def test_interleaved_requests_answer_as_if_alone(together, alone):
-    requests = [(task, kind, ask) for task in alone for kind, ask in ways(task)] * 3
+def test_concurrent_requests_answer_as_in_servers_of_their_own(together, alone):
+    requests = [(task, kind, send) for task in alone for kind, send in requests_of(task)] * 3
     random.Random(0).shuffle(requests)
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(lambda request: request[2](together), requests))
@@ -195,24 +196,24 @@ def test_interleaved_requests_answer_as_if_alone(together, alone):
     assert len(requests) == 3 * (3 * 13 + 9)
 
 
-def test_the_adapters_and_the_base_model_differ(alone):
-    """Else the comparison would be cheap."""
-    for kind in ("free", "chat", "completion"):
-        answers = [alone[task][kind] for task in (*TASKS, PLAIN)]
+def test_adapters_and_base_model_differ(alone):
+    """Otherwise equal answers would prove nothing."""
+    for kind in ("unconstrained", "chat", "completion"):
+        answers = [alone[task][kind] for task in (*TASKS, PLAIN_TASK)]
         models = [model for model, _ in answers]
         assert models == [*(f"{MODEL}:{task}" for task in TASKS), MODEL]
         texts = [text for _, text in answers]
-        assert all(a != b for a, b in itertools.combinations(texts, 2)), kind
+        assert all(one != other for one, other in itertools.combinations(texts, 2)), kind
 
 
-def test_tasks_are_in_one_batch(together):
-    """vLLM tells which adapters run at the same time."""
+def test_tasks_run_in_one_batch(together):
+    """vLLM's metrics list the adapters that run at the same time."""
     seen = set()
-    done = threading.Event()
-    everything = {f"{MODEL}:{task}" for task in TASKS}
+    stop = threading.Event()
+    all_adapters = {f"{MODEL}:{task}" for task in TASKS}
 
     def watch():
-        while not done.is_set():
+        while not stop.is_set():
             time.sleep(0.05)
             for line in together.http.get("/metrics").text.splitlines():
                 if line.startswith("vllm:lora_requests_info{"):
@@ -224,45 +225,46 @@ def test_tasks_are_in_one_batch(together):
     try:
         with ThreadPoolExecutor(4) as pool:
             for _ in range(5):
-                list(pool.map(lambda t: free(together, t, max_tokens=80), [*TASKS, PLAIN]))
-                if everything in seen:
+                tasks = [*TASKS, PLAIN_TASK]
+                list(pool.map(lambda task: unconstrained(together, task, max_tokens=80), tasks))
+                if all_adapters in seen:
                     break
     finally:
-        done.set()
+        stop.set()
         watcher.join()
-    assert everything in seen
+    assert all_adapters in seen
 
 
-def test_an_adapter_of_no_task_answers_by_its_name_with_any_task(together, folder, tmp_path):
-    name = f"{MODEL}:house"
-    model, texts = free(together, PLAIN, model=name)
+def test_adapter_without_task_answers_any_task_by_its_name(together, folder, tmp_path):
+    name = f"{MODEL}:other"
+    model, texts = unconstrained(together, PLAIN_TASK, model=name)
     assert model == name
-    # The same in plain torch, where only a task's name chooses an adapter.
+    # In plain torch an adapter is selected by its task only, so it is renamed.
     renamed = tmp_path / "renamed"
     shutil.copytree(folder, renamed)
-    (renamed / "adapters" / "house").rename(renamed / "adapters" / PLAIN)
+    (renamed / "adapters" / "other").rename(renamed / "adapters" / PLAIN_TASK)
     engine = TorchEngine(renamed, constrained=False)
-    answers = engine.submit(PLAIN, [Pair(i, tuple(pair)) for i, pair in enumerate(PAIRS)])
+    answers = engine.submit(PLAIN_TASK, [Pair(row, tuple(pair)) for row, pair in enumerate(PAIRS)])
     for (_, answer), text in zip(answers, texts, strict=True):
         assert text
         assert answer.text.startswith(text.rstrip("\ufffd"))
-    # One adapter, one prompt, and the projectors of another task: another answer.
-    asked = {task: chat(together, model=name, task=task) for task in (PLAIN, *TASKS)}
-    assert {model for model, _ in asked.values()} == {name}
-    assert len({text for _, text in asked.values()}) == 4
+    # With the same adapter and prompt, the projectors of another task change the answer.
+    answers = {task: chat(together, model=name, task=task) for task in (PLAIN_TASK, *TASKS)}
+    assert {model for model, _ in answers.values()} == {name}
+    assert len({text for _, text in answers.values()}) == 4
 
 
-def test_models_and_tasks_are_listed(together):
+def test_server_lists_adapters_with_their_tasks(together):
     models = {model.id: model for model in together.openai.models.list()}
     assert set(models) == {MODEL, *(f"{MODEL}:{name}" for name in ADAPTERS)}
     assert models[f"{MODEL}:ddi"].parent == MODEL
     tasks = {task["id"]: task for task in together.http.get("/v1/tasks").json()["data"]}
     adapters = {name: task["adapter"] for name, task in tasks.items() if task["adapter"]}
     assert adapters == {task: f"{MODEL}:{task}" for task in TASKS}
-    assert tasks[PLAIN]["adapter"] is None
+    assert tasks[PLAIN_TASK]["adapter"] is None
 
 
-def test_the_openai_client(together, alone):
+def test_openai_client_selects_task_by_model_or_field(together, alone):
     client = together.openai
     body = chat_body(model=f"{MODEL}:ddi")
     answer = client.chat.completions.create(**body)
@@ -281,7 +283,7 @@ def test_text_without_molecules_needs_no_task(together):
     assert len(set(texts.values())) == len(texts)
 
 
-def test_other_routes_know_the_adapters_task(together):
+def test_other_routes_use_the_adapters_task(together):
     content = f"{tag(PAIRS[2][0])} {tag(PAIRS[2][1])} Compare them."
     messages = [{"role": "user", "content": content}]
     common = {"temperature": 0}
@@ -292,21 +294,21 @@ def test_other_routes_know_the_adapters_task(together):
         return answer.json()
 
     texts = set()
-    for named in ({"model": f"{MODEL}:absorption"}, {"model": MODEL, "task": "absorption"}):
-        body = {**named, "messages": messages, "max_tokens": 12}
+    for selection in ({"model": f"{MODEL}:absorption"}, {"model": MODEL, "task": "absorption"}):
+        body = {**selection, "messages": messages, "max_tokens": 12}
         whole = post("/v1/chat/completions", body)
         texts.add(whole["choices"][0]["message"]["content"])
         batch = post("/v1/chat/completions/batch", {**body, "messages": [messages, messages]})
         texts |= {choice["message"]["content"] for choice in batch["choices"]}
         texts.add(post("/v1/messages", body)["content"][0]["text"])
-        body = {**named, "input": content, "max_output_tokens": 12}
+        body = {**selection, "input": content, "max_output_tokens": 12}
         texts.add(post("/v1/responses", body)["output"][-1]["content"][0]["text"])
-        tokens = post("/tokenize", {**named, "messages": messages})
+        tokens = post("/tokenize", {**selection, "messages": messages})
         assert tokens["count"] == whole["usage"]["prompt_tokens"]
     assert len(texts) == 1
 
 
-def two(first, second):
+def messages_with_tasks(first, second):
     part = {"type": "molecule", "molecule": {"smiles": "C"}}
     return [
         {"role": "user", "content": [part], "task": first},
@@ -331,7 +333,7 @@ CONFLICT = "is the adapter of task 'ddi', not of 'solvation'.*'moltc:solvation'"
         ("/v1/completions", completion_body(task="solvation", model="moltc:ddi"), 400, CONFLICT),
         (
             "/v1/chat/completions",
-            chat_body(messages=two("ddi", "solvation")),
+            chat_body(messages=messages_with_tasks("ddi", "solvation")),
             400,
             "one task, not for 'ddi' and 'solvation'",
         ),
@@ -354,13 +356,13 @@ CONFLICT = "is the adapter of task 'ddi', not of 'solvation'.*'moltc:solvation'"
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(together, path, body, status, reason):
+def test_conflicting_request_is_rejected(together, path, body, status, reason):
     for stream in ({}, {"stream": True}) if "completions" in path else ({},):
         answer = together.http.post(path, json={**body, **stream})
         assert answer.status_code == status, answer.text
         assert re.search(reason, answer.json()["error"]["message"]), answer.text
 
 
-def test_a_conversation_about_one_task_is_none_of_them(together):
-    model, _ = chat(together, messages=two("ddi", "ddi"))
+def test_messages_with_the_same_task_are_no_conflict(together):
+    model, _ = chat(together, messages=messages_with_tasks("ddi", "ddi"))
     assert model == f"{MODEL}:ddi"

@@ -1,4 +1,4 @@
-"""What is computed once, by the counters on ``/metrics``."""
+"""Caches of the server, measured by the counters on ``/metrics``."""
 
 from tests.integration.test_interactions import ask
 
@@ -10,40 +10,40 @@ MOLECULES = [
 ]
 
 
-def test_twenty_molecules_in_two_hundred_pairs_are_encoded_twenty_times(server):
-    pairs = [[a, b] for a in MOLECULES[:10] for b in MOLECULES]
+def test_server_encodes_each_molecule_once(server):
+    pairs = [[first, second] for first in MOLECULES[:10] for second in MOLECULES]
     assert len(pairs) == 200
     before = server.metric("moltc_molecules_encoded_total")
-    read = server.metric("moltc_molecules_parsed_total")
+    parsed = server.metric("moltc_molecules_parsed_total")
     answers, _ = ask(server, "solvation", pairs)
     assert {answer.status for answer in answers} == {"ok"}
     assert server.metric("moltc_molecules_encoded_total") - before == 20
-    assert server.metric("moltc_molecules_parsed_total") - read == 400
+    assert server.metric("moltc_molecules_parsed_total") - parsed == 400
 
 
-def test_another_spelling_is_the_same_molecule(server):
+def test_server_does_not_encode_other_smiles_of_a_molecule_again(server):
     ask(server, "ddi", [["C(C)(C)(C)O", "[2H]O[2H]"]])
     before = server.metric("moltc_molecules_encoded_total")
     ask(server, "ddi", [["OC(C)(C)C", "[2H]O[2H]"], ["CC(C)(C)O", "[2H]O[2H]"]])
     assert server.metric("moltc_molecules_encoded_total") == before
 
 
-def test_a_repeated_pair_reuses_the_prefix(server):
+def test_repeated_pair_hits_the_prefix_cache(server):
     pair = ["CC(C)CC(N)C(=O)OCCCCCCCCCCO", "NC(Cc1ccccc1)C(=O)O"]
     (first,), _ = ask(server, "solubility", [pair])
     hits = server.metric("vllm:prefix_cache_hits_total")
-    (again,), body = ask(server, "solubility", [pair])
-    gained = server.metric("vllm:prefix_cache_hits_total") - hits
+    (repeated,), body = ask(server, "solubility", [pair])
+    new_hits = server.metric("vllm:prefix_cache_hits_total") - hits
     prompt = body["usage"]["prompt_tokens"]
-    assert gained == (prompt - 1) // 32 * 32  # all full blocks of 32 but the last token's
-    assert again == first
-    # The first molecule alone is a prefix, too.
+    assert new_hits == (prompt - 1) // 32 * 32  # all full blocks of 32 tokens before the last token
+    assert repeated == first
+    # The first molecule alone is a common prefix, too.
     hits = server.metric("vllm:prefix_cache_hits_total")
     ask(server, "solubility", [[pair[0], "CCO"]])
     assert server.metric("vllm:prefix_cache_hits_total") - hits == 32
 
 
-def test_counters_of_pairs_and_bad_molecules(server):
+def test_server_counts_pairs_and_bad_molecules(server):
     pairs = server.metric("moltc_pairs_answered_total")
     bad = server.metric("moltc_bad_molecules_total")
     ask(server, "ddi", [["C", "O"], ["C(", "O"]])

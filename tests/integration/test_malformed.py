@@ -1,4 +1,4 @@
-"""200 malformed requests: each a 4xx that names its cause, none hurts the server."""
+"""200 malformed requests: each gets a 4xx that names its cause, and the server keeps working."""
 
 import json
 
@@ -8,9 +8,9 @@ from tests.server import MODEL
 
 INTERACTIONS, CHAT, COMPLETIONS = "/v1/interactions", "/v1/chat/completions", "/v1/completions"
 
-PLACEHOLDER_ID = 987_654_321  # stands for the server's own
+PLACEHOLDER_ID = 987_654_321  # replaced by the server's placeholder token
 
-# SMILES that are none, and a word that the message must have.
+# Invalid SMILES, and a pattern of the error message.
 BAD_SMILES = [
     ("C1CC", "ring"),
     ("CN(C)(C)C", "valence"),
@@ -41,7 +41,7 @@ BAD_SMILES = [
     ("💊", "character"),
     ("C\x00C", "character"),
     ("C" * 600, "too_many_atoms"),
-    # vLLM may measure the text before we do the molecule.
+    # vLLM may check the length of the text before the molecule is parsed.
     ("C" * 10_000, "too_long|context length"),
     ("C" * 1_000_000, "too_long|context length"),
     ("C1" * 900, "too_many_atoms|ring|syntax"),
@@ -69,14 +69,14 @@ def pairs(*pairs, **options):
 
 
 def cases():
-    """(path, body, pattern of the message)."""
-    for smiles, word in BAD_SMILES:
+    """Yield path, body and pattern of the error message."""
+    for smiles, pattern in BAD_SMILES:
         part = {"type": "molecule", "molecule": {"smiles": smiles}}
-        yield CHAT, chat_with([part]), word
-        yield CHAT, chat_with([{"type": "text", "text": "What is"}, part]), word
-        yield CHAT, chat_with(f"What is {tag(smiles)}?"), word
-        yield COMPLETIONS, completion(f"{tag('CCO')} and {tag(smiles)}"), word
-    for molecule, word in [
+        yield CHAT, chat_with([part]), pattern
+        yield CHAT, chat_with([{"type": "text", "text": "What is"}, part]), pattern
+        yield CHAT, chat_with(f"What is {tag(smiles)}?"), pattern
+        yield COMPLETIONS, completion(f"{tag('CCO')} and {tag(smiles)}"), pattern
+    for molecule, pattern in [
         (None, "molecule is a SMILES string"),
         (3, "not int"),
         (["CCO"], "not list"),
@@ -94,8 +94,8 @@ def cases():
         ({"smiles": "C<mol>"}, "<mol> is reserved"),
         ({"smiles": "C[END_I_SMILES]"}, "no partner"),
     ]:
-        yield CHAT, chat_with([{"type": "molecule", "molecule": molecule}]), word
-    for text, word in [
+        yield CHAT, chat_with([{"type": "molecule", "molecule": molecule}]), pattern
+    for text, pattern in [
         ("<mol>", "<mol> is reserved"),
         ("a <mol> b", "<mol> is reserved"),
         ("＜mol＞", "1 <mol> placeholders for 0 molecules"),
@@ -108,9 +108,9 @@ def cases():
         (" ".join([tag("C")] * 17), "17 molecules in one prompt, at most 16"),
         ("x" * 20_000, "context length|max_tokens|tokens"),
     ]:
-        yield CHAT, chat_with(text), word
-        yield CHAT, chat_with([{"type": "text", "text": text}]), word
-        yield COMPLETIONS, completion(text), word
+        yield CHAT, chat_with(text), pattern
+        yield CHAT, chat_with([{"type": "text", "text": text}]), pattern
+        yield COMPLETIONS, completion(text), pattern
     yield COMPLETIONS, completion([5, PLACEHOLDER_ID, 6]), "1 <mol> placeholders for 0 molecules"
     yield COMPLETIONS, completion([10**9]), "token|vocabulary|range"
     yield COMPLETIONS, completion([]), "prompt"
@@ -170,38 +170,39 @@ def cases():
 CASES = list(cases())
 
 
-def test_there_are_two_hundred():
+def test_cases_are_at_least_200():
     assert len(CASES) >= 200
 
 
 @pytest.mark.parametrize("chunk", range(5))
-def test_each_is_a_4xx_that_names_its_cause(server, chunk):
+def test_malformed_request_gets_4xx_that_names_its_cause(server, chunk):
     import re
 
     wrong = []
     with server.http as http:
-        tagged = {"model": MODEL, "prompt": "[START_I_SMILES]C[END_I_SMILES]"}
-        placeholder = http.post("/tokenize", json=tagged).json()["tokens"][-1]
+        body = {"model": MODEL, "prompt": "[START_I_SMILES]C[END_I_SMILES]"}
+        placeholder = http.post("/tokenize", json=body).json()["tokens"][-1]
         for path, body, pattern in CASES[chunk::5]:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             content = content.replace(str(PLACEHOLDER_ID).encode(), str(placeholder).encode())
-            answer = http.post(path, content=content, headers={"content-type": "application/json"})
-            message = answer.text
+            response = http.post(
+                path, content=content, headers={"content-type": "application/json"}
+            )
             try:
-                message = answer.json()["error"]["message"]
+                message = response.json()["error"]["message"]
             except (ValueError, KeyError, TypeError):
-                wrong.append((path, content[:120], answer.status_code, answer.text[:200]))
+                wrong.append((path, content[:120], response.status_code, response.text[:200]))
                 continue
-            if not 400 <= answer.status_code < 500 or not re.search(pattern, message, re.I):
-                wrong.append((path, content[:120], answer.status_code, pattern, message[:200]))
-            if len(answer.text) > 20_000:
-                wrong.append((path, content[:120], "an answer of", len(answer.text)))
+            if not 400 <= response.status_code < 500 or not re.search(pattern, message, re.I):
+                wrong.append((path, content[:120], response.status_code, pattern, message[:200]))
+            if len(response.text) > 20_000:
+                wrong.append((path, content[:120], "characters", len(response.text)))
     assert wrong == [], "\n".join(map(str, wrong))
 
 
-def test_a_good_request_still_answers(server):
+def test_valid_request_is_answered_afterwards(server):
     body = {"task": "solvation", "pairs": [["CCO", "O"]]}
-    answer = server.http.post(INTERACTIONS, json=body)
-    assert answer.status_code == 200
-    assert answer.json()["data"][0]["status"] == "ok"
+    response = server.http.post(INTERACTIONS, json=body)
+    assert response.status_code == 200
+    assert response.json()["data"][0]["status"] == "ok"
     assert server.http.get("/health").status_code == 200

@@ -1,4 +1,4 @@
-"""The real ``openai`` client against the real server."""
+"""The ``openai`` client against a server."""
 
 import math
 import re
@@ -10,16 +10,16 @@ from moltc_vllm.tasks import TASKS, get_task
 from tests.molecules import DRUGS
 from tests.server import MODEL
 
-A, B = DRUGS["aspirin"], DRUGS["warfarin"]
+ASPIRIN, WARFARIN = DRUGS["aspirin"], DRUGS["warfarin"]
 TASK = get_task("ddi")
 
 
-def part(smiles):
+def molecule_part(smiles):
     return {"type": "molecule", "molecule": {"smiles": smiles}}
 
 
-def text(words):
-    return {"type": "text", "text": words}
+def text_part(text):
+    return {"type": "text", "text": text}
 
 
 def tag(smiles):
@@ -33,29 +33,33 @@ def chat(server, content, **options):
     )
 
 
-def said(server, content, **options) -> str:
+def answer_text(server, content, **options) -> str:
     return chat(server, content, **options).choices[0].message.content
 
 
-def test_models_and_tasks_are_listed(server):
+def test_server_lists_models_and_tasks(server):
     assert [model.id for model in server.openai.models.list()] == [MODEL]
     listed = server.http.get("/v1/tasks").json()
     tasks = {task["id"]: task for task in listed["data"]}
     assert tasks["solvation"]["unit"] == "kcal/mol"
     assert tasks["solvation"]["roles"] == ["solute", "solvent"]
     assert len(tasks) == len(TASKS)
-    # Of the weights: a screen that goes on with others is refused.
+    # A screen refuses to resume with other weights.
     assert re.fullmatch("[0-9a-f]{64}", listed["weights"])
     assert HttpEngine(server.url).weights() == listed["weights"]
 
 
-def test_all_ways_of_naming_molecules_are_one(server):
-    parts = said(server, [part(A), part(B), text(TASK.question)])
-    tags = said(server, f"{tag(A)} {tag(B)} {TASK.question}")
-    mixed = said(server, [part(A), text(f"{tag(B)} {TASK.question}")])
+def test_parts_tags_and_completions_are_equivalent(server):
+    parts = answer_text(
+        server, [molecule_part(ASPIRIN), molecule_part(WARFARIN), text_part(TASK.question)]
+    )
+    tags = answer_text(server, f"{tag(ASPIRIN)} {tag(WARFARIN)} {TASK.question}")
+    mixed = answer_text(
+        server, [molecule_part(ASPIRIN), text_part(f"{tag(WARFARIN)} {TASK.question}")]
+    )
     completion = server.openai.completions.create(
         model=MODEL,
-        prompt=f"{tag(A)} {tag(B)} {TASK.question}\n",
+        prompt=f"{tag(ASPIRIN)} {tag(WARFARIN)} {TASK.question}\n",
         temperature=0,
         max_tokens=12,
     )
@@ -63,47 +67,61 @@ def test_all_ways_of_naming_molecules_are_one(server):
     assert parts
 
 
-def test_parts_in_any_position_and_only_molecules(server):
-    only = said(server, [part(A), part(B)])
-    before = said(server, [text("Look at"), part(A), text("and"), part(B)])
-    same = said(server, f"Look at {tag(A)} and {tag(B)}")
+def test_molecule_parts_may_be_in_any_position(server):
+    only = answer_text(server, [molecule_part(ASPIRIN), molecule_part(WARFARIN)])
+    before = answer_text(
+        server,
+        [text_part("Look at"), molecule_part(ASPIRIN), text_part("and"), molecule_part(WARFARIN)],
+    )
+    same = answer_text(server, f"Look at {tag(ASPIRIN)} and {tag(WARFARIN)}")
     assert before == same
-    assert only == said(server, f"{tag(A)} {tag(B)}")
-    assert only != said(server, [part(B), part(A)])
-    assert said(server, [part(A), part(A)]) not in ("", only)
+    assert only == answer_text(server, f"{tag(ASPIRIN)} {tag(WARFARIN)}")
+    assert only != answer_text(server, [molecule_part(WARFARIN), molecule_part(ASPIRIN)])
+    assert answer_text(server, [molecule_part(ASPIRIN), molecule_part(ASPIRIN)]) not in ("", only)
 
 
-def test_molblock(server):
+def test_molblock_equals_its_smiles(server):
     from rdkit import Chem
 
-    block = Chem.MolToMolBlock(Chem.MolFromSmiles(B))
-    canonical = Chem.MolToSmiles(Chem.MolFromSmiles(B))
-    by_block = [part(A), {"type": "molecule", "molecule": {"molblock": block}}]
-    assert said(server, by_block) == said(server, [part(A), part(canonical)])
+    block = Chem.MolToMolBlock(Chem.MolFromSmiles(WARFARIN))
+    canonical = Chem.MolToSmiles(Chem.MolFromSmiles(WARFARIN))
+    by_block = [molecule_part(ASPIRIN), {"type": "molecule", "molecule": {"molblock": block}}]
+    assert answer_text(server, by_block) == answer_text(
+        server, [molecule_part(ASPIRIN), molecule_part(canonical)]
+    )
 
 
-def test_conversation_with_molecules_in_two_turns(server):
+def test_conversation_may_have_molecules_in_two_turns(server):
     messages = [
         {"role": "system", "content": "You know molecules."},
-        {"role": "user", "content": [part(A), text("What is it?")]},
+        {"role": "user", "content": [molecule_part(ASPIRIN), text_part("What is it?")]},
         {"role": "assistant", "content": "A drug."},
-        {"role": "user", "content": [part(B), text("And this?")]},
+        {"role": "user", "content": [molecule_part(WARFARIN), text_part("And this?")]},
     ]
     answer = server.openai.chat.completions.create(
         model=MODEL, messages=messages, temperature=0, max_tokens=6
     )
     assert answer.choices[0].message.content
-    assert answer.usage.prompt_tokens > len(A) + len(B) + 16
+    assert answer.usage.prompt_tokens > len(ASPIRIN) + len(WARFARIN) + 16
 
 
 @pytest.mark.parametrize("kind", ["chat", "completion"])
-def test_streaming_says_the_same(server, kind):
+def test_stream_equals_whole_text(server, kind):
     if kind == "chat":
-        whole = said(server, [part(A), part(B)], max_tokens=24)
-        stream = chat(server, [part(A), part(B)], max_tokens=24, stream=True)
+        whole = answer_text(
+            server, [molecule_part(ASPIRIN), molecule_part(WARFARIN)], max_tokens=24
+        )
+        stream = chat(
+            server, [molecule_part(ASPIRIN), molecule_part(WARFARIN)], max_tokens=24, stream=True
+        )
         pieces = [chunk.choices[0].delta.content or "" for chunk in stream]
     else:
-        request = {"model": MODEL, "prompt": f"{tag(A)} is", "temperature": 0, "max_tokens": 24}
+        request = {
+            "model": MODEL,
+            "prompt": f"{tag(ASPIRIN)} is",
+            "temperature": 0,
+            "max_tokens": 24,
+        }
         whole = server.openai.completions.create(**request).choices[0].text
         stream = server.openai.completions.create(**request, stream=True)
         pieces = [chunk.choices[0].text for chunk in stream]
@@ -111,38 +129,44 @@ def test_streaming_says_the_same(server, kind):
     assert sum(bool(piece) for piece in pieces) > 5
 
 
-def test_logprobs(server):
-    answer = chat(server, [part(A), part(B)], logprobs=True, top_logprobs=5)
+def test_chat_returns_logprobs(server):
+    answer = chat(
+        server, [molecule_part(ASPIRIN), molecule_part(WARFARIN)], logprobs=True, top_logprobs=5
+    )
     content = answer.choices[0].logprobs.content
     assert len(content) == 12
     for token in content:
-        assert token.logprob == pytest.approx(max(t.logprob for t in token.top_logprobs))
-        assert sum(math.exp(t.logprob) for t in token.top_logprobs) <= 1 + 1e-6
+        assert token.logprob == pytest.approx(max(top.logprob for top in token.top_logprobs))
+        assert sum(math.exp(top.logprob) for top in token.top_logprobs) <= 1 + 1e-6
 
 
-def test_n_samples(server):
-    answer = chat(server, [part(A), part(B)], n=4, temperature=1.5, seed=7)
+def test_chat_returns_n_samples(server):
+    answer = chat(
+        server, [molecule_part(ASPIRIN), molecule_part(WARFARIN)], n=4, temperature=1.5, seed=7
+    )
     assert len({choice.message.content for choice in answer.choices}) > 1
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
 
 
-def test_list_prompts(server):
-    prompts = [f"{tag(smiles)} is" for smiles in (A, B, "O")]
+def test_completion_answers_list_of_prompts(server):
+    prompts = [f"{tag(smiles)} is" for smiles in (ASPIRIN, WARFARIN, "O")]
     together = server.openai.completions.create(
         model=MODEL, prompt=prompts, temperature=0, max_tokens=6
     )
     alone = [
-        server.openai.completions.create(model=MODEL, prompt=p, temperature=0, max_tokens=6)
-        for p in prompts
+        server.openai.completions.create(model=MODEL, prompt=prompt, temperature=0, max_tokens=6)
+        for prompt in prompts
     ]
-    assert [c.text for c in together.choices] == [a.choices[0].text for a in alone]
+    assert [choice.text for choice in together.choices] == [
+        answer.choices[0].text for answer in alone
+    ]
 
 
-def test_structured_output(server):
+def test_structured_output_constrains_chat(server):
     labels = [label.text for label in TASK.kind.labels]
-    answer = said(
+    answer = answer_text(
         server,
-        [part(A), part(B), text(TASK.question)],
+        [molecule_part(ASPIRIN), molecule_part(WARFARIN), text_part(TASK.question)],
         max_tokens=64,
         extra_body={"structured_outputs": {"choice": labels}},
     )
