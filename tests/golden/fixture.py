@@ -1,6 +1,6 @@
-"""A reference fixture: what the published code gave for a checkpoint, and how to ask for it here.
+"""Reader of a reference fixture: a checkpoint with the outputs of the published code.
 
-The layout is described in the fixture's own README; sizes, seeds and molecules may be any.
+The fixture's README describes the layout; sizes, seeds and molecules may vary.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 
 from moltc_vllm.models import Prompt
 from moltc_vllm.models.conversion.convert import convert_published
-from moltc_vllm.tasks import Limits, PromptStyle, Task, get_style, get_task
+from moltc_vllm.tasks import GenerationLimits, PromptStyle, Task, get_style, get_task
 from moltc_vllm.tasks.engine import Pair
-from moltc_vllm.tasks.published import CURRENT, PublishedStyle
+from moltc_vllm.tasks.published_styles import MOLTC_2024, PublishedStyle
 
-# The fixture's tasks are the published dataset classes.
+# Task of each published data-set class, as the fixture names them.
 _TASKS = {
     "ddi": "ddi",
     "solve": "solvation",
@@ -34,7 +34,7 @@ _SOLVENT_FIRST = ("solvation", "solubility")
 
 @dataclass(frozen=True)
 class Record:
-    """One pair with everything the published code gave for it."""
+    """Pair with all outputs of the published code."""
 
     raw: dict[str, Any]
     folder: Path
@@ -45,7 +45,7 @@ class Record:
 
     @property
     def written(self) -> tuple[str, str]:
-        """The SMILES in the order of the prompt."""
+        """SMILES in the order of the prompt."""
         return self.raw["smiles1"], self.raw["smiles2"]
 
     @property
@@ -54,33 +54,33 @@ class Record:
 
     @property
     def pair(self) -> Pair:
-        """The SMILES in the order of our task's roles."""
+        """SMILES in the order of the task's roles."""
         first, second = self.written
         swapped = self.task.name in _SOLVENT_FIRST
         return Pair(0, (second, first) if swapped else (first, second))
 
     @property
     def question(self) -> str | None:
-        """The query of the published universal class."""
+        """Question of a task that takes one."""
         if not self.task.takes_question:
             return None
         return str(self.raw["raw_prompt"]).rpartition("</s> . ")[2]
 
     @property
     def style(self) -> PromptStyle:
-        """The prompt of one molecule differs: pretraining had no blank after it."""
+        """Prompt style with the record's molecule prompt; pretraining has no blank after it."""
         prompt = self.raw["raw_prompt"]
         match = re.fullmatch(r"</s> (.*?)\[START_I_SMILES\].*?\[END_I_SMILES\](.*?) </s>.*", prompt)
         assert match, prompt
-        return get_style(CURRENT, f"{match[1]}[START_I_SMILES]{{}}[END_I_SMILES]{match[2]}")
+        return get_style(MOLTC_2024, f"{match[1]}[START_I_SMILES]{{}}[END_I_SMILES]{match[2]}")
 
     @property
     def input_ids(self) -> list[int]:
         return list(self.raw["input_ids"])
 
-    def limits(self, result: str) -> Limits:
+    def limits(self, result: str) -> GenerationLimits:
         lengths = self.raw[result]
-        return PublishedStyle.limits_of_length(lengths["max_length"], lengths["min_length"])
+        return PublishedStyle.limits_from_lengths(lengths["max_length"], lengths["min_length"])
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -88,18 +88,18 @@ class Record:
 
     @property
     def first_logprobs(self) -> torch.Tensor:
-        """The whole distribution of the first token, ``[vocabulary]``."""
+        """Log-probabilities of the first token, ``[vocabulary]``."""
         return torch.from_numpy(self.arrays["first_logits"]).float().log_softmax(-1)
 
     @property
     def top20(self) -> list[tuple[int, float]]:
-        """The likeliest first tokens and their logits, best first."""
+        """Most probable first tokens and their logits, best first."""
         return [(int(token), float(logit)) for token, logit in self.raw["first_logits_top20"]]
 
 
 @dataclass(frozen=True)
 class Fixture:
-    """A folder of the reference layout."""
+    """Folder with the reference layout."""
 
     folder: Path
 
@@ -108,14 +108,14 @@ class Fixture:
         return self._read("expected.jsonl")
 
     def variants(self) -> dict[str, list[Record]]:
-        """Other language models and adapters, on some of the same pairs."""
-        found: dict[str, list[Record]] = {}
+        """Return records with other language models and adapters, by variant."""
+        variants: dict[str, list[Record]] = {}
         pairs = {record.id: record.raw for record in self.records}
         if (self.folder / "expected_variants.jsonl").is_file():
             for record in self._read("expected_variants.jsonl"):
                 raw = {**pairs[record.id], **record.raw}
-                found.setdefault(raw["variant"], []).append(Record(raw, self.folder))
-        return found
+                variants.setdefault(raw["variant"], []).append(Record(raw, self.folder))
+        return variants
 
     def convert(
         self,
@@ -125,7 +125,7 @@ class Fixture:
         language_model: str = "galactica-1.3b",
         pinned: bool = True,
     ) -> Path:
-        """Convert the checkpoint as its users would; ``pinned``: with the known ``<mol>`` row."""
+        """Convert the checkpoint; ``pinned`` uses the known embedding row of ``<mol>``."""
         convert_published(
             self.folder / "stage2.ckpt",
             self.folder / language_model,
@@ -141,6 +141,6 @@ class Fixture:
 
 
 def prompt_of(record: Record) -> Prompt:
-    """The record's prompt as this project writes it."""
+    """Compose the record's prompt with this package."""
     text, order = record.style.compose(record.task, record.pair.molecules, record.question)
-    return Prompt(text, [record.pair.molecules[place] for place in order], record.task.name)
+    return Prompt(text, [record.pair.molecules[index] for index in order], record.task.name)

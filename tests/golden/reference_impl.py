@@ -1,6 +1,7 @@
-"""The published model computed plainly from its own files: one molecule, one pair, no tricks.
+"""Simple implementation of the published model, one molecule and one pair at a time.
 
-Independent of the package: RDKit, torch and transformers only, written from the specification.
+It uses RDKit, torch and transformers but no code of this package, and follows the specification in
+``docs/concepts/published-model.md``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ DIRECTIONS = [Chem.BondDir.NONE, Chem.BondDir.ENDUPRIGHT, Chem.BondDir.ENDDOWNRI
 
 
 def molecule_steps(state: dict[str, Tensor], smiles: str, heads: int) -> dict[str, Tensor]:
-    """All steps of one molecule under the fixtures' names: ``gnn``, ``ln``, ``query``, ``mol``."""
+    """Return the steps of one molecule as the fixtures name them: gnn, ln, query and mol."""
     w = {key.removeprefix("blip2opt."): tensor for key, tensor in state.items()}
     gnn = graph_states(w, smiles)
     normed = F.layer_norm(gnn, gnn.shape[-1:], w["ln_graph.weight"], w["ln_graph.bias"])
@@ -36,7 +37,7 @@ def molecule_steps(state: dict[str, Tensor], smiles: str, heads: int) -> dict[st
 
 
 def graph_states(w: dict[str, Tensor], smiles: str) -> Tensor:
-    """``[1 + n, width]``: the mean, then the atoms."""
+    """Return ``[1 + n, width]``: the mean of the atom states, then the atom states."""
     mol = Chem.MolFromSmiles(smiles)
     atoms = [(a.GetAtomicNum() - 1, CHIRAL.index(a.GetChiralTag())) for a in mol.GetAtoms()]
     h = torch.stack(
@@ -46,8 +47,8 @@ def graph_states(w: dict[str, Tensor], smiles: str) -> Tensor:
         ]
     )
     layers = 1 + max(int(key.split(".")[2]) for key in w if key.startswith("graph_encoder.gnns."))
-    for number in range(layers):
-        layer, norm = f"graph_encoder.gnns.{number}.", f"graph_encoder.batch_norms.{number}."
+    for index in range(layers):
+        layer, norm = f"graph_encoder.gnns.{index}.", f"graph_encoder.batch_norms.{index}."
         types, directions = (w[f"{layer}edge_embedding{i}.weight"] for i in (1, 2))
         a = h + types[0] + directions[0]
         for bond in mol.GetBonds():
@@ -66,13 +67,13 @@ def graph_states(w: dict[str, Tensor], smiles: str) -> Tensor:
             w[f"{norm}bias"],
             eps=1e-5,
         )
-        if number < layers - 1:
+        if index < layers - 1:
             h = F.relu(h)
     return torch.cat([h.mean(0, keepdim=True), h])
 
 
 def qformer(w: dict[str, Tensor], tokens: Tensor, heads: int) -> Tensor:
-    """``[queries, width]``: what the queries have read."""
+    """Return the hidden states of the queries, ``[queries, width]``."""
 
     def norm(x: Tensor, name: str) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps=1e-12)
@@ -82,8 +83,8 @@ def qformer(w: dict[str, Tensor], tokens: Tensor, heads: int) -> Tensor:
 
     def attend(x: Tensor, context: Tensor, name: str) -> Tensor:
         q, k, v = (
-            linear(source, f"{name}.self.{part}").unflatten(-1, (heads, -1)).transpose(0, 1)
-            for source, part in ((x, "query"), (context, "key"), (context, "value"))
+            linear(source, f"{name}.self.{projection}").unflatten(-1, (heads, -1)).transpose(0, 1)
+            for source, projection in ((x, "query"), (context, "key"), (context, "value"))
         )
         weights = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
         out = linear((weights @ v).transpose(0, 1).flatten(1), f"{name}.output.dense")
@@ -92,8 +93,8 @@ def qformer(w: dict[str, Tensor], tokens: Tensor, heads: int) -> Tensor:
     h = norm(w["query_tokens"][0], "Qformer.bert.embeddings.LayerNorm")
     prefix = "Qformer.bert.encoder.layer."
     layers = 1 + max(int(key.split(".")[4]) for key in w if key.startswith(prefix))
-    for number in range(layers):
-        layer = f"{prefix}{number}"
+    for index in range(layers):
+        layer = f"{prefix}{index}"
         h = attend(h, h, f"{layer}.attention")
         if f"{layer}.crossattention.self.query.weight" in w:
             h = attend(h, tokens, f"{layer}.crossattention")
@@ -103,14 +104,14 @@ def qformer(w: dict[str, Tensor], tokens: Tensor, heads: int) -> Tensor:
 
 
 def next_logits(language_model: Any, embeds: Tensor) -> Tensor:
-    """Logits after a prompt, ``[vocabulary]``, without any cache."""
+    """Return the logits after a prompt, ``[vocabulary]``, without a cache."""
     return language_model(inputs_embeds=embeds[None]).logits[0, -1]
 
 
 def greedy(
     language_model: Any, embeds: Tensor, stop: int, max_length: int, min_length: int
 ) -> list[int]:
-    """New tokens, the stop token included."""
+    """Return the new tokens, including the stop token."""
     table = language_model.get_input_embeddings().weight
     ids: list[int] = []
     while len(ids) + 1 < max_length:
@@ -127,15 +128,18 @@ def greedy(
 def beam_search(
     language_model: Any, embeds: Tensor, stop: int, max_length: int, min_length: int, width: int
 ) -> list[tuple[float, list[int]]]:
-    """Scores and sequences with ``<s>`` in front, best first; the rules of REFERENCE section 8."""
+    """Return scores and sequences with a leading ``<s>``, best first.
+
+    The rules are those of the section "Generation" in ``docs/concepts/published-model.md``.
+    """
     table = language_model.get_input_embeddings().weight
     beams: list[tuple[float, list[int]]] = [(0.0, [0])]
-    done: list[tuple[float, list[int]]] = []
+    finished: list[tuple[float, list[int]]] = []
 
-    def keep(total: float, ids: list[int]) -> None:
-        done.append((total / len(ids), ids))
-        done.sort(key=lambda one: -one[0])
-        del done[width:]
+    def finish(total: float, ids: list[int]) -> None:
+        finished.append((total / len(ids), ids))
+        finished.sort(key=lambda hypothesis: -hypothesis[0])
+        del finished[width:]
 
     while len(beams[0][1]) < max_length:
         ranked = []
@@ -145,18 +149,18 @@ def beam_search(
             if len(ids) < min_length:
                 scores[stop] = float("-inf")
             ranked += [(total + float(s), ids, token) for token, s in enumerate(scores)]
-        ranked = sorted(ranked, key=lambda one: -one[0])[: 2 * width]
+        ranked = sorted(ranked, key=lambda candidate: -candidate[0])[: 2 * width]
         beams = []
         for rank, (total, ids, token) in enumerate(ranked):
             if token != stop:
                 beams.append((total, [*ids, token]))
             elif rank < width:
-                keep(total, ids)
+                finish(total, ids)
             if len(beams) == width:
                 break
         length = len(beams[0][1])
-        if len(done) == width and done[-1][0] >= ranked[0][0] / length:
-            return done
+        if len(finished) == width and finished[-1][0] >= ranked[0][0] / length:
+            return finished
     for total, ids in beams:
-        keep(total, ids)
-    return done
+        finish(total, ids)
+    return finished

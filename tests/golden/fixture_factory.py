@@ -1,4 +1,4 @@
-"""Makes fixtures of the reference layout in any size, with expected outputs from `plain`."""
+"""Writer of fixtures of any size in the reference layout, with outputs of `reference_impl`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from tokenizers import pre_tokenizers, trainers
 from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM
 
-from moltc_vllm.models.tokenizer import SPECIAL_TOKENS, _galactica_rules, mark_sequences
+from moltc_vllm.models.tokenizer import (
+    SPECIAL_TOKENS,
+    mark_sequences,
+    untrained_galactica_tokenizer,
+)
 from moltc_vllm.tasks import TASKS
-from tests.golden import plain
+from tests.golden import reference_impl
 
 TEMPLATE = "</s> {} </s> </s>{} </s> . What are the side effects of these two drugs?"
 PROMPT = "[START_I_SMILES]{}[END_I_SMILES]. "
@@ -24,7 +28,7 @@ BEAMS = 5
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a made fixture; none is the shared one's."""
+    """Sizes of a generated fixture; they differ from those of the reference fixture."""
 
     graph: int = 48
     graph_layers: int = 3
@@ -48,10 +52,10 @@ class Sizes:
 
 
 def make_fixture(folder: Path, pairs: list[tuple[str, str]], sizes: Sizes, seed: int) -> Path:
-    """Write a fixture: files as the published code leaves them, and what it would answer."""
+    """Write a fixture: files of the published code and its expected outputs."""
     folder.mkdir(parents=True)
-    draw = torch.Generator().manual_seed(seed)
-    state = _encoder_state(sizes, draw)
+    generator = torch.Generator().manual_seed(seed)
+    state = _encoder_state(sizes, generator)
     torch.save(
         {
             "epoch": 3,
@@ -79,20 +83,19 @@ def make_fixture(folder: Path, pairs: list[tuple[str, str]], sizes: Sizes, seed:
     size = tokenizer.get_vocab_size()
     model = _language_model(folder / "galactica-1.3b", sizes, size, seed)
     tokenizer.save(str(folder / "galactica-1.3b" / "tokenizer.json"))
-    row = _normal(draw, sizes.hidden, scale=0.3)
+    row = _normal(generator, sizes.hidden, scale=0.3)
     torch.save(row, folder / "mol_row.pt")
-    _with_lora(folder / "lora_full", model, sizes, draw)
+    _write_and_merge_lora(folder / "lora_full", model, sizes, generator)
     model.resize_token_embeddings(size + 1, mean_resizing=False)
     model.get_input_embeddings().weight.data[-1] = row
     model.tie_weights()
     (stop,) = tokenizer.encode("\n").ids
-    tokenizer.add_tokens(
-        ["<mol>"]
-    )  # as the published code does after loading: an answer may have it
+    # The published code adds the token after loading, so an answer may contain it.
+    tokenizer.add_tokens(["<mol>"])
     (folder / "arrays").mkdir()
     with (folder / "expected.jsonl").open("w") as lines:
-        for number, pair in enumerate(pairs):
-            record = _record(folder, state, model, tokenizer, pair, number, sizes, stop)
+        for index, pair in enumerate(pairs):
+            record = _record(folder, state, model, tokenizer, pair, index, sizes, stop)
             lines.write(json.dumps(record) + "\n")
     return folder
 
@@ -104,34 +107,34 @@ def _record(
     model: OPTForCausalLM,
     tokenizer: Any,
     pair: tuple[str, str],
-    number: int,
+    index: int,
     sizes: Sizes,
     stop: int,
 ) -> dict[str, Any]:
     raw = TEMPLATE.format(*(PROMPT.format(smiles[:128]) for smiles in pair))
     mol = tokenizer.token_to_id("<mol>")
     ids: list[int] = []
-    for piece in raw.split("[END_I_SMILES]"):
+    for segment in raw.split("[END_I_SMILES]"):
         if ids:
             ids += [mol] * sizes.queries
-        start, tag, smiles = piece.partition("[START_I_SMILES]")
+        start, tag, smiles = segment.partition("[START_I_SMILES]")
         text = start if not tag else mark_sequences(f"{start}{tag}{smiles}[END_I_SMILES]")
         ids += tokenizer.encode(text, add_special_tokens=False).ids
-    steps = [plain.molecule_steps(state, smiles, sizes.heads) for smiles in pair]
+    steps = [reference_impl.molecule_steps(state, smiles, sizes.heads) for smiles in pair]
     embeds = model.get_input_embeddings().weight[ids].clone()
     embeds[torch.tensor(ids) == mol] = torch.cat([step["mol"] for step in steps])
-    logits = plain.next_logits(model, embeds)
+    logits = reference_impl.next_logits(model, embeds)
     lengths = (sizes.max_length, sizes.min_length)
-    new = plain.greedy(model, embeds, stop, *lengths)
-    beams = plain.beam_search(model, embeds, stop, *lengths, width=BEAMS)
-    name = f"ddi_{number:02}"
+    new = reference_impl.greedy(model, embeds, stop, *lengths)
+    beams = reference_impl.beam_search(model, embeds, stop, *lengths, width=BEAMS)
+    name = f"ddi_{index:02}"
     np.savez(
         folder / "arrays" / f"{name}.npz",
         first_logits=logits.numpy(),
         **{f"{key}{i + 1}": value.numpy() for i, s in enumerate(steps) for key, value in s.items()},
     )
     values, top = logits.topk(20)
-    both = dict(zip(("max_length", "min_length"), lengths, strict=True))
+    limits = dict(zip(("max_length", "min_length"), lengths, strict=True))
 
     def text(sequence: list[int]) -> str:
         return tokenizer.decode(sequence, skip_special_tokens=True)
@@ -144,8 +147,8 @@ def _record(
         "raw_prompt": raw,
         "input_ids": ids,
         "first_logits_top20": list(zip(top.tolist(), values.tolist(), strict=True)),
-        "greedy": {**both, "sequence": [0, *new], "new_ids": new, "text": _clean(text(new))},
-        "beam5": {**both, "sequence": beams[0][1], "text": _clean(text(beams[0][1]))},
+        "greedy": {**limits, "sequence": [0, *new], "new_ids": new, "text": _clean(text(new))},
+        "beam5": {**limits, "sequence": beams[0][1], "text": _clean(text(beams[0][1]))},
         "arrays": f"arrays/{name}.npz",
     }
 
@@ -156,42 +159,42 @@ def _clean(text: str) -> str:
     return str(PreTrainedTokenizerBase.clean_up_tokenization(None, text)).strip()
 
 
-def _normal(draw: torch.Generator, *shape: int, scale: float) -> Tensor:
-    return torch.randn(*shape, generator=draw) * scale
+def _normal(generator: torch.Generator, *shape: int, scale: float) -> Tensor:
+    return torch.randn(*shape, generator=generator) * scale
 
 
-def _encoder_state(sizes: Sizes, draw: torch.Generator) -> dict[str, Tensor]:
+def _encoder_state(sizes: Sizes, generator: torch.Generator) -> dict[str, Tensor]:
     d, q, out = sizes.graph, sizes.qformer, {}
 
     def linear(name: str, rows: int, columns: int) -> None:
-        out[f"{name}.weight"] = _normal(draw, rows, columns, scale=columns**-0.5)
-        out[f"{name}.bias"] = _normal(draw, rows, scale=0.1)
+        out[f"{name}.weight"] = _normal(generator, rows, columns, scale=columns**-0.5)
+        out[f"{name}.bias"] = _normal(generator, rows, scale=0.1)
 
     def norm(name: str, width: int) -> None:
-        out[f"{name}.weight"] = 1 + _normal(draw, width, scale=0.1)
-        out[f"{name}.bias"] = _normal(draw, width, scale=0.1)
+        out[f"{name}.weight"] = 1 + _normal(generator, width, scale=0.1)
+        out[f"{name}.bias"] = _normal(generator, width, scale=0.1)
 
-    out["query_tokens"] = _normal(draw, 1, sizes.queries, q, scale=1.0)
-    out["graph_encoder.x_embedding1.weight"] = _normal(draw, 120, d, scale=0.5)
-    out["graph_encoder.x_embedding2.weight"] = _normal(draw, 3, d, scale=0.5)
+    out["query_tokens"] = _normal(generator, 1, sizes.queries, q, scale=1.0)
+    out["graph_encoder.x_embedding1.weight"] = _normal(generator, 120, d, scale=0.5)
+    out["graph_encoder.x_embedding2.weight"] = _normal(generator, 3, d, scale=0.5)
     for layer in range(sizes.graph_layers):
         name = f"graph_encoder.gnns.{layer}"
         linear(f"{name}.mlp.0", 2 * d, d)
         linear(f"{name}.mlp.2", d, 2 * d)
-        out[f"{name}.edge_embedding1.weight"] = _normal(draw, 6, d, scale=0.3)
-        out[f"{name}.edge_embedding2.weight"] = _normal(draw, 3, d, scale=0.3)
+        out[f"{name}.edge_embedding1.weight"] = _normal(generator, 6, d, scale=0.3)
+        out[f"{name}.edge_embedding2.weight"] = _normal(generator, 3, d, scale=0.3)
         name = f"graph_encoder.batch_norms.{layer}"
         norm(name, d)
-        out[f"{name}.running_mean"] = _normal(draw, d, scale=0.3)
-        out[f"{name}.running_var"] = torch.rand(d, generator=draw) + 0.5
+        out[f"{name}.running_mean"] = _normal(generator, d, scale=0.3)
+        out[f"{name}.running_var"] = torch.rand(d, generator=generator) + 0.5
         out[f"{name}.num_batches_tracked"] = torch.tensor(30)
     norm("ln_graph", d)
     out["Qformer.bert.embeddings.position_ids"] = torch.arange(512)[None]
     norm("Qformer.bert.embeddings.LayerNorm", q)
     for layer in range(sizes.qformer_layers):
         name = f"Qformer.bert.encoder.layer.{layer}"
-        kinds = [("attention", q)] + [("crossattention", d)] * (layer % sizes.frequency == 0)
-        for kind, width in kinds:
+        attentions = [("attention", q)] + [("crossattention", d)] * (layer % sizes.frequency == 0)
+        for kind, width in attentions:
             linear(f"{name}.{kind}.self.query", q, q)
             linear(f"{name}.{kind}.self.key", q, width)
             linear(f"{name}.{kind}.self.value", q, width)
@@ -205,7 +208,7 @@ def _encoder_state(sizes: Sizes, draw: torch.Generator) -> dict[str, Tensor]:
 
 
 def _tokenizer(size: int) -> Any:
-    tokenizer = _galactica_rules()
+    tokenizer = untrained_galactica_tokenizer()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=list(SPECIAL_TOKENS),
@@ -245,15 +248,17 @@ def _language_model(folder: Path, sizes: Sizes, vocabulary: int, seed: int) -> O
 
 
 @torch.no_grad()
-def _with_lora(folder: Path, model: OPTForCausalLM, sizes: Sizes, draw: torch.Generator) -> None:
-    """Write an adapter, and add what it does to the model."""
+def _write_and_merge_lora(
+    folder: Path, model: OPTForCausalLM, sizes: Sizes, generator: torch.Generator
+) -> None:
+    """Write an adapter and merge it into the model."""
     tensors = {}
     for name, module in model.named_modules():
         if name.rpartition(".")[2] not in sizes.targets:
             continue
         rows, columns = module.weight.shape
-        a = _normal(draw, sizes.rank, columns, scale=columns**-0.5)
-        b = _normal(draw, rows, sizes.rank, scale=0.2)
+        a = _normal(generator, sizes.rank, columns, scale=columns**-0.5)
+        b = _normal(generator, rows, sizes.rank, scale=0.2)
         tensors[f"base_model.model.{name}.lora_A.weight"] = a
         tensors[f"base_model.model.{name}.lora_B.weight"] = b
         module.weight += sizes.alpha / sizes.rank * b @ a
