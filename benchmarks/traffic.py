@@ -1,4 +1,4 @@
-"""Clients that ask a server without a pause, and what they get."""
+"""Clients that send requests to a server continuously and record the responses."""
 
 from __future__ import annotations
 
@@ -7,119 +7,142 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import httpx
-from common import DATA, SETS, read_smiles
+from common import DATA, MOLECULE_FILES, read_smiles
 
 INTERACTIONS = "/v1/interactions"
-NO_LIMIT = httpx.Timeout(300.0)
+LONG_TIMEOUT = httpx.Timeout(300.0)
 
 
-def pairs_of(first: int, second: int, seed: int = 0) -> list[tuple[str, str]]:
-    """A product of drugs and library molecules."""
+def sample_pairs(first: int, second: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Sample approved drugs and library molecules, and return all pairs of them.
+
+    Args:
+        first: Number of drugs.
+        second: Number of library molecules.
+        seed: Seed of the sample.
+    """
     rng = random.Random(seed)
-    chosen = [
-        rng.sample(list(itertools.islice(read_smiles(DATA / SETS[name]), 2_000)), most)
-        for name, most in (("approved", first), ("zinc250k", second))
+    samples = [
+        rng.sample(list(itertools.islice(read_smiles(DATA / MOLECULE_FILES[name]), 2_000)), count)
+        for name, count in (("approved", first), ("zinc250k", second))
     ]
-    return list(itertools.product(*chosen))
+    return list(itertools.product(*samples))
 
 
-class Result(NamedTuple):
-    """One request."""
+class RequestRecord(NamedTuple):
+    """Begin and end of a request (monotonic clock, in seconds) and its HTTP status or error."""
 
     begin: float
     end: float
     status: str
 
 
-class Load:
-    """Clients that ask without a pause, without trying again, and count what they get.
+class RequestLoop:
+    """Clients that send requests without pauses or retries, in threads of a context manager.
 
     Args:
-        url: Of the server.
-        callers: Clients that wait for a whole answer.
-        streams: Clients that read a stream.
-        size: Pairs of a caller's request.
-        **more: Fields of it.
+        url: URL of the server.
+        callers: Number of clients that wait for a whole response.
+        streams: Number of clients that read a streamed response.
+        size: Number of pairs per request of a caller.
+        **fields: Further fields of a caller's requests.
+
+    Attributes:
+        calls: Records of the callers' requests.
+        stream_calls: Records of the streamed requests.
     """
 
     def __init__(
-        self, url: str, callers: int = 4, streams: int = 2, size: int = 5, **more: Any
+        self, url: str, callers: int = 4, streams: int = 2, size: int = 5, **fields: Any
     ) -> None:
-        self._size, self._more = size, more
-        self._url = url
-        self._over = threading.Event()
-        self.calls: list[Result] = []
-        self.streams: list[Result] = []
+        self.calls: list[RequestRecord] = []
+        self.stream_calls: list[RequestRecord] = []
+        self._url, self._size, self._fields = url, size, fields
+        self._finished = threading.Event()
         self._threads = [
-            *(threading.Thread(target=self._call, args=(number,)) for number in range(callers)),
-            *(threading.Thread(target=self._stream, args=(number,)) for number in range(streams)),
+            *(threading.Thread(target=self._run_caller, args=(seed,)) for seed in range(callers)),
+            *(threading.Thread(target=self._run_stream, args=(seed,)) for seed in range(streams)),
         ]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> RequestLoop:
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._finished.set()
         for thread in self._threads:
             thread.join()
 
-    def _call(self, number: int) -> None:
-        pairs = pairs_of(20, 20, seed=number)
-        with httpx.Client(base_url=self._url, timeout=NO_LIMIT) as client:
-            while not self._over.is_set():
-                some = random.sample(pairs, self._size)
-                body = {"task": "solvation", "pairs": some, **self._more}
+    @property
+    def all_calls(self) -> list[RequestRecord]:
+        """Records of all requests so far."""
+        return self.calls + self.stream_calls
+
+    def _run_caller(self, seed: int) -> None:
+        pairs = sample_pairs(20, 20, seed=seed)
+        with httpx.Client(base_url=self._url, timeout=LONG_TIMEOUT) as client:
+            while not self._finished.is_set():
+                sample = random.sample(pairs, self._size)
+                body = {"task": "solvation", "pairs": sample, **self._fields}
                 begin = time.monotonic()
-                status = _status(client, body)
-                self.calls.append(Result(begin, time.monotonic(), status))
+                status = _call(client, body)
+                self.calls.append(RequestRecord(begin, time.monotonic(), status))
 
-    def _stream(self, number: int) -> None:
-        pairs = pairs_of(20, 20, seed=100 + number)
-        with httpx.Client(base_url=self._url, timeout=NO_LIMIT) as client:
-            while not self._over.is_set():
-                first, second = random.choice(pairs)
-                content = [
-                    {"type": "molecule", "molecule": {"smiles": first}},
-                    {"type": "molecule", "molecule": {"smiles": second}},
-                    {"type": "text", "text": "What is the solvation free energy?"},
-                ]
-                body = {
-                    "model": "moltc",
-                    "messages": [{"role": "user", "content": content}],
-                    "task": "solvation",
-                    "stream": True,
-                    "max_tokens": 32,
-                }
+    def _run_stream(self, seed: int) -> None:
+        pairs = sample_pairs(20, 20, seed=100 + seed)
+        with httpx.Client(base_url=self._url, timeout=LONG_TIMEOUT) as client:
+            while not self._finished.is_set():
+                body = _chat_body(*random.choice(pairs))
                 begin = time.monotonic()
-                status = _stream_status(client, body)
-                self.streams.append(Result(begin, time.monotonic(), status))
+                status = _call_stream(client, body)
+                self.stream_calls.append(RequestRecord(begin, time.monotonic(), status))
 
 
-def _status(client: httpx.Client, body: dict[str, Any]) -> str:
+def _chat_body(first: str, second: str) -> dict[str, Any]:
+    content = [
+        {"type": "molecule", "molecule": {"smiles": first}},
+        {"type": "molecule", "molecule": {"smiles": second}},
+        {"type": "text", "text": "What is the solvation free energy?"},
+    ]
+    return {
+        "model": "moltc",
+        "messages": [{"role": "user", "content": content}],
+        "task": "solvation",
+        "stream": True,
+        "max_tokens": 32,
+    }
+
+
+def _call(client: httpx.Client, body: dict[str, Any]) -> str:
     try:
         return str(client.post(INTERACTIONS, json=body).status_code)
     except httpx.HTTPError as error:
         return type(error).__name__
 
 
-def _stream_status(client: httpx.Client, body: dict[str, Any]) -> str:
+def _call_stream(client: httpx.Client, body: dict[str, Any]) -> str:
     try:
         with client.stream("POST", "/v1/chat/completions", json=body) as response:
-            last = ""
+            last_line = ""
             for line in response.iter_lines():
-                last = line or last
+                last_line = line or last_line
             if response.status_code != 200:
                 return str(response.status_code)
-            return "200" if last == "data: [DONE]" else "cut off"
+            return "200" if last_line == "data: [DONE]" else "cut off"
     except httpx.HTTPError as error:
         return type(error).__name__
 
 
-def counted(results: list[Result], begin: float) -> dict[str, int]:
-    """What became of those that were in flight then, and of all after them."""
-    return dict(Counter(one.status for one in list(results) if one.end >= begin))
+def count_statuses(records: Iterable[RequestRecord], since: float = 0.0) -> dict[str, int]:
+    """Count the requests that ended after a time, by status.
+
+    Args:
+        records: Records of requests.
+        since: Time on the monotonic clock, in seconds.
+    """
+    return dict(Counter(record.status for record in list(records) if record.end >= since))
