@@ -123,9 +123,7 @@ def recipes(variant: Variant, seed: int, arguments: argparse.Namespace) -> list[
     return [Recipe.model_validate(settings) for settings in (pretrain, finetune)]
 
 
-def train_variant(
-    variant: Variant, seed: int, folder: Path, arguments: argparse.Namespace
-) -> Path:
+def train_variant(variant: Variant, seed: int, folder: Path, arguments: argparse.Namespace) -> Path:
     """Train a variant, or resume its training, and return its checkpoint.
 
     Args:
@@ -169,7 +167,7 @@ def generated_numbers(
         blind: Whether the encoder gets methane instead of the molecules.
 
     Returns:
-        Number in each text, or ``None`` if it has none.
+        Number in each text; ``None`` for a text without a number.
     """
     engine = TorchEngine(checkpoint, constrained=False)
     task = get_task(DATASETS[name].task)

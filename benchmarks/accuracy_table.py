@@ -1,17 +1,18 @@
-"""The results of `benchmarks/accuracy.py` as a table and a plot, made from its file alone."""
+"""Table and plot of the results that `benchmarks/accuracy.py` wrote."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 Result = dict[str, Any]
+"""Line of the results: one metric of one run."""
 
-NUMBERS = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
-LABELS = {
+NUMBER_METRICS = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
+LABEL_METRICS = {
     "accuracy": "accuracy",
     "auroc": "AUROC",
     "aupr": "AUPR",
@@ -19,17 +20,17 @@ LABELS = {
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
 }
-UNSEEN = {"one_unseen": "one unseen", "both_unseen": "both unseen"}
-MAIN = ("rmse", "auroc", "accuracy")
-"""What is plotted: the first of these that a data set has."""
+UNSEEN_PARTS = {"one_unseen": "one unseen", "both_unseen": "both unseen"}
+PLOTTED_METRICS = ("rmse", "auroc", "accuracy")
+"""Metrics to plot; the first one that a data set has is used."""
 
-_SAME = (
+_RUN_KEYS = (
     *("data", "part", "split", "method", "seed", "settings", "learned_from"),
     *("related_held_back", "data_sha256", "bootstrap"),
 )
-"""What the results of one run have in common."""
+"""Keys whose values are equal in all results of one run."""
 
-_COLOURS = {
+_COLORS = {
     "trivial": "#8a8f98",
     "fingerprints": "#3caea3",
     "chemprop": "#f6a53b",
@@ -38,99 +39,106 @@ _COLOURS = {
 
 
 def read_results(path: Path) -> list[Result]:
-    """All lines of a file."""
+    """Read all results of a JSON Lines file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 class Run(NamedTuple):
-    """What one method, in one way, came to on one part of a data set."""
+    """Results of one method on one part of a data set.
+
+    Attributes:
+        part: Label of the part.
+        method: Label of the method.
+        results: Results by metric.
+    """
 
     part: str
     method: str
-    results: dict[str, Result]  # by metric
+    results: dict[str, Result]
 
     @property
-    def any(self) -> Result:
-        """What all its results have in common can be read from this one."""
+    def first_result(self) -> Result:
+        """Any of the results, for the values that all of them share."""
         return next(iter(self.results.values()))
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """One table of numbers, and one of labels for each set of metrics."""
+    """Format results as Markdown tables, with one table for each set of metrics."""
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in _runs(results):
-        columns = NUMBERS if "mae" in run.results else LABELS
+        columns = NUMBER_METRICS if "mae" in run.results else LABEL_METRICS
         groups.setdefault(tuple(name for name in columns if name in run.results), []).append(run)
     return "\n\n".join(_table(metrics, runs) for metrics, runs in groups.items())
 
 
 def _runs(results: Iterable[Result]) -> list[Run]:
-    """Results of the same run together; data sets and methods in their order."""
-    found: dict[str, dict[str, Result]] = {}
+    """Group results by run, ordered by data set (in the file's order) and method."""
+    grouped: dict[str, dict[str, Result]] = {}
     for result in results:
-        same = json.dumps([result.get(key) for key in _SAME], sort_keys=True)
-        found.setdefault(same, {})[result["metric"]] = result
-    runs = [Run(_part(one), _method(one), by) for by in found.values() for one in _first(by)]
-    places = {part: place for place, part in enumerate(dict.fromkeys(run.part for run in runs))}
-    order = list(_COLOURS)
-    runs.sort(key=lambda run: (places[run.part], order.index(run.any["method"])))
-    alike = Counter((run.part, run.method) for run in runs)
+        key = json.dumps([result.get(key) for key in _RUN_KEYS], sort_keys=True)
+        grouped.setdefault(key, {})[result["metric"]] = result
+    runs = [_run(by_metric) for by_metric in grouped.values()]
+    part_ranks = {part: rank for rank, part in enumerate(dict.fromkeys(run.part for run in runs))}
+    methods = list(_COLORS)
+    runs.sort(key=lambda run: (part_ranks[run.part], methods.index(run.first_result["method"])))
+    label_counts = Counter((run.part, run.method) for run in runs)
     return [
-        run._replace(method=f"{run.method}, {_settings(run.any)}")
-        if alike[run.part, run.method] > 1
+        run._replace(method=f"{run.method}, {_all_settings(run.first_result)}")
+        if label_counts[run.part, run.method] > 1
         else run
         for run in runs
     ]
 
 
-def _first(results: dict[str, Result]) -> list[Result]:
-    return list(results.values())[:1]
+def _run(results: dict[str, Result]) -> Run:
+    first = next(iter(results.values()))
+    return Run(_part_label(first), _method_label(first), results)
 
 
-def _settings(result: Result) -> str:
-    """All settings, for runs that cannot be told apart by their names."""
+def _all_settings(result: Result) -> str:
+    """Format all settings, to distinguish runs whose labels are equal."""
     settings = {**result["settings"], "data": result["data_sha256"][:8]}
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
-def _part(result: Result) -> str:
-    """What is scored, with the share of molecules that were set aside for it."""
-    unseen, settings = UNSEEN.get(result["part"]), result["settings"]
+def _part_label(result: Result) -> str:
+    """Format the scored part, with the fraction of held-out molecules."""
+    unseen, settings = UNSEEN_PARTS.get(result["part"]), result["settings"]
     if unseen is None:
         return str(result["data"])
     seed = f", split seed {settings['split_seed']}" if settings["split_seed"] else ""
-    return f"{result['data']}, {unseen} ({settings['fraction']:.0%} aside{seed})"
+    return f"{result['data']}, {unseen} ({settings['fraction']:.0%} held out{seed})"
 
 
-def _method(result: Result) -> str:
-    """Name of a method, with what is not its usual way."""
+def _method_label(result: Result) -> str:
+    """Format the method with its settings that differ from the usual ones."""
     settings, name = result["settings"], result["method"]
-    said = [settings.get("model", name)]
+    words = [settings.get("model", name)]
     if name == "chemprop":
-        said.append(f"{settings['epochs']} epochs")
+        words.append(f"{settings['epochs']} epochs")
     if name == "fingerprints":
-        said.append(f"{settings['trees']} trees")
-    said += [f"with {other}" for other in (result["learned_from"] or [])[1:]]
+        words.append(f"{settings['trees']} trees")
+    words += [f"with {other}" for other in (result["learned_from"] or [])[1:]]
     if result["related_held_back"] and result["part"] == "test":
-        said.append("rows as for one model of all")
+        words.append("without rows that related data sets hold out")
     if result["seed"]:
-        said.append(f"seed {result['seed']}")
-    return ", ".join(said)
+        words.append(f"seed {result['seed']}")
+    return ", ".join(words)
 
 
 def _table(metrics: Sequence[str], runs: Sequence[Run]) -> str:
-    names = [(NUMBERS | LABELS)[metric] for metric in metrics]
-    header = ["data", "method", *names, "rows", "learned from", "CPU s"]
+    names = [(NUMBER_METRICS | LABEL_METRICS)[metric] for metric in metrics]
+    header = ["data", "method", *names, "rows", "train rows", "CPU s"]
     lines = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
     for run in runs:
-        first = run.any
+        first = run.first_result
         unit = next((result["unit"] for result in run.results.values() if result["unit"]), None)
         lines.append(
             [
                 run.part + (f", {unit}" if unit else ""),
                 run.method,
-                *(_value(run.results.get(metric)) for metric in metrics),
-                _rows(first),
+                *(_format_value(run.results.get(metric)) for metric in metrics),
+                _format_rows(first),
                 "" if first["train_rows"] is None else f"{first['train_rows']:,}",
                 "" if first["train_cpu_s"] is None else f"{first['train_cpu_s']:,.0f}",
             ]
@@ -138,62 +146,71 @@ def _table(metrics: Sequence[str], runs: Sequence[Run]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _rows(result: Result) -> str:
-    """How many rows were asked about; errors of numbers and AUROC are of the answered ones only."""
+def _format_rows(result: Result) -> str:
+    """Format the number of rows; errors of numbers and AUROC are over the answered ones only."""
     asked, answered = result["asked"], result["answered"]
     return f"{asked:,}" if asked == answered else f"{answered:,} of {asked:,} answered"
 
 
-def _value(result: Result | None) -> str:
-    """A value and its interval, in the digits that the value has."""
+def _format_value(result: Result | None) -> str:
+    """Format a value and its interval, with digits that suit the value's size."""
     if result is None:
         return ""
     value, low, high = result["value"], result["low"], result["high"]
     digits = 3 if abs(value) < 1.5 else 2 if abs(value) < 10 else 1
-    shown = f"{value:z.{digits}f}"  # z: never "-0.000"
-    return shown if low is None else f"{shown} ({low:z.{digits}f} to {high:z.{digits}f})"
+    text = f"{value:z.{digits}f}"  # z avoids "-0.000"
+    return text if low is None else f"{text} ({low:z.{digits}f} to {high:z.{digits}f})"
 
 
 def write_plot(path: Path, results: Sequence[Result]) -> None:
-    """One panel for each part of a data set: its main metric, with the interval."""
+    """Plot one metric of each part of a data set with its intervals, one panel per part.
+
+    Args:
+        path: PNG file.
+        results: Results to plot; without any, no file is written.
+    """
     from matplotlib.figure import Figure
 
     panels: dict[str, list[Run]] = {}
     for run in _runs(results):
         panels.setdefault(run.part, []).append(run)
-    mains = {part: _main(runs) for part, runs in panels.items()}
+    metrics = {part: _plotted_metric(runs) for part, runs in panels.items()}
     panels = {
-        part: [run for run in runs if mains[part] in run.results]
+        part: [run for run in runs if metrics[part] in run.results]
         for part, runs in panels.items()
-        if mains[part]
+        if metrics[part]
     }
     if not panels:
         return
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
-    tallest = max(len(shown) for shown in panels.values())
-    height = rows * (1.1 + 0.3 * tallest)
+    max_runs = max(len(runs) for runs in panels.values())
+    height = rows * (1.1 + 0.3 * max_runs)
     figure = Figure(figsize=(4.2 * columns, height), layout="constrained")
-    every = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in list(every)[len(panels) :]:
+    all_axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in list(all_axes)[len(panels) :]:
         axes.remove()
-    for axes, (title, shown) in zip(figure.axes, panels.items(), strict=True):
-        main = mains[title]
-        for place, run in enumerate(shown):
-            result = run.results[main]
-            value, low, high = result["value"], result["low"], result["high"]
-            spread = None if low is None else [[max(0, value - low)], [max(0, high - value)]]
-            colour = _COLOURS[result["method"]]
-            axes.errorbar(value, place, xerr=spread, fmt="o", color=colour, capsize=3)
-        axes.set_yticks(range(len(shown)), [run.method for run in shown], fontsize=8)
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        unit = shown[0].results[main]["unit"]
-        axes.set_xlabel((NUMBERS | LABELS)[main] + (f", {unit}" if unit else ""), fontsize=9)
-        axes.set_title(title, fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
+    for axes, (part, runs) in zip(figure.axes, panels.items(), strict=True):
+        _plot_panel(axes, part, runs, metrics[part])
     figure.savefig(path, dpi=150)
 
 
-def _main(runs: Sequence[Run]) -> str:
-    """The main metric of a part; empty if no run has any."""
-    return next((name for name in MAIN if any(name in run.results for run in runs)), "")
+def _plot_panel(axes: Any, title: str, runs: Sequence[Run], metric: str) -> None:
+    for index, run in enumerate(runs):
+        result: Mapping[str, Any] = run.results[metric]
+        value, low, high = result["value"], result["low"], result["high"]
+        error = None if low is None else [[max(0, value - low)], [max(0, high - value)]]
+        color = _COLORS[result["method"]]
+        axes.errorbar(value, index, xerr=error, fmt="o", color=color, capsize=3)
+    axes.set_yticks(range(len(runs)), [run.method for run in runs], fontsize=8)
+    axes.set_ylim(len(runs) - 0.5, -0.5)
+    unit = runs[0].results[metric]["unit"]
+    label = (NUMBER_METRICS | LABEL_METRICS)[metric]
+    axes.set_xlabel(label + (f", {unit}" if unit else ""), fontsize=9)
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plotted_metric(runs: Sequence[Run]) -> str:
+    """Return the metric of a panel, or an empty text if no run has one."""
+    return next((name for name in PLOTTED_METRICS if any(name in run.results for run in runs)), "")

@@ -1,1 +1,1 @@
-"""What people use instead, on the same rows: the methods of `benchmarks/accuracy.py`."""
+"""Methods that `benchmarks/accuracy.py` compares, on the same rows."""

@@ -1,4 +1,4 @@
-"""Predicted numbers and probabilities as the answers that `moltc_vllm.evaluate` scores."""
+"""Conversion of predicted numbers and probabilities to answers for `moltc_vllm.evaluate`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ Array = npt.NDArray[np.float64]
 
 
 def targets(rows: Sequence[Row]) -> npt.NDArray[Any]:
-    """What was measured, ``[rows]``: numbers, or ids of labels."""
+    """Return the targets of rows, ``[rows]``: numbers, or label ids."""
     return np.array([row.target for row in rows])
 
 
 def number_answers(task: Task, rows: Sequence[Row], values: Array) -> Answers:
-    """One number for each row; there is no interval and no confidence."""
+    """Convert numbers to answers without interval and confidence.
+
+    Args:
+        task: Task with numeric answers.
+        rows: Rows to answer.
+        values: Predicted numbers, ``[rows]``.
+    """
     assert isinstance(task.kind, Number)
     unit = task.kind.unit or None
     answers: Answers = {}
-    for row, number in zip(rows, values.tolist(), strict=True):
+    for row, value in zip(rows, values.tolist(), strict=True):
         answers[row.number] = Answer(
-            task=task.name, status="ok", value=number, generated_value=number, unit=unit
+            task=task.name, status="ok", value=value, generated_value=value, unit=unit
         )
     return answers
 
@@ -35,25 +41,27 @@ def number_answers(task: Task, rows: Sequence[Row], values: Array) -> Answers:
 def label_answers(
     task: Task, rows: Sequence[Row], ids: Sequence[int], probabilities: Array
 ) -> Answers:
-    """The most probable label of each row, and its probability as the confidence.
+    """Convert probabilities to answers with the most probable label.
+
+    The confidence of an answer is the probability of its label.
 
     Args:
-        task: What is asked.
-        rows: To be answered.
-        ids: The labels that were learned.
-        probabilities: ``[rows, ids]``.
+        task: Task with labels.
+        rows: Rows to answer.
+        ids: Label ids of the columns of `probabilities`.
+        probabilities: Predicted probabilities, ``[rows, ids]``.
     """
     assert isinstance(task.kind, Choice)
     names = {label.id: label.name for label in task.kind.labels}
     best = probabilities.argmax(axis=1)
-    highest = probabilities[np.arange(len(rows)), best].clip(0, 1)
+    confidences = probabilities[np.arange(len(rows)), best].clip(0, 1)
     return {
         row.number: Answer(
             task=task.name,
             status="ok",
-            label=names[int(ids[place])],
-            label_id=int(ids[place]),
-            confidence=float(probability),
+            label=names[int(ids[column])],
+            label_id=int(ids[column]),
+            confidence=float(confidence),
         )
-        for row, place, probability in zip(rows, best, highest, strict=True)
+        for row, column, confidence in zip(rows, best, confidences, strict=True)
     }

@@ -1,8 +1,8 @@
-"""What a method has to solve: rows to learn from, rows to choose with, rows to be scored on.
+"""Rows of a data set to train on, to select models with, and to score.
 
-``published`` is a data set's own split. ``unseen`` is made from the train parts of all data sets
-(`moltc_vllm.data.unseen`): some molecules are set aside everywhere, and pairs are scored by how
-many of their molecules no row to learn from has.
+The split ``published`` is the data set's own. The split ``unseen`` is made from the train parts of
+all data sets (`moltc_vllm.data.unseen`): some molecules are held out of all of them, and pairs are
+scored by the number of their molecules that no train row has.
 """
 
 from __future__ import annotations
@@ -14,29 +14,36 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moltc_vllm.data import COLUMNS, Dataset, Row, read_dataset
-from moltc_vllm.data.datasets import DATASETS, Source, get_source
+from moltc_vllm.data.dataset_registry import DATASETS, DatasetSpec, get_dataset_spec
 from moltc_vllm.data.files import sha256
 from moltc_vllm.data.keys import unordered
-from moltc_vllm.data.splits import TEST, TRAIN, VALID, flat_pair, read_by_split, read_parts
+from moltc_vllm.data.splits import TEST, TRAIN, VALID, flat_pair, read_by_split, read_splits
 from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN
-from moltc_vllm.data.unseen import read_unseen as unseen_of_all
+from moltc_vllm.data.unseen import read_unseen as read_unseen_splits
 from moltc_vllm.tasks import Answer, Choice, Number, Task, get_task
 
 SPLITS = {"published": (TEST,), "unseen": (ONE_UNSEEN, BOTH_UNSEEN)}
-"""The parts that are scored, of each way to split."""
+"""Scored parts of each split."""
 
-SCORED = [one for one in DATASETS.values() if isinstance(get_task(one.task).kind, Choice | Number)]
-"""Data sets that all methods can answer: of labels or numbers."""
+SCORABLE_DATASETS = [
+    spec for spec in DATASETS.values() if isinstance(get_task(spec.task).kind, Choice | Number)
+]
+"""Data sets that all methods can answer: those with labels or numbers."""
 
 Answers = dict[int, Answer]
-"""By the number of their row."""
+"""Answers by row number."""
 
 
-class Solved(NamedTuple):
-    """What a method answered, and what it took; what is not known is ``None``.
+class Solution(NamedTuple):
+    """Answers of a method and their cost; unknown costs are ``None``.
 
-    Training begins with SMILES and ends with a model, predicting ends with answers. ``chosen`` is
-    what the method chose with the valid rows.
+    Attributes:
+        answers: Answers to the scored rows.
+        train_cpu_s: CPU seconds from the training SMILES to a model.
+        predict_cpu_s: CPU seconds from the model to the answers.
+        train_rows: Number of train rows.
+        valid_rows: Number of valid rows.
+        selected: Settings that the method selected with the valid rows.
     """
 
     answers: Answers
@@ -44,24 +51,30 @@ class Solved(NamedTuple):
     predict_cpu_s: float | None = None
     train_rows: int | None = None
     valid_rows: int | None = None
-    chosen: str | None = None
+    selected: str | None = None
 
 
 def cpu_seconds() -> float:
-    """Used so far on all threads, and by the programs that were run: others' load is no matter."""
+    """Return the CPU seconds of this process and its finished children.
+
+    Unlike wall time, they do not depend on the load of the machine.
+    """
     return sum(os.times()[:4])
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One data set, split.
+    """Data set divided into rows to train on, to select with, and to score.
 
     Attributes:
-        name: Of the data set.
-        task: What is asked.
-        train: To learn from; of the data set and of others that were named.
-        valid: To choose with; of the data set.
-        tests: To be scored on, by part.
+        name: Name of the data set.
+        task: Task of the data set.
+        train: Rows to train on, from this data set and the additional ones.
+        valid: Rows to select models with, from this data set.
+        tests: Scored rows by part.
+
+    Raises:
+        ValueError: If a scored pair is also among the train or valid rows.
     """
 
     name: str
@@ -71,83 +84,92 @@ class Problem:
     tests: Mapping[str, Dataset]
 
     def __post_init__(self) -> None:
-        scored = _pairs(self.asked)
-        for what, rows in ((TRAIN, self.train), (VALID, self.valid)):
+        scored = _pairs(self.test_rows)
+        for part, rows in ((TRAIN, self.train), (VALID, self.valid)):
             if not scored.isdisjoint(_pairs(rows)):
-                raise ValueError(f"{self.name}: a pair of the {what} rows is also to be scored")
+                raise ValueError(f"{self.name}: a scored pair is also among the {part} rows")
 
     @property
-    def asked(self) -> tuple[Row, ...]:
-        """The rows of all parts; their numbers differ, for they are of one file."""
+    def test_rows(self) -> tuple[Row, ...]:
+        """Scored rows of all parts; their numbers are unique, since they are from one file."""
         return tuple(row for data in self.tests.values() for row in data.rows)
 
 
 def read_published(
     name: str, folder: Path, *, also: Iterable[str] = (), related: bool = False
 ) -> Problem:
-    """A data set in its own split, with no scored pair in what is learned from.
+    """Read a data set in its own split, without scored pairs among the train rows.
 
     Args:
-        name: Key of `moltc_vllm.data.datasets.DATASETS`.
-        folder: Where the files are.
-        also: Data sets of the same task whose train rows are learned from, too.
-        related: Leave out of the train and valid rows what any related data set holds back, too,
-            as one model of all data sets must (`moltc_vllm.data.splits`).
+        name: Name of the data set, a key of `moltc_vllm.data.dataset_registry.DATASETS`.
+        folder: Folder of the data files.
+        also: Names of further data sets of the same task whose train rows are trained on.
+        related: Whether to leave out the train and valid rows that any related data set holds out,
+            as a single model of all data sets has to (`moltc_vllm.data.splits`).
 
     Raises:
-        ValueError: If a data set is unknown, cannot be read, or is of another task.
+        ValueError: If a data set is unknown, cannot be read, or has another task.
     """
-    source, others = _sources(name, also)
-    own = _by_split(source, folder)
+    spec, others = _check_tasks(name, also)
+    own = _measured_by_split(spec, folder)
     if related:
-        parts = read_parts([name, *others], folder)
-        train = [row for part in parts.values() for row in part.rows[TRAIN]]
-        valid = parts[name].rows[VALID]
+        splits = read_splits([name, *others], folder)
+        train = [row for split in splits.values() for row in split.rows[TRAIN]]
+        valid = splits[name].rows[VALID]
     else:
-        # Other data sets may leave stereochemistry out, and tell an answer as that of an isomer.
-        held = {flat_pair(row.molecules) for row in (*own[TEST], *own[VALID])}
-        more = [row for other in others for row in _by_split(get_source(other), folder)[TRAIN]]
-        kept = [row for row in more if flat_pair(row.molecules) not in held]
-        train, valid = [*own[TRAIN], *kept], own[VALID]
-    tested = _pairs(own[TEST])
-    valid = _without(valid, tested)
-    task = get_task(source.task)
-    test = read_dataset(folder / source.file, task, split=TEST)
-    return Problem(name, task, _without(train, tested | _pairs(valid)), valid, {TEST: test})
+        # Other data sets may lack stereochemistry, so their rows can reveal an isomer's target.
+        held_out = {flat_pair(row.molecules) for row in (*own[TEST], *own[VALID])}
+        more = [
+            row
+            for other in others
+            for row in _measured_by_split(get_dataset_spec(other), folder)[TRAIN]
+        ]
+        allowed = [row for row in more if flat_pair(row.molecules) not in held_out]
+        train, valid = [*own[TRAIN], *allowed], own[VALID]
+    test_pairs = _pairs(own[TEST])
+    valid = _without(valid, test_pairs)
+    task = get_task(spec.task)
+    test = read_dataset(folder / spec.file, task, split=TEST)
+    return Problem(name, task, _without(train, test_pairs | _pairs(valid)), valid, {TEST: test})
 
 
 def read_unseen(
     name: str, folder: Path, *, also: Iterable[str] = (), seed: int = 0, fraction: float = 0.1
 ) -> Problem:
-    """Pairs of a data set's train part with one molecule, or both, in no train row of any data set.
+    """Read the pairs with one or two molecules that no train row of any data set has.
 
     Args:
-        name: As in `read_published`, like ``folder`` and ``also``.
-        folder: Where the files are.
-        also: More to learn from.
-        seed: Another one sets other molecules aside.
-        fraction: Of all molecules, about.
+        name: Name of the data set; see `read_published`.
+        folder: Folder of the data files.
+        also: Names of further data sets of the same task whose train rows are trained on.
+        seed: Seed of the selection of molecules to hold out.
+        fraction: Approximate fraction of molecules to hold out.
 
     Raises:
-        ValueError: As `read_published`.
+        ValueError: If a data set is unknown, cannot be read, or has another task.
     """
-    source, others = _sources(name, also)
-    unseen, parts = unseen_of_all(folder, seed, fraction)
-    train = [row for one in (name, *others) for row in unseen.rows[one][KNOWN]]
-    valid = [row for row in parts[name].rows[VALID] if not any(map(unseen.is_aside, row.molecules))]
-    path, task = folder / source.file, get_task(source.task)
+    spec, others = _check_tasks(name, also)
+    unseen, splits = read_unseen_splits(folder, seed, fraction)
+    train = [row for known in (name, *others) for row in unseen.rows[known][KNOWN]]
+    valid = [
+        row for row in splits[name].rows[VALID] if not any(map(unseen.is_excluded, row.molecules))
+    ]
+    path, task = folder / spec.file, get_task(spec.task)
     tests = {part: _dataset(path, task, part, unseen.rows[name][part]) for part in SPLITS["unseen"]}
     scored = {pair for part in tests.values() for pair in _pairs(part.rows)}
     return Problem(name, task, _without(train, scored), _without(valid, scored), tests)
 
 
-def _sources(name: str, also: Iterable[str]) -> tuple[Source, list[str]]:
-    """A data set, and the other ones of its task that were named."""
-    source, others = get_source(name), [other for other in also if other != name]
-    for other in map(get_source, others):
-        if other.task != source.task:
-            raise ValueError(f"{other.name} is of task {other.task}, {name} of {source.task}")
-    return source, others
+def _check_tasks(name: str, also: Iterable[str]) -> tuple[DatasetSpec, list[str]]:
+    """Return a data set and the names of the other ones, which have to be of its task."""
+    spec, others = get_dataset_spec(name), [other for other in also if other != name]
+    for other in map(get_dataset_spec, others):
+        if other.task != spec.task:
+            raise ValueError(
+                f"data sets of different tasks: {other.name} is of task {other.task}, "
+                f"{name} of {spec.task}"
+            )
+    return spec, others
 
 
 def _pairs(rows: Iterable[Row]) -> set[tuple[str, ...]]:
@@ -158,11 +180,11 @@ def _without(rows: Iterable[Row], pairs: set[tuple[str, ...]]) -> tuple[Row, ...
     return tuple(row for row in rows if unordered(row.molecules) not in pairs)
 
 
-def _by_split(source: Source, folder: Path) -> dict[str, list[Row]]:
-    """The measured rows of a data set."""
+def _measured_by_split(spec: DatasetSpec, folder: Path) -> dict[str, list[Row]]:
+    """Return the rows of a data set that have a target."""
     return {
         split: [row for row in rows if row.target is not None]
-        for split, rows in read_by_split(source, folder).items()
+        for split, rows in read_by_split(spec, folder).items()
     }
 
 

@@ -1,21 +1,22 @@
-"""The mean of the training targets, or their most frequent label: what knows no molecule."""
+"""Mean of the training targets, or their most frequent label, regardless of the molecules."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from baselines.answers import label_answers, number_answers, targets
-from baselines.problem import Problem, Solved
+from baselines.problem import Problem, Solution
 from moltc_vllm.tasks import Number
 
 
-def solve(problem: Problem) -> Solved:
-    """Answer every row with the same."""
-    rows, known = problem.asked, targets(problem.train)
+def solve(problem: Problem) -> Solution:
+    """Give every row the same answer."""
+    rows, train_targets = problem.test_rows, targets(problem.train)
     if isinstance(problem.task.kind, Number):
-        answers = number_answers(problem.task, rows, np.full(len(rows), known.mean()))
+        values = np.full(len(rows), train_targets.mean())
+        answers = number_answers(problem.task, rows, values)
     else:
-        ids, counts = np.unique(known, return_counts=True)
-        shares = np.broadcast_to(counts / counts.sum(), (len(rows), len(ids)))
-        answers = label_answers(problem.task, rows, ids, shares)
-    return Solved(answers, 0.0, 0.0, len(problem.train), 0)
+        ids, counts = np.unique(train_targets, return_counts=True)
+        frequencies = np.broadcast_to(counts / counts.sum(), (len(rows), len(ids)))
+        answers = label_answers(problem.task, rows, ids, frequencies)
+    return Solution(answers, 0.0, 0.0, len(problem.train), 0)

@@ -1,4 +1,4 @@
-"""The benchmarks are scripts beside each other, not a package."""
+"""Make the benchmarks importable, which are scripts in a folder and not a package."""
 
 import sys
 from pathlib import Path

@@ -1,12 +1,17 @@
-"""What is learned from knows nothing of what is scored."""
+"""Train and valid rows contain no pair that is scored."""
 
 import pytest
-from baselines.problem import SCORED, Problem, read_published, read_unseen
+from baselines.problem import SCORABLE_DATASETS, Problem, read_published, read_unseen
 
 from moltc_vllm.data import Row
-from moltc_vllm.data.datasets import DATASETS
+from moltc_vllm.data.dataset_registry import DATASETS
 from moltc_vllm.data.keys import unordered
-from tests.benchmarks.made_up import SOLUTION, SOLVATION, solubility, write
+from tests.benchmarks.small_datasets import (
+    SOLUBILITY_COLUMNS,
+    SOLVATION_COLUMNS,
+    write_dataset,
+    write_solubility,
+)
 from tests.paths import data_dir
 
 
@@ -14,42 +19,46 @@ def pairs(rows):
     return {unordered(row.molecules) for row in rows}
 
 
-def test_rows_of_a_data_set(tmp_path):
-    solubility(tmp_path)
-    read = read_published("solubility", tmp_path)
-    assert [row.target for row in read.train] == [1, 2, 6]
-    assert [row.target for row in read.valid] == [4]
-    assert [(row.number, row.target) for row in read.asked] == [(6, 2), (7, 5)]
+def test_published_split_of_a_data_set(tmp_path):
+    write_solubility(tmp_path)
+    problem = read_published("solubility", tmp_path)
+    assert [row.target for row in problem.train] == [1, 2, 6]
+    assert [row.target for row in problem.valid] == [4]
+    assert [(row.number, row.target) for row in problem.test_rows] == [(6, 2), (7, 5)]
 
 
-def test_a_scored_pair_is_not_learned_from(tmp_path):
-    of_freesolv = [("C", "O", 1, "train"), ("N", "O", 2, "valid"), ("CO", "O", 3, "test")]
-    of_freesolv.append(("CC(N)O", "O", 3, "test"))
-    of_combisolv = [
+def test_scored_pairs_are_removed_from_additional_data_sets(tmp_path):
+    freesolv = [
         ("C", "O", 1, "train"),
-        ("O", "CO", 3, "train"),  # the other way round: the same pair
+        ("N", "O", 2, "valid"),
+        ("CO", "O", 3, "test"),
+        ("CC(N)O", "O", 3, "test"),
+    ]
+    combisolv = [
+        ("C", "O", 1, "train"),
+        ("O", "CO", 3, "train"),  # a scored pair in the other order
         ("N", "O", 2, "train"),
-        ("C[C@H](N)O", "O", 3, "train"),  # an isomer of a tested one
+        ("C[C@H](N)O", "O", 3, "train"),  # an isomer of a scored pair
         ("CCO", "O", 5, "train"),
         ("CCC", "O", 6, "test"),
     ]
-    write(tmp_path, "solv_freesolv", SOLVATION, of_freesolv)
-    write(tmp_path, "solv_combisolv_exp", SOLVATION, of_combisolv)
-    read = read_published("freesolv", tmp_path, also=["combisolv_exp", "freesolv"])
-    assert [row.molecules for row in read.train] == [("C", "O"), ("C", "O"), ("CCO", "O")]
-    assert [row.molecules for row in read.valid] == [("N", "O")]
+    write_dataset(tmp_path, "solv_freesolv", SOLVATION_COLUMNS, freesolv)
+    write_dataset(tmp_path, "solv_combisolv_exp", SOLVATION_COLUMNS, combisolv)
+    problem = read_published("freesolv", tmp_path, also=["combisolv_exp", "freesolv"])
+    assert [row.molecules for row in problem.train] == [("C", "O"), ("C", "O"), ("CCO", "O")]
+    assert [row.molecules for row in problem.valid] == [("N", "O")]
 
 
-def test_a_problem_refuses_such_a_pair(tmp_path):
-    solubility(tmp_path)
-    read = read_published("solubility", tmp_path)
+def test_problem_refuses_scored_pair_among_train_or_valid_rows(tmp_path):
+    write_solubility(tmp_path)
+    problem = read_published("solubility", tmp_path)
     swapped = Row(9, ("O", "CN"), 2.0)
     for train, valid in (((swapped,), ()), ((), (swapped,))):
-        with pytest.raises(ValueError, match="is also to be scored"):
-            Problem("solubility", read.task, train, valid, read.tests)
+        with pytest.raises(ValueError, match="a scored pair is also among"):
+            Problem("solubility", problem.task, train, valid, problem.tests)
 
 
-def test_only_data_sets_of_the_same_task_are_learned_from(tmp_path):
+def test_additional_data_set_of_another_task_is_refused(tmp_path):
     with pytest.raises(ValueError, match="solubility is of task solubility, freesolv of solvation"):
         read_published("freesolv", tmp_path, also=["solubility"])
 
@@ -65,34 +74,35 @@ def test_only_data_sets_of_the_same_task_are_learned_from(tmp_path):
         ("chchminer", [], 2972),
     ],
 )
-def test_the_staged_data_sets(name, also, scored, related):
-    read = read_published(name, data_dir(), also=also, related=related)
-    assert len(read.asked) == scored
-    assert pairs(read.train).isdisjoint(pairs(read.asked) | pairs(read.valid))
-    assert pairs(read.valid).isdisjoint(pairs(read.asked))
+def test_parts_of_real_data_sets_are_disjoint(name, also, scored, related):
+    problem = read_published(name, data_dir(), also=also, related=related)
+    assert len(problem.test_rows) == scored
+    assert pairs(problem.train).isdisjoint(pairs(problem.test_rows) | pairs(problem.valid))
+    assert pairs(problem.valid).isdisjoint(pairs(problem.test_rows))
 
 
-def test_unseen_molecules(tmp_path, monkeypatch):
+def test_unseen_split_holds_molecules_out(tmp_path, monkeypatch):
     solutes = ["C" * length for length in range(1, 41)]
     solvents = ["C" * length + "O" for length in range(1, 31)]
-    every = [(one, other) for one in solutes for other in solvents]
-    parts = ["valid" if place % 7 == 3 else "train" for place in range(len(every))]
-    rows = [(*pair, 1, part) for pair, part in zip(every, parts, strict=True)]
-    write(tmp_path, "solv_solubility_logs", SOLUTION, [*rows, ("N", "O", 2, "test")])
+    product = [(solute, solvent) for solute in solutes for solvent in solvents]
+    parts = ["valid" if index % 7 == 3 else "train" for index in range(len(product))]
+    rows = [(*pair, 1, part) for pair, part in zip(product, parts, strict=True)]
+    rows.append(("N", "O", 2, "test"))
+    write_dataset(tmp_path, "solv_solubility_logs", SOLUBILITY_COLUMNS, rows)
     monkeypatch.setattr("moltc_vllm.data.unseen.DATASETS", {"solubility": DATASETS["solubility"]})
-    read = read_unseen("solubility", tmp_path, fraction=0.3)
-    known = {smiles for row in read.train for smiles in row.molecules}
+    problem = read_unseen("solubility", tmp_path, fraction=0.3)
+    known = {smiles for row in problem.train for smiles in row.molecules}
     for part, unseen in (("one_unseen", 1), ("both_unseen", 2)):
-        assert len(read.tests[part].rows) > 20
-        for row in read.tests[part].rows:
+        assert len(problem.tests[part].rows) > 20
+        for row in problem.tests[part].rows:
             assert sum(smiles not in known for smiles in row.molecules) == unseen
-    assert all(known.issuperset(row.molecules) for row in read.valid)
-    whole = [row.number for row in (*read.train, *read.asked)]
-    assert sorted(whole) == [place for place, part in enumerate(parts, 1) if part == "train"]
-    again = read_unseen("solubility", tmp_path, fraction=0.3, seed=1)
-    assert pairs(again.asked) != pairs(read.asked)
+    assert all(known.issuperset(row.molecules) for row in problem.valid)
+    numbers = sorted(row.number for row in (*problem.train, *problem.test_rows))
+    assert numbers == [number for number, part in enumerate(parts, 1) if part == "train"]
+    other_seed = read_unseen("solubility", tmp_path, fraction=0.3, seed=1)
+    assert pairs(other_seed.test_rows) != pairs(problem.test_rows)
 
 
-def test_lists_of_side_effects_are_left_to_others():
-    assert "twosides" not in {source.name for source in SCORED}
-    assert len(SCORED) == len(DATASETS) - 1
+def test_data_set_with_lists_is_not_scorable():
+    assert "twosides" not in {spec.name for spec in SCORABLE_DATASETS}
+    assert len(SCORABLE_DATASETS) == len(DATASETS) - 1
