@@ -1,4 +1,4 @@
-"""Parts made elsewhere: the same rows as here, each once. Without Ray, and (slow) on it."""
+"""Actors compute the same rows as one process, each once; without Ray, and on Ray (slow)."""
 
 import os
 import pickle
@@ -10,16 +10,20 @@ from dataclasses import dataclass
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from moltc_vllm.deploy import ray_data as offline
-from moltc_vllm.deploy.ray_data import PartActor
-from moltc_vllm.screening.prepare import ScreenConfig, prepare
-from moltc_vllm.screening.run import NullProgress, run
+from moltc_vllm.deploy import ray_data
+from moltc_vllm.deploy.ray_data import PartActor, RayDataExecutor
+from moltc_vllm.screening.config import ScreenConfig
+from moltc_vllm.screening.parts import part_path
+from moltc_vllm.screening.prepare import prepare
+from moltc_vllm.screening.run import LocalExecutor, PartExecutor, run_screen
 from moltc_vllm.tasks.engine import EngineError
-from tests.screening.engines import HashEngine
+from tests.screening.fake_engines import HashEngine
 
 
 @dataclass
-class EngineSpec:
+class FakeEngineSpec:
+    """Stands for `EngineSpec` and opens the given engine."""
+
     engine: object
 
     def open(self):
@@ -34,96 +38,100 @@ def files(tmp_path):
     return left, right
 
 
-def prepared(files, out, **options):
+def prepared_screen(files, out):
     left, right = files
-    wish = ScreenConfig("solvation", out, left=left, right=right, part_rows=10, block=4, **options)
-    return prepare(wish, {"name": "hash"}).screen
+    config = ScreenConfig("solvation", out, left=left, right=right, part_rows=10, block=4)
+    return prepare(config, {"name": "hash"}).screen
 
 
-def rows(folder):
-    tables = [pa_parquet.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
-    return [row for table in tables for row in table.to_pylist()]
+def new_actor(screen, engine, tmp_path):
+    return PartActor(screen, FakeEngineSpec(engine), tmp_path / "stop")
 
 
-def made(maker, numbers):
-    return maker({"part": numbers})
+def read_part(screen, part):
+    return pa_parquet.read_table(part_path(screen.folder, part)).to_pylist()
 
 
-def test_an_actor_makes_the_parts_it_is_given(files, tmp_path):
-    here, there = (prepared(files, tmp_path / name) for name in ("here", "there"))
-    assert run(here, HashEngine(), NullProgress())
-    # As an actor gets it.
-    screen = pickle.loads(pickle.dumps(there))
-    maker = PartActor(screen, EngineSpec(HashEngine()), tmp_path / "stop")
-    first = made(maker, [3, 4, 10])
-    assert first["part"] == [3, 4, 10]
-    assert first["made"] == [True] * 3
-    made(maker, [number for number in range(screen.parts) if number not in (3, 4, 10)])
-    assert there.missing() == []
-    assert rows(there.folder) == rows(here.folder)
-    assert sum(first["failed"]) == sum(
-        row["status"] != "ok"
-        for path in (3, 4, 10)
-        for row in pa_parquet.read_table(there.folder / f"part-{path:06d}.parquet").to_pylist()
+def read_parts(screen):
+    return [row for part in range(screen.part_count) for row in read_part(screen, part)]
+
+
+def test_executor_satisfies_protocol():
+    assert isinstance(RayDataExecutor(FakeEngineSpec(None), "auto"), PartExecutor)
+
+
+def test_actor_computes_given_parts(files, tmp_path):
+    local, remote = (prepared_screen(files, tmp_path / name) for name in ("local", "remote"))
+    assert run_screen(local, LocalExecutor(HashEngine()))
+    # Ray sends the screen to the actor as a pickle.
+    actor = new_actor(pickle.loads(pickle.dumps(remote)), HashEngine(), tmp_path)
+    result = actor({"part": [3, 4, 10]})
+    assert result["part"] == [3, 4, 10]
+    assert result["written"] == [True] * 3
+    actor({"part": [part for part in range(remote.part_count) if part not in (3, 4, 10)]})
+    assert remote.missing_parts() == []
+    assert read_parts(remote) == read_parts(local)
+    assert sum(result["failed"]) == sum(
+        row["status"] != "ok" for part in (3, 4, 10) for row in read_part(remote, part)
     )
 
 
-def test_what_is_there_is_not_asked_again(files, tmp_path):
-    class Idle:
+def test_actor_does_not_compute_written_part_again(files, tmp_path):
+    class UnusedEngine:
         def submit(self, task, pairs, question=None):
             assert list(pairs) == []
             return iter(())
 
-    screen = prepared(files, tmp_path / "out")
-    made(PartActor(screen, EngineSpec(HashEngine()), tmp_path / "stop"), [0])
-    maker = PartActor(screen, EngineSpec(Idle()), tmp_path / "stop")
-    assert made(maker, [0]) == {"part": [0], "made": [True], "failed": [0]}
+    screen = prepared_screen(files, tmp_path / "out")
+    new_actor(screen, HashEngine(), tmp_path)({"part": [0]})
+    actor = new_actor(screen, UnusedEngine(), tmp_path)
+    assert actor({"part": [0]}) == {"part": [0], "written": [True], "failed": [0]}
 
 
-def test_when_it_is_told_to_stop_nothing_new_is_begun(files, tmp_path):
-    screen = prepared(files, tmp_path / "out")
+def test_actor_starts_no_part_after_stop(files, tmp_path):
+    screen = prepared_screen(files, tmp_path / "out")
     (tmp_path / "stop").touch()
-    maker = PartActor(screen, EngineSpec(HashEngine()), tmp_path / "stop")
-    assert made(maker, [0, 1])["made"] == [False, False]
-    assert len(screen.missing()) == screen.parts
+    actor = new_actor(screen, HashEngine(), tmp_path)
+    assert actor({"part": [0, 1]})["written"] == [False, False]
+    assert len(screen.missing_parts()) == screen.part_count
 
 
-def test_an_actor_whose_engine_died_ends(files, tmp_path, monkeypatch):
-    class Dead:
+def test_actor_exits_when_engine_died(files, tmp_path, monkeypatch):
+    class DeadEngine:
         def submit(self, task, pairs, question=None):
             next(iter(pairs))
             raise EngineError("vLLM's engine has ended")
             yield
 
-    ended = []
+    statuses = []
 
-    def leave(status):
-        ended.append(status)
+    def fake_exit(status):
+        statuses.append(status)
         raise SystemExit(status)
 
-    monkeypatch.setattr(offline.os, "_exit", leave)
-    maker = PartActor(prepared(files, tmp_path / "out"), EngineSpec(Dead()), tmp_path / "stop")
+    monkeypatch.setattr(ray_data.os, "_exit", fake_exit)
+    actor = new_actor(prepared_screen(files, tmp_path / "out"), DeadEngine(), tmp_path)
     with pytest.raises(SystemExit):
-        made(maker, [0])
-    assert ended == [70]
+        actor({"part": [0]})
+    assert statuses == [70]
 
 
 @pytest.mark.slow
-def test_an_actor_that_is_killed_costs_no_row(tiny, files, tmp_path):
-    """On a cluster of two actors with plain torch: the screen goes on, and each row is there."""
+def test_killed_actor_loses_no_row(tiny, files, tmp_path):
+    """Two actors with plain torch; one of them is killed after the first part."""
     script = """
         import os, signal, sys, threading, time
         from pathlib import Path
         import psutil
         from moltc_vllm.deploy.cluster import LocalCluster
 
-        def kill():
+        def kill_actor():
             while not list((Path(sys.argv[1]) / "out").glob("part-*.parquet")):
                 time.sleep(0.05)
             actors = [
-                one
-                for one in psutil.Process(cluster.process.pid).children(recursive=True)
-                if "MapWorker" in " ".join(one.cmdline()[:1])
+                process
+                for process in psutil.Process(cluster.process.pid).children(recursive=True)
+                if "MapWorker" in " ".join(process.cmdline()[:1])
             ]
             print(len(actors), "actors", flush=True)
             actors[0].send_signal(signal.SIGKILL)
@@ -135,30 +143,30 @@ def test_an_actor_that_is_killed_costs_no_row(tiny, files, tmp_path):
                 from moltc_vllm.engines.factory import EngineName
 
                 folder, model = Path(sys.argv[1]), Path(sys.argv[2])
-                threading.Thread(target=kill, daemon=True).start()
-                opening = EngineSpec(model, engine=EngineName.torch)
-                found = moltc_vllm.screen(
+                threading.Thread(target=kill_actor, daemon=True).start()
+                spec = EngineSpec(model, engine=EngineName.torch)
+                rows = moltc_vllm.screen(
                     "solvation",
                     left=folder / "left.smi",
                     right=folder / "right.smi",
                     out=folder / "out",
                     model=model,
-                    engine=RayDataExecutor(opening, cluster.address, (2, 2)),
+                    engine=RayDataExecutor(spec, cluster.address, (2, 2)),
                     part_rows=2,
                 )
-                numbers = sorted(row["row"] for row in found)
+                numbers = sorted(row["row"] for row in rows)
                 assert numbers == list(range(1, 109)), numbers
-                print("whole")
+                print("complete")
     """
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(script))
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(path), str(tmp_path), str(tiny)],
         capture_output=True,
         text=True,
         timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = ("2 actors", "whole")  # Ray may print there, too
-    assert tuple(one for one in done.stdout.splitlines() if one in said) == said
+    assert result.returncode == 0, result.stderr[-3000:]
+    expected = ("2 actors", "complete")  # Ray may print further lines
+    assert tuple(line for line in result.stdout.splitlines() if line in expected) == expected
