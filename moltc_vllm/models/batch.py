@@ -63,7 +63,7 @@ class BatchMolGraph:
         """Concatenate packed molecules.
 
         Args:
-            molecules: At least one molecule.
+            molecules: Molecules to concatenate, at least one.
             device: Device of the batch.
 
         Raises:
@@ -85,7 +85,7 @@ class BatchMolGraph:
         """Pack and concatenate molecular graphs.
 
         Args:
-            graphs: At least one graph.
+            graphs: Graphs to concatenate, at least one.
             device: Device of the batch.
 
         Raises:

@@ -51,7 +51,7 @@ def summarize_mismatches(source: object, lines: Sequence[str]) -> str:
 
     Args:
         source: File or folder with the weights.
-        lines: At least one line from `weight_mismatches`.
+        lines: Lines from `weight_mismatches`, at least one.
     """
     return f"{source}: {lines[0]}" + (f", and {len(lines) - 1} more" if len(lines) > 1 else "")
 
