@@ -151,13 +151,14 @@ def one_launch_section() -> Iterator[str]:
     yield (
         "Half precision. One launch reads all weights for every molecule from the L2 cache "
         f"({step.l2_traffic / 1e6:.1f} MB per tile of {roofline.TILE_ATOMS} atoms) and spends "
-        f"{step.flops / 1e6:.0f} MFLOP on a padded tile; from two molecules on, "
-        f"{roofline.LAUNCHES_AROUND_ONE} more launches find the largest. Layer by layer is "
-        f"{roofline.LAUNCHES_LAYER_BY_LAYER} launches or its roofline, whichever is longer. Assumed: "
-        f"L2 {roofline.L2_BYTES_S / 1e12} TB/s in total, {roofline.L2_BYTES_CLOCK_SM} bytes per clock "
-        f"for one multiprocessor, {roofline.LAUNCH_S * 1e6:.0f} us per launch (no CUDA graph). "
-        "`fused.select_tiles` chooses one launch up to half a wave: a tile for every second "
-        "multiprocessor, 66 molecules of up to 32 atoms or 33 of up to 64."
+        f"{step.flops / 1e6:.0f} MFLOP on a padded tile; with two or more molecules, "
+        f"{roofline.LAUNCHES_AROUND_ONE} more launches find the largest. Layer by layer takes "
+        f"{roofline.LAUNCHES_LAYER_BY_LAYER} launches or its roofline, whichever is longer. "
+        f"Assumptions: {roofline.L2_BYTES_S / 1e12} TB/s from the L2 cache in total, "
+        f"{roofline.L2_BYTES_CLOCK_SM} bytes per clock for one multiprocessor, "
+        f"{roofline.LAUNCH_S * 1e6:.0f} us per launch (no CUDA graph). `fused.select_tiles` "
+        "chooses one launch up to half a wave: a tile for every second multiprocessor, 66 "
+        "molecules of up to 32 atoms or 33 of up to 64."
     )
     yield ""
     rows = [
@@ -170,7 +171,8 @@ def one_launch_section() -> Iterator[str]:
         for batch in (1, 16, 33, 66, 132, 264, 1024)
     ]
     yield from table(
-        "molecules | by layers, us | one launch, up to 32 atoms, us | one launch, 33-64 atoms, us",
+        "molecules | layer by layer, us | one launch, up to 32 atoms, us | "
+        "one launch, 33-64 atoms, us",
         rows,
     )
 
