@@ -48,7 +48,7 @@ def featurize_packed(mol: Chem.Mol, text: str | None = None) -> PackedMolecule:
         The packed graph, read-only.
 
     Raises:
-        MoleculeError: In the same cases as `featurize`.
+        MoleculeError: Same conditions as for `featurize`.
     """
     reader = compiled_reader()
     packed = None if reader is None else reader.featurize_packed(mol)

@@ -52,7 +52,7 @@ def parse_for_graph(smiles: str, limits: MoleculeLimits) -> Chem.Mol:
     """Parse a clean SMILES like `parse_smiles`, but only the properties that `featurize` reads.
 
     Raises:
-        MoleculeError: In the same cases as `parse_smiles`, with the same kind and reason.
+        MoleculeError: Same conditions, kinds and reasons as for `parse_smiles`.
     """
     return _parse_partially(try_parse_for_graph, smiles, limits)
 
@@ -61,7 +61,7 @@ def parse_for_writing(smiles: str, limits: MoleculeLimits) -> Chem.Mol:
     """Parse a clean SMILES like `parse_smiles`, but only the properties that a SMILES shows.
 
     Raises:
-        MoleculeError: In the same cases as `parse_smiles`, with the same kind and reason.
+        MoleculeError: Same conditions, kinds and reasons as for `parse_smiles`.
     """
     return _parse_partially(try_parse_for_writing, smiles, limits)
 
@@ -110,7 +110,7 @@ def parse_molblock(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.
         The sanitized molecule, with implicit hydrogens and at least one atom.
 
     Raises:
-        MoleculeError: In the same cases as `parse_smiles`, and for query atoms and bonds, which
+        MoleculeError: Same conditions as for `parse_smiles`; also query atoms and bonds, which
             RDKit would replace by their first alternative.
     """
     _strip(block)  # Only a check: leading blank lines of a molblock are significant.
