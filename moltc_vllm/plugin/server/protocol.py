@@ -61,9 +61,16 @@ class InteractionsRequest(BaseModel):
 class Usage(BaseModel):
     """Token counts, summed over all pairs."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     prompt_tokens: int = 0
+    """Tokens of the prompts, molecule tokens included."""
+
     completion_tokens: int = 0
+    """Generated tokens."""
+
     total_tokens: int = 0
+    """Sum of both."""
 
 
 class InteractionsResponse(BaseModel):
@@ -75,6 +82,7 @@ class InteractionsResponse(BaseModel):
     """Id of the response; the engine's request ids begin with it."""
 
     object: Literal["list"] = "list"
+    """Kind of object, as OpenAI's API names it."""
 
     model: str
     """Served name of the model or adapter that answered."""
@@ -86,3 +94,4 @@ class InteractionsResponse(BaseModel):
     """Answers in the order of the request's pairs."""
 
     usage: Usage
+    """Token counts of the request."""
