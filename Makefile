@@ -34,7 +34,7 @@ lint: $(INSTALLED)
 
 # Fails on any warning, e.g. a broken link; the pages are in build/docs.
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
 # The shipped model from the data in MOLTC_DATA, in hours; SMOKE=1 is a rehearsal of minutes.
 MOLTC_DATA ?= $(wildcard ../shared/data)

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 ROOT = Path(__file__).parent.parent
-
 
 
 def reference_pages() -> dict[str, str]:
@@ -63,18 +63,28 @@ def _parameter_row(parameter: Any) -> str:
     if "--help" in parameter.opts:
         return ""
     is_argument = parameter.param_type_name == "argument"
-    names = [parameter.name.upper()] if is_argument else [*parameter.opts, *parameter.secondary_opts]
+    names = (
+        [parameter.name.upper()] if is_argument else [*parameter.opts, *parameter.secondary_opts]
+    )
     default = parameter.default
     if callable(default) or default in (None, "", ()) or repr(default).startswith("<"):
         shown = "required" if parameter.required else ""
     else:
         shown = f"`{getattr(default, 'value', default)}`"
-    choices = getattr(parameter.type, "choices", None)
     text = getattr(parameter, "help", None) or ""
-    if choices:
-        names_of_choices = ", ".join(f"`{getattr(item, 'value', item)}`" for item in choices)
-        text += f" One of {names_of_choices}."
+    if choices := _choices(parameter):
+        text += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
     return f"| {', '.join(f'`{name}`' for name in names)} | {shown} | {_cell(text)} |"
+
+
+def _choices(parameter: Any) -> list[str]:
+    """Return the values of an option whose type is an enum."""
+    descriptor = getattr(parameter, "type_descriptor", None)  # Typer 0.29 and later
+    annotation = getattr(descriptor, "annotation", None)
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+            return [str(item.value) for item in kind]
+    return [str(choice) for choice in getattr(getattr(parameter, "type", None), "choices", ())]
 
 
 def http_page() -> str:
@@ -106,18 +116,20 @@ def http_page() -> str:
     for name, schema in document.get("components", {}).get("schemas", {}).items():
         if name in ("HTTPValidationError", "ValidationError"):
             continue
-        lines += [f"### {name}", "", inspect.cleandoc(schema.get("description", "")), ""]
-        lines += _schema_table(schema)
+        description = inspect.cleandoc(schema.get("description", ""))
+        summary, _, attributes = description.partition("Attributes:")
+        lines += [f"### {name}", "", summary.strip(), "", *_schema_table(schema, attributes)]
     return "\n".join(lines)
 
 
-def _schema_table(schema: dict[str, Any]) -> list[str]:
+def _schema_table(schema: dict[str, Any], attributes: str) -> list[str]:
+    meanings = _entries(attributes)
     rows = []
     for name, field in schema.get("properties", {}).items():
         default = "required" if name in schema.get("required", ()) else ""
         if field.get("default") is not None:
             default = f"`{json.dumps(field['default'])}`"
-        meaning = field.get("description", "")
+        meaning = field.get("description") or meanings.get(name, "")
         rows.append(f"| `{name}` | {_cell(_type_name(field))} | {default} | {_cell(meaning)} |")
     if not rows:
         return []
