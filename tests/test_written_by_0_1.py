@@ -16,7 +16,7 @@ import moltc_vllm
 from moltc_vllm.models.checkpoint import load_config, load_model
 from moltc_vllm.train.loop import train
 from moltc_vllm.train.recipe import load_recipe
-from tests.train.conftest import Quiet
+from tests.train.helpers import RecordingProgress
 
 WRITTEN = Path(__file__).parent / "written_by_0_1"
 
@@ -75,7 +75,7 @@ def test_screen_with_other_settings_is_refused(written):
 @pytest.mark.filterwarnings("ignore:.*renamed:FutureWarning")
 def test_run_is_resumed(written):
     recipe = load_recipe(written / "recipe.yaml")
-    progress = Quiet()
+    progress = RecordingProgress()
     result = train(recipe, written / "run_data", written / "run", progress)
     expected = {
         int(step): loss
@@ -90,4 +90,4 @@ def test_run_is_resumed(written):
 def test_run_with_another_recipe_is_refused(written):
     recipe = load_recipe(written / "recipe.yaml", ["seed=7"])
     with pytest.raises(ValueError, match="seed"):
-        train(recipe, written / "run_data", written / "run", Quiet())
+        train(recipe, written / "run_data", written / "run", RecordingProgress())

@@ -1,4 +1,4 @@
-"""The loss, against the plain way of computing it: one pair at a time, no groups, no tricks."""
+"""Loss of a batch, compared with a direct computation of one pair at a time."""
 
 import math
 
@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from moltc_vllm.models import create_checkpoint
 from moltc_vllm.models.checkpoint import load_model, load_tokenizer
 from moltc_vllm.models.interval_tokens import interval_vocabulary
-from moltc_vllm.models.prompt import Prompt, prepare
+from moltc_vllm.models.prompt import Prompt, prepare_inputs
 from moltc_vllm.tasks import get_task
-from moltc_vllm.train.batch import Collator, Item
-from moltc_vllm.train.examples import Molecules
+from moltc_vllm.train.batch import Collator, PairItem
+from moltc_vllm.train.examples import MoleculeTable
 from moltc_vllm.train.loss import AnswerLoss
-from moltc_vllm.train.recipe import Loss
+from moltc_vllm.train.recipe import LossSettings
 
 PAIRS = {
     "solvation": (("CCO", "O"), -4.27),
@@ -31,97 +31,107 @@ def mini(tmp_path_factory):
     create_checkpoint("mini", folder, projector_sharing="task_role")
     model = load_model(folder)
     torch.manual_seed(0)
-    for weight in model.parameters():  # small new weights hide differences
+    for weight in model.parameters():  # the small weights of a new model hide differences
         weight.data += 0.05 * torch.randn_like(weight)
     return model.eval(), load_tokenizer(folder)
 
 
-def items(model, tokenizer, whole):
-    molecules = Molecules(model.config)
-    molecules.add((one for pair, _ in PAIRS.values() for one in pair), workers=0)
-    found = []
+def make_items(model, tokenizer, full_text):
+    molecules = MoleculeTable(model.config)
+    molecules.add((smiles for pair, _ in PAIRS.values() for smiles in pair), workers=0)
+    items = []
     for name, (pair, target) in PAIRS.items():
         task = get_task(name)
         answer = [*tokenizer.encode(task.write(target), add_special_tokens=False)]
-        answer = [*answer, tokenizer.eos_token_id] if whole else answer[:1]
-        numbers = [molecules.number(one) for one in pair]
+        answer = [*answer, tokenizer.eos_token_id] if full_text else answer[:1]
+        indices = [molecules.index(smiles) for smiles in pair]
         value = float(target) if not isinstance(target, str) else math.nan
-        found.append(Item(task, numbers, answer, value))
-    return found, Collator(molecules, model.config, tokenizer)
+        items.append(PairItem(task, indices, answer, value))
+    return items, Collator(molecules, model.config, tokenizer)
 
 
-def plain_logits(model, tokenizer, name, answer):
-    """Logits of each token of an answer by `MoltcModel.forward`."""
+def reference_logits(model, tokenizer, item):
+    """Logits of each token of an answer, by `MoltcModel.forward` for this pair alone."""
+    name = item.task.name
     pair, _ = PAIRS[name]
-    text, _ = model.config.style.compose(get_task(name), pair)
-    inputs = prepare([Prompt(text, pair, name)], tokenizer, model.config)
-    ids = torch.cat([inputs.input_ids, torch.tensor([list(answer)])], 1)
-    out = model(ids, molecules=inputs.molecules, projector=inputs.projector)
+    text, _ = model.config.style.compose(item.task, pair)
+    inputs = prepare_inputs([Prompt(text, pair, name)], tokenizer, model.config)
+    ids = torch.cat([inputs.input_ids, torch.tensor([list(item.answer)])], 1)
+    output = model(ids, molecules=inputs.molecules, projector=inputs.projector)
     start = inputs.input_ids.shape[1] - 1
-    return out.logits[0, start : start + len(answer)]
+    return output.logits[0, start : start + len(item.answer)]
 
 
-@pytest.mark.parametrize("whole", [True, False])
+def reference_losses(model, tokenizer, item, sigma):
+    """First-token, text and expected-value loss of one pair."""
+    logits = reference_logits(model, tokenizer, item)
+    entropy = F.cross_entropy(logits, torch.tensor(item.answer), reduction="none")
+    text = float(entropy[1:].sum())
+    vocabulary = interval_vocabulary(item.task, tokenizer)
+    if vocabulary is None:
+        return float(entropy[0]), text, 0.0
+    # The middle of each interval; the last interval may reach beyond the bounds.
+    middles = [(lower + upper) / 2 for lower, upper in vocabulary.kind.intervals()]
+    centers = [vocabulary.kind.position(middle) for middle in middles]
+    position = vocabulary.kind.position(item.value)
+    target = torch.tensor([math.exp(-(((x - position) / sigma) ** 2) / 2) for x in centers])
+    logprobs = logits[0].log_softmax(-1)[vocabulary.token_ids]
+    first_token = -float((target / target.sum() * logprobs).sum())
+    mean = float((logprobs.exp() / logprobs.exp().sum() * torch.tensor(centers)).sum())
+    error = abs(mean - position)
+    return first_token, text, error**2 / 2 if error < 1 else error - 0.5
+
+
+@pytest.mark.parametrize("full_text", [True, False])
 @torch.no_grad()
-def test_the_loss_is_that_of_the_pairs_one_by_one(mini, whole):
+def test_loss_is_mean_over_single_pairs(mini, full_text):
     model, tokenizer = mini
-    weights = Loss(soften=0.7, expected=0.3, rest=0.5)
-    pairs, collator = items(model, tokenizer, whole)
-    first = rest = expected = 0.0
-    for item in pairs:
-        logits = plain_logits(model, tokenizer, item.task.name, item.answer)
-        entropy = F.cross_entropy(logits, torch.tensor(item.answer), reduction="none")
-        scale = interval_vocabulary(item.task, tokenizer)
-        if scale is None:
-            first += float(entropy[0])
-        else:
-            at = [scale.kind.position(one) for one in _middles(scale)]
-            here = scale.kind.position(item.value)
-            target = torch.tensor([math.exp(-(((x - here) / 0.7) ** 2) / 2) for x in at])
-            logs = logits[0].log_softmax(-1)[scale.tokens]
-            first -= float((target / target.sum() * logs).sum())
-            mean = float((logs.exp() / logs.exp().sum() * torch.tensor(at)).sum())
-            off = abs(mean - here)
-            expected += off**2 / 2 if off < 1 else off - 0.5
-        rest += float(entropy[1:].sum())
-    found = AnswerLoss(weights, tokenizer)(model, collator(pairs))
-    count = len(pairs)
-    assert float(found.first) == pytest.approx(first / count, rel=1e-4)
-    assert float(found.rest) == pytest.approx(rest / count, rel=1e-4, abs=1e-6)
-    assert float(found.expected) == pytest.approx(expected / count, rel=1e-3)
-    total = first + 0.5 * rest + 0.3 * expected
-    assert float(found.total) == pytest.approx(total / count, rel=1e-4)
-
-
-def _middles(scale):
-    """A value in the middle of each interval; the last one may reach beyond the bounds."""
-    return [(lower + upper) / 2 for lower, upper in scale.kind.intervals()]
-
-
-@torch.no_grad()
-def test_without_softening_it_is_cross_entropy(mini):
-    model, tokenizer = mini
-    pairs, collator = items(model, tokenizer, whole=False)
-    plain = sum(
-        float(
-            F.cross_entropy(
-                plain_logits(model, tokenizer, item.task.name, item.answer),
-                torch.tensor(item.answer),
-            )
-        )
-        for item in pairs
+    settings = LossSettings(
+        gaussian_label_sigma=0.7, expected_value_weight=0.3, text_loss_weight=0.5
     )
-    found = AnswerLoss(Loss(soften=0.0, expected=0.0), tokenizer)(model, collator(pairs))
-    assert float(found.total) == pytest.approx(plain / len(pairs), rel=1e-4)
+    items, collator = make_items(model, tokenizer, full_text)
+    sums = [
+        sum(column)
+        for column in zip(
+            *(reference_losses(model, tokenizer, item, sigma=0.7) for item in items), strict=True
+        )
+    ]
+    first_token, text, expected_value = (value / len(items) for value in sums)
+    losses = AnswerLoss(settings, tokenizer)(model, collator(items))
+    assert float(losses.first_token) == pytest.approx(first_token, rel=1e-4)
+    assert float(losses.text) == pytest.approx(text, rel=1e-4, abs=1e-6)
+    assert float(losses.expected_value) == pytest.approx(expected_value, rel=1e-3)
+    total = first_token + 0.5 * text + 0.3 * expected_value
+    assert float(losses.total) == pytest.approx(total, rel=1e-4)
 
 
-def test_a_molecule_is_encoded_once_per_batch(mini):
+@torch.no_grad()
+def test_loss_without_smoothing_is_cross_entropy(mini):
     model, tokenizer = mini
-    pairs, collator = items(model, tokenizer, whole=True)
-    batch = collator(pairs)
-    assert batch.molecules.num_molecules == len({one for pair, _ in PAIRS.values() for one in pair})
-    assert len(batch.which) == len(batch.projector) == 2 * len(PAIRS)
-    assert sorted(number for group in batch.groups for number in group.numbers) == list(range(5))
-    assert {group.input_ids.shape[1] for group in batch.groups} != {
-        max(group.input_ids.shape[1] for group in batch.groups)
-    }
+    items, collator = make_items(model, tokenizer, full_text=False)
+    expected = sum(
+        float(F.cross_entropy(reference_logits(model, tokenizer, item), torch.tensor(item.answer)))
+        for item in items
+    )
+    settings = LossSettings(gaussian_label_sigma=0.0, expected_value_weight=0.0)
+    losses = AnswerLoss(settings, tokenizer)(model, collator(items))
+    assert float(losses.total) == pytest.approx(expected / len(items), rel=1e-4)
+
+
+def test_collator_encodes_each_molecule_once_per_batch(mini):
+    model, tokenizer = mini
+    items, collator = make_items(model, tokenizer, full_text=True)
+    batch = collator(items)
+    distinct = {smiles for pair, _ in PAIRS.values() for smiles in pair}
+    assert batch.molecules.num_molecules == len(distinct)
+    assert len(batch.molecule_index) == len(batch.projector) == 2 * len(PAIRS)
+
+
+def test_collator_groups_pairs_by_length(mini):
+    model, tokenizer = mini
+    items, collator = make_items(model, tokenizer, full_text=True)
+    batch = collator(items)
+    indices = sorted(index for group in batch.groups for index in group.pair_indices)
+    assert indices == list(range(len(items)))
+    lengths = {group.input_ids.shape[1] for group in batch.groups}
+    assert lengths != {max(lengths)}

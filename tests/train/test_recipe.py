@@ -1,50 +1,77 @@
-"""Recipes: those that are shipped can be followed, and what is wrong is named in one line."""
+"""Recipes: the shipped ones are valid, and errors name the key in one line."""
+
+import warnings
 
 import pytest
+from pydantic import ValidationError
 
-from moltc_vllm.train.recipe import RecipeError, load_recipe, recipe_names
+from moltc_vllm.train.recipe import Recipe, RecipeError, load_recipe, recipe_names
+from tests.train.helpers import SMALL_RECIPE
 
 
-def test_shipped_recipes_are_whole():
+def test_shipped_recipes_are_valid_and_have_no_old_keys():
     assert recipe_names() == ["mini-finetune", "mini-pretrain", "mini-smoke"]
-    stages = {name: load_recipe(name).stage for name in recipe_names()}
-    assert stages["mini-pretrain"] == "pretrain"
-    assert stages["mini-finetune"] == "finetune"
-    for name in recipe_names():
-        assert load_recipe(name).name == name
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recipes = {name: load_recipe(name) for name in recipe_names()}
+    assert recipes["mini-pretrain"].stage == "pretrain"
+    assert recipes["mini-finetune"].stage == "finetune"
+    assert all(recipe.name == name for name, recipe in recipes.items())
 
 
-def test_values_can_be_changed(tmp_path):
-    recipe = load_recipe("mini-finetune", ["steps=7", "parts.zhangddi.pairs=3", "loss.soften=0"])
-    assert (recipe.steps, recipe.parts["zhangddi"].pairs, recipe.loss.soften) == (7, 3, 0)
+def test_load_recipe_applies_changes():
+    changes = ["max_steps=7", "mixture.zhangddi.batch_size=3", "loss.gaussian_label_sigma=0"]
+    recipe = load_recipe("mini-finetune", changes)
+    assert recipe.max_steps == 7
+    assert recipe.mixture["zhangddi"].batch_size == 3
+    assert recipe.loss.gaussian_label_sigma == 0
+
+
+def test_load_recipe_reads_file(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("{name: mine, stage: pretrain, steps: 3, parts: {freesolv: {pairs: 2}}}")
-    assert load_recipe(file).parts["freesolv"].pairs == 2
+    file.write_text(
+        "{name: mine, stage: pretrain, max_steps: 3, mixture: {freesolv: {batch_size: 2}}}"
+    )
+    assert load_recipe(file).mixture["freesolv"].batch_size == 2
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("mini-finetun", [], "unknown recipe 'mini-finetun'; there are mini-finetune, "),
-        ("nowhere.yaml", [], "there is no recipe nowhere.yaml"),
-        ("mini-smoke", ["steps"], "'steps' is not of the form key=value"),
-        ("mini-smoke", ["steps=many"], "recipe mini-smoke: steps: Input should be a valid integer"),
+        ("mini-finetun", [], "unknown recipe 'mini-finetun'; choose mini-finetune, "),
+        ("nowhere.yaml", [], "recipe file nowhere.yaml does not exist"),
+        ("mini-smoke", ["max_steps"], "'max_steps' does not have the form key=value"),
+        (
+            "mini-smoke",
+            ["max_steps=many"],
+            "recipe mini-smoke: max_steps: Input should be a valid integer",
+        ),
         ("mini-smoke", ["stepps=3"], "recipe mini-smoke: stepps: Extra inputs are not permitted"),
-        ("mini-smoke", ["steps.a=3"], "'steps.a': 'steps' has nothing inside"),
-        ("mini-smoke", ["steps=["], "'steps=[': the value is not YAML"),
-        ("mini-smoke", ["parts={}"], "a recipe needs at least one data set"),
-        ("mini-smoke", ["parts.water.pairs=3"], "unknown data set 'water'; there are drugbank86"),
-        ("mini-pretrain", ["projectors=role"], "in pretraining both molecules share one projector"),
+        ("mini-smoke", ["max_steps.a=3"], "'max_steps.a': 'max_steps' does not contain other keys"),
+        ("mini-smoke", ["max_steps=["], "'max_steps=[': the value is not YAML"),
+        ("mini-smoke", ["mixture={}"], "recipe mini-smoke: a recipe needs at least one data set"),
+        (
+            "mini-smoke",
+            ["mixture.water.batch_size=3"],
+            "unknown data set 'water'; available: drugbank86",
+        ),
+        ("mini-pretrain", ["projectors=role"], "stage 'pretrain' needs projectors: shared"),
     ],
 )
-def test_what_is_wrong_is_named(name, changes, message):
+def test_load_recipe_names_the_problem_in_one_line(name, changes, message):
     with pytest.raises(RecipeError) as caught:
         load_recipe(name, changes)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_file_is_no_recipe(tmp_path):
+def test_load_recipe_refuses_empty_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("")
-    with pytest.raises(RecipeError, match="is no list of settings"):
-        load_recipe(tmp_path / "mine.yaml", ["steps=3"])
+    with pytest.raises(RecipeError, match="is not a mapping of keys to values"):
+        load_recipe(tmp_path / "mine.yaml", ["max_steps=3"])
+
+
+def test_recipe_refuses_missing_key():
+    content = {key: value for key, value in SMALL_RECIPE.items() if key != "max_steps"}
+    with pytest.raises(ValidationError, match="max_steps\n  Field required"):
+        Recipe.model_validate(content)
