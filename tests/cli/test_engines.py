@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from moltc_vllm.cli import app, predict
 from moltc_vllm.cli.engines import EngineName, open_engine
-from tests.evaluate.fakes import FakeEngine, said
+from tests.evaluate.fakes import FakeEngine, make_answer
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_predict_passes_its_options(monkeypatch):
 
     def open_engine(*_, **options):
         calls.append(options)
-        return FakeEngine(lambda task, pair: said(task.name, 1))
+        return FakeEngine(lambda task, pair: make_answer(task.name, 1))
 
     monkeypatch.setattr(predict, "open_engine", open_engine)
     runner = CliRunner()

@@ -1,4 +1,4 @@
-"""The command `moltc evaluate`, with plain torch and with engines that need no model."""
+"""`moltc evaluate`, with the torch engine and with engines that need no model."""
 
 import csv
 import gzip
@@ -18,7 +18,7 @@ from moltc_vllm.cli import evaluate as command
 from moltc_vllm.cli.progress import ProgressBars
 from moltc_vllm.engines.http import ServerError
 from moltc_vllm.tasks import get_task
-from tests.evaluate.fakes import FakeEngine, said
+from tests.evaluate.fakes import FakeEngine, make_answer
 
 runner = CliRunner()
 HEAD = "solute_smiles,solvent_smiles,dg_solv_kcal_mol,split\n"
@@ -38,15 +38,16 @@ def data(tmp_path):
 
 @pytest.fixture
 def engine(monkeypatch):
-    """Let the command open this engine."""
+    """Function that makes the command open a given engine; it records the options."""
 
-    def use(one):
-        monkeypatch.setattr(
-            command, "open_engine", lambda *_, **options: opened.append(options) or one
-        )
+    def use(fake):
+        def open_engine(*_, **options):
+            use.options.append(options)
+            return fake
 
-    opened = []
-    use.options = opened
+        monkeypatch.setattr(command, "open_engine", open_engine)
+
+    use.options = []
     return use
 
 
@@ -54,23 +55,23 @@ def off_by_one(task, pair):
     targets = {1: -5.0, 4: 2.0, 5: -4.3}
     if pair.row not in targets:
         return task.failed("bad_molecule", f"molecule {pair.molecules[0]!r}")
-    return said(task.name, targets[pair.row] + 1, 0.5)
+    return make_answer(task.name, targets[pair.row] + 1, 0.5)
 
 
-def stopping(after, error):
-    """An engine that ends like this after some answers."""
+def failing_engine(after, error):
+    """Make an engine that raises an error after some answers."""
 
-    class Stopping(FakeEngine):
+    class FailingEngine(FakeEngine):
         def submit(self, task, pairs, question=None):
             for count, pair in enumerate(pairs):
                 if count == after:
                     raise error
                 yield pair, self.answer(get_task(task), pair)
 
-    return Stopping(off_by_one)
+    return FailingEngine(off_by_one)
 
 
-def test_a_checkpoint_on_six_rows(tmp_path, tiny):
+def test_evaluate_writes_metrics_predictions_and_plot(tmp_path, tiny):
     path = tmp_path / "six.csv.gz"
     rows = [
         "CCO,O,-5.0,a",
@@ -85,25 +86,25 @@ def test_a_checkpoint_on_six_rows(tmp_path, tiny):
     arguments = ("--model", tiny, "--engine", "torch", "--task", "solvation", "--data", path)
     result = run(*arguments, "--split", "a", "--json", "--out", out)
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert found == json.loads((out / "metrics.json").read_text())
-    assert found["data"] == {
+    content = json.loads(result.stdout.splitlines()[-1])
+    assert content == json.loads((out / "metrics.json").read_text())
+    assert content["data"] == {
         "name": "six.csv.gz",
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-    assert (found["task"], found["unit"], found["split"]) == ("solvation", "kcal/mol", "a")
-    assert (found["engine"], found["beams"], found["partial"]) == ("torch", 1, False)
-    assert found["model"] == str(tiny)
-    counts = found["counts"]
+    assert (content["task"], content["unit"], content["split"]) == ("solvation", "kcal/mol", "a")
+    assert (content["engine"], content["beams"], content["partial"]) == ("torch", 1, False)
+    assert content["model"] == str(tiny)
+    counts = content["counts"]
     assert (counts["asked"], counts["answered"], counts["bad_molecules"]) == (6, 5, 1)
-    assert set(found["metrics"]) >= {"mae", "rmse", "r2", "interval_hit_rate"}
+    assert set(content["metrics"]) >= {"mae", "rmse", "r2", "interval_hit_rate"}
     with (out / "predictions.csv").open() as file:
         predictions = list(csv.DictReader(file))
     assert [row["status"] for row in predictions] == ["ok"] * 4 + ["bad_molecule", "ok"]
     errors = [
         abs(float(row["answer"]) - float(row["target"])) for row in predictions if row["answer"]
     ]
-    mae = found["metrics"]["mae"]
+    mae = content["metrics"]["mae"]
     assert mae["value"] == pytest.approx(sum(errors) / 5)
     assert mae["low"] < mae["value"] < mae["high"]
     assert (out / "evaluation.png").stat().st_size > 10_000
@@ -111,34 +112,36 @@ def test_a_checkpoint_on_six_rows(tmp_path, tiny):
     assert "1 failed" in result.stderr
 
 
-def test_a_table_for_people(engine, data):
+def test_evaluate_prints_tables(engine, data):
     engine(FakeEngine(off_by_one))
     result = run("--model", "m", "--task", "solvation", "--data", data)
     assert result.exit_code == 0, result.output
     assert "Solvation Gibbs free energy: m on data.csv, 4 rows" in result.stdout
-    assert "5 rows, 4 measured, 4 asked: 3 answered, 0 unparsed, 1 bad molecules" in result.stdout
+    assert (
+        "5 rows, 4 measured, 4 evaluated: 3 answered, 0 unparsed, 1 bad molecules" in result.stdout
+    )
     (line,) = [line for line in result.stdout.splitlines() if "mae, kcal/mol" in line]
     assert re.split(r"\s{2,}", line.strip()) == ["mae, kcal/mol", "1", "1 to 1", "3", "left out"]
-    assert "unanswered" in result.stdout
+    assert "unanswered rows" in result.stdout
     assert "calibration_error" in result.stdout
     assert "…" not in result.stdout
     assert engine.options == [{"beams": 1, "pad_query": False}]
 
 
-def test_all_options_are_in_the_result(engine, data):
+def test_result_has_all_options(engine, data):
     engine(FakeEngine(off_by_one))
     arguments = ("--endpoint", "http://x", "--task", "solvation", "--data", data, "--json")
     result = run(*arguments, "--beams", 5, "--limit", 2, "--seed", 3, "--bootstrap", 50)
-    found = json.loads(result.stdout)
+    content = json.loads(result.stdout)
     assert engine.options == [{"beams": 5, "pad_query": False}]
-    assert (found["beams"], found["limit"], found["seed"]) == (5, 2, 3)
-    assert (found["model"], found["engine"], found["split"]) == ("http://x", "http", None)
-    assert found["bootstrap"] == {"resamples": 50, "level": 0.95}
-    assert (found["counts"]["measured"], found["counts"]["asked"]) == (4, 2)
+    assert (content["beams"], content["limit"], content["seed"]) == (5, 2, 3)
+    assert (content["model"], content["engine"], content["split"]) == ("http://x", "http", None)
+    assert content["bootstrap"] == {"resamples": 50, "level": 0.95}
+    assert (content["counts"]["measured"], content["counts"]["asked"]) == (4, 2)
 
 
-def test_the_seed_is_that_of_the_draw_and_of_the_bootstrap(engine, data, tmp_path):
-    engine(FakeEngine(lambda task, pair: said(task.name, pair.row % 7)))
+def test_seed_determines_sample_and_bootstrap(engine, data, tmp_path):
+    engine(FakeEngine(lambda task, pair: make_answer(task.name, pair.row % 7)))
     data.write_text(HEAD + "".join(f"{'C' * n},O,{n},test\n" for n in range(1, 40)))
 
     def drawn(seed, *limit):
@@ -157,52 +160,64 @@ def test_the_seed_is_that_of_the_draw_and_of_the_bootstrap(engine, data, tmp_pat
     assert drawn(0, "--limit", 5)[0] != drawn(1, "--limit", 5)[0]
 
 
-def test_interrupted_is_reported_as_partial(engine, data, tmp_path):
-    engine(stopping(2, KeyboardInterrupt()))
+def test_interrupt_is_reported_as_partial_result(engine, data, tmp_path):
+    engine(failing_engine(2, KeyboardInterrupt()))
     out = tmp_path / "out"
-    arguments = ("--model", "m", "--task", "solvation", "--data", data)
-    result = run(*arguments, "--json", "--out", out)
+    result = run("--model", "m", "--task", "solvation", "--data", data, "--json", "--out", out)
     assert result.exit_code == 130
-    found = json.loads(result.stdout)
-    assert (found["partial"], found["stopped"]) == (True, "interrupted")
-    assert found["counts"]["asked"] == 4
-    assert found["counts"]["not_reached"] == 2
-    assert found["metrics"]["mae"]["value"] == pytest.approx(1)
+    content = json.loads(result.stdout)
+    assert (content["partial"], content["stopped"]) == (True, "interrupted")
+    assert content["counts"]["asked"] == 4
+    assert content["counts"]["not_reached"] == 2
+    assert content["metrics"]["mae"]["value"] == pytest.approx(1)
     with (out / "predictions.csv").open() as file:
         statuses = [row["status"] for row in csv.DictReader(file)]
     assert statuses == ["ok", "not_measured", "bad_molecule", "not_reached", "not_reached"]
-    result = run(*arguments)
+
+
+def test_interrupt_is_reported_in_tables(engine, data):
+    engine(failing_engine(2, KeyboardInterrupt()))
+    result = run("--model", "m", "--task", "solvation", "--data", data)
     assert result.exit_code == 130
     assert "Partial (interrupted): 2 of 4 rows were not reached" in result.stdout
-    engine(stopping(0, KeyboardInterrupt()))
-    result = run(*arguments, "--json")
+
+
+def test_interrupt_before_first_answer_gives_no_metrics(engine, data):
+    engine(failing_engine(0, KeyboardInterrupt()))
+    result = run("--model", "m", "--task", "solvation", "--data", data, "--json")
     assert result.exit_code == 130
     assert json.loads(result.stdout)["metrics"] == {}
 
 
-def test_an_engine_that_falls_over_when_interrupted(engine, data):
+def test_engine_error_after_interrupt_counts_as_interrupt(engine, data):
     error = RuntimeError("the engine is dead")
     error.__context__ = KeyboardInterrupt()
-    engine(stopping(1, error))
+    engine(failing_engine(1, error))
     result = run("--model", "m", "--task", "solvation", "--data", data, "--json")
     assert result.exit_code == 130
     assert json.loads(result.stdout)["stopped"] == "interrupted"
 
 
-def test_a_failing_engine_costs_only_the_rest(engine, data):
-    arguments = ("--model", "m", "--task", "solvation", "--data", data, "--json")
-    engine(stopping(3, ServerError("out of\nmemory")))
-    result = run(*arguments)
+def test_engine_error_keeps_earlier_answers(engine, data):
+    engine(failing_engine(3, ServerError("out of\nmemory")))
+    result = run("--model", "m", "--task", "solvation", "--data", data, "--json")
     assert result.exit_code == 1
-    found = json.loads(result.stdout)
-    assert found["stopped"] == "ServerError: out of memory"
-    assert found["counts"]["not_reached"] == 1
-    engine(stopping(0, ServerError("no such model")))
-    result = run(*arguments)
+    content = json.loads(result.stdout)
+    assert content["stopped"] == "ServerError: out of memory"
+    assert content["counts"]["not_reached"] == 1
+
+
+def test_engine_error_before_first_answer_is_a_message(engine, data):
+    engine(failing_engine(0, ServerError("no such model")))
+    result = run("--model", "m", "--task", "solvation", "--data", data, "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines()[-1] == "moltc: no such model"
-    engine(stopping(0, ZeroDivisionError()))
-    assert isinstance(run(*arguments).exception, ZeroDivisionError)
+
+
+def test_unexpected_error_before_first_answer_is_raised(engine, data):
+    engine(failing_engine(0, ZeroDivisionError()))
+    result = run("--model", "m", "--task", "solvation", "--data", data, "--json")
+    assert isinstance(result.exception, ZeroDivisionError)
 
 
 SLOW = """
@@ -222,13 +237,13 @@ class Slow:
             yield pair, get_task(task).failed("error", "x")
 
 evaluate.open_engine = lambda *_, **__: Slow()
-# Tests that a shell runs in the background inherit that Ctrl-C is ignored.
+# A shell that runs the tests in the background makes them ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 app()
 """
 
 
-def test_a_true_signal_and_a_noisy_engine(data):
+def test_sigint_leaves_result_as_only_output_of_noisy_engine(data):
     arguments = ["evaluate", "--model", "m", "--task", "solvation", "--data", str(data), "--json"]
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, *arguments],
@@ -262,7 +277,7 @@ def test_a_true_signal_and_a_noisy_engine(data):
         (["--task", "solvation", "--data", "gone.csv"], "gone.csv cannot be read: No such file"),
     ],
 )
-def test_wrong_input_is_one_line(data, monkeypatch, options, reason):
+def test_invalid_input_is_reported_in_one_line(data, monkeypatch, options, reason):
     monkeypatch.chdir(data.parent)
     result = run("--data", data, *options)
     assert result.exit_code == 2
@@ -271,27 +286,36 @@ def test_wrong_input_is_one_line(data, monkeypatch, options, reason):
     assert list(data.parent.iterdir()) == [data]
 
 
-def test_nothing_to_ask_and_results_that_are_kept(engine, data, tmp_path):
+def test_data_without_targets_is_an_error(engine, data):
     engine(FakeEngine(off_by_one))
     data.write_text(HEAD + "CCO,O,,test\n")
-    arguments = ("--model", "m", "--task", "solvation", "--data", data)
-    result = run(*arguments)
+    result = run("--model", "m", "--task", "solvation", "--data", data)
     assert result.exit_code == 2
-    assert "data.csv has no row to ask about: 1 rows, none measured" in result.output
-    data.write_text(HEAD + ROWS[0])
+    assert "data.csv has no row to evaluate: none of its 1 rows has a measured target" in (
+        result.output
+    )
+
+
+def test_evaluate_does_not_overwrite_results(engine, data, tmp_path):
+    engine(FakeEngine(off_by_one))
+    arguments = ("--model", "m", "--task", "solvation", "--data", data)
     out = tmp_path / "out"
     assert run(*arguments, "--out", out).exit_code == 0
     before = (out / "metrics.json").read_bytes()
     again = run(*arguments, "--out", out)
     assert again.exit_code == 2
-    assert "has a metrics.json already" in again.output
+    assert "already has a metrics.json; choose another folder" in again.output
     assert (out / "metrics.json").read_bytes() == before
-    blocked = run(*arguments, "--out", data)
-    assert blocked.exit_code == 2
-    assert "data.csv: File exists" in blocked.output
 
 
-def test_without_matplotlib_the_numbers_are_still_written(engine, data, tmp_path, monkeypatch):
+def test_out_that_is_a_file_is_an_error(engine, data):
+    engine(FakeEngine(off_by_one))
+    result = run("--model", "m", "--task", "solvation", "--data", data, "--out", data)
+    assert result.exit_code == 2
+    assert "data.csv: File exists" in result.output
+
+
+def test_evaluate_without_matplotlib_writes_numbers(engine, data, tmp_path, monkeypatch):
     engine(FakeEngine(off_by_one))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     out = tmp_path / "out"
@@ -301,7 +325,7 @@ def test_without_matplotlib_the_numbers_are_still_written(engine, data, tmp_path
     assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "predictions.csv"]
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(engine, data, monkeypatch):
+def test_progress_without_terminal_is_plain_lines(engine, data, monkeypatch):
     engine(FakeEngine(off_by_one))
     monkeypatch.setattr(ProgressBars, "every_s", 0.0)
     result = run("--model", "m", "--task", "solvation", "--data", data, "--json")
@@ -312,7 +336,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(engine, data, monkey
     assert lines[-1].endswith("1 failed")
 
 
-def test_progress_is_a_bar_on_a_terminal(engine, data, monkeypatch):
+def test_progress_on_terminal_is_a_bar(engine, data, monkeypatch):
     engine(FakeEngine(off_by_one))
     monkeypatch.setenv("FORCE_COLOR", "1")
     result = run("--model", "m", "--task", "solvation", "--data", data, "--json")

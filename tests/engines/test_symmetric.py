@@ -5,7 +5,7 @@ import pytest
 from moltc_vllm.engines.symmetric import SymmetrizedEngine
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
-from tests.evaluate.fakes import FakeEngine, said, shuffled
+from tests.evaluate.fakes import FakeEngine, make_answer, shuffled
 
 YES, NO = 1, 0
 PROBABILITIES = {
@@ -20,7 +20,7 @@ PROBABILITIES = {
 def answer(task, pair):
     if "bad" in pair.molecules[0]:
         return task.failed("bad_molecule", f"molecule {pair.molecules[0]!r} is invalid")
-    return said(task.name, *PROBABILITIES[pair.molecules])
+    return make_answer(task.name, *PROBABILITIES[pair.molecules])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -39,7 +39,7 @@ def test_engine_averages_probabilities_of_both_orders(seed):
 def test_more_confident_order_determines_the_label():
     probabilities = {("A", "B"): (YES, 0.55), ("B", "A"): (NO, 0.95)}
     engine = SymmetrizedEngine(
-        FakeEngine(lambda task, pair: said(task.name, *probabilities[pair.molecules]))
+        FakeEngine(lambda task, pair: make_answer(task.name, *probabilities[pair.molecules]))
     )
     ((_, answer),) = engine.submit("ddi", [Pair(0, ("A", "B"))])
     assert (answer.label_id, answer.confidence) == (NO, pytest.approx(0.7))
@@ -47,6 +47,6 @@ def test_more_confident_order_determines_the_label():
 
 
 def test_engine_passes_other_tasks_on_once():
-    inner = FakeEngine(lambda task, pair: said(task.name, -4.0, 0.5))
+    inner = FakeEngine(lambda task, pair: make_answer(task.name, -4.0, 0.5))
     list(SymmetrizedEngine(inner).submit("solvation", [Pair(0, ("CCO", "O"))]))
-    assert inner.drawn == 1
+    assert inner.num_submitted == 1

@@ -1,4 +1,4 @@
-"""Engines that need no model, and data sets that need no file."""
+"""Engines without a model, data sets without a file, and answers without an engine."""
 
 import random
 
@@ -7,21 +7,29 @@ from moltc_vllm.tasks import get_task
 
 
 class FakeEngine:
-    """Answers each row with what a function says, last row first; counts what it was given."""
+    """Engine that computes each answer with a function.
+
+    Args:
+        answer: Function of task and pair.
+        order: Function that orders the pairs; default: the last one first.
+
+    Attributes:
+        num_submitted: Number of pairs drawn by the engine so far.
+    """
 
     def __init__(self, answer, order=reversed):
         self.answer = answer
         self.order = order
-        self.drawn = 0
+        self.num_submitted = 0
 
     def submit(self, task, pairs, question=None):
         assert question is None
-        for pair in self.order(list(self._counted(pairs))):
+        for pair in self.order(list(self._count(pairs))):
             yield pair, self.answer(get_task(task), pair)
 
-    def _counted(self, pairs):
+    def _count(self, pairs):
         for pair in pairs:
-            self.drawn += 1
+            self.num_submitted += 1
             yield pair
 
 
@@ -29,8 +37,8 @@ def shuffled(seed):
     return lambda pairs: random.Random(seed).sample(pairs, len(pairs))
 
 
-def dataset(name, targets, split=None):
-    """Rows with these targets, molecules made up; ``None`` is a row that was not measured."""
+def make_dataset(name, targets, split=None):
+    """Make rows with the given targets and placeholder molecules; ``None`` is a missing target."""
     columns = COLUMNS[name]
     rows = [
         Row(number, tuple(f"C{number}" for _ in columns.molecules), target)
@@ -43,9 +51,9 @@ def dataset(name, targets, split=None):
     )
 
 
-def said(name, target, confidence=None):
-    """The answer of a model that wrote this."""
+def make_answer(name, target, confidence=None):
+    """Make the answer of a model that writes the text of a target."""
     task = get_task(name)
-    answer = task.answer(task.write(target))
+    answer = task.parse_answer(task.write(target))
     assert answer.status == "ok"
     return answer.model_copy(update={"confidence": confidence})

@@ -1,4 +1,4 @@
-"""On the staged data: an oracle is perfect, and who knows nothing has the trivial scores."""
+"""Evaluation on the staged data: a perfect engine, and engines without knowledge."""
 
 import statistics
 from collections import Counter
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from moltc_vllm.data import read_dataset
-from moltc_vllm.evaluate.predict import ask
+from moltc_vllm.evaluate.predict import predict_rows
 from moltc_vllm.evaluate.scoring import evaluate
 from moltc_vllm.tasks import Choice, Number, get_task
-from tests.evaluate.fakes import FakeEngine, said
+from tests.evaluate.fakes import FakeEngine, make_answer
 from tests.paths import data_dir
 
 FILES = [
@@ -29,16 +29,16 @@ FILES = [
 ]
 
 
-def staged(name, file, **options):
+def read_staged(name, file, **options):
     return read_dataset(data_dir() / f"{file}.csv.gz", get_task(name), **options)
 
 
-def evaluated(name, data, answer):
-    """Ask an engine that answers by row."""
+def evaluate_engine(name, data, answer):
+    """Evaluate an engine that computes answers from rows."""
     task = get_task(name)
     rows = {row.number: row for row in data.rows}
     engine = FakeEngine(lambda _, pair: answer(rows[pair.row]))
-    answers = {row.number: got for row, got in ask(engine, task, data.rows)}
+    answers = {row.number: given for row, given in predict_rows(engine, task, data.rows)}
     return evaluate(task, data, answers, resamples=30)
 
 
@@ -47,10 +47,10 @@ def always(answer):
 
 
 @pytest.mark.parametrize(("name", "file"), FILES)
-def test_an_oracle_is_perfect(name, file):
+def test_perfect_engine_has_perfect_metrics(name, file):
     kind = get_task(name).kind
-    data = staged(name, file, limit=500)
-    evaluation = evaluated(name, data, lambda row: said(name, row.target, 1.0))
+    data = read_staged(name, file, limit=500)
+    evaluation = evaluate_engine(name, data, lambda row: make_answer(name, row.target, 1.0))
     assert evaluation.counts.answered == evaluation.counts.asked == len(data.rows) > 400
     assert evaluation.counts.failed == 0
     metrics = {key: metric.value for key, metric in evaluation.metrics.items()}
@@ -70,11 +70,11 @@ def test_an_oracle_is_perfect(name, file):
 
 @pytest.mark.parametrize("file", ["ddi_chchminer", "ddi_zhangddi"])
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_label_for_all_is_the_share_of_that_label(file, label):
-    data = staged("ddi", file, split="test")
+def test_constant_label_scores_its_frequency(file, label):
+    data = read_staged("ddi", file, split="test")
     share = np.mean([row.target == label for row in data.rows])
     positives = np.mean([row.target == 1 for row in data.rows])
-    evaluation = evaluated("ddi", data, always(said("ddi", label, 0.75)))
+    evaluation = evaluate_engine("ddi", data, always(make_answer("ddi", label, 0.75)))
     metrics = {key: metric.value for key, metric in evaluation.metrics.items()}
     assert metrics["accuracy"] == pytest.approx(share)
     assert metrics["auroc"] == 0.5
@@ -83,13 +83,13 @@ def test_one_label_for_all_is_the_share_of_that_label(file, label):
     assert evaluation.calibration.error.value == pytest.approx(abs(0.75 - share))
 
 
-def test_the_most_frequent_type_for_all():
-    data = staged("ddi_type", "ddi_drugbank86", split="test")
+def test_constant_interaction_type_scores_its_frequency():
+    data = read_staged("ddi_type", "ddi_drugbank86", split="test")
     sizes = Counter(row.target for row in data.rows)
     label, size = sizes.most_common(1)[0]
     assert label == 49
     share = size / len(data.rows)
-    evaluation = evaluated("ddi_type", data, always(said("ddi_type", label)))
+    evaluation = evaluate_engine("ddi_type", data, always(make_answer("ddi_type", label)))
     metrics = {key: metric.value for key, metric in evaluation.metrics.items()}
     f1 = 2 * share / (1 + share)
     assert metrics["accuracy"] == pytest.approx(share)
@@ -98,59 +98,62 @@ def test_the_most_frequent_type_for_all():
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [one for one in FILES if isinstance(get_task(one[0]).kind, Number)]
+    ("name", "file"),
+    [(name, file) for name, file in FILES if isinstance(get_task(name).kind, Number)],
 )
-def test_one_value_for_all_explains_nothing(name, file):
-    data = staged(name, file)
+def test_constant_value_explains_no_variance(name, file):
+    data = read_staged(name, file)
     targets = [row.target for row in data.rows]
-    middle = statistics.fmean(targets)
-    evaluation = evaluated(name, data, always(said(name, middle)))
+    mean = statistics.fmean(targets)
+    evaluation = evaluate_engine(name, data, always(make_answer(name, mean)))
     metrics = {key: metric.value for key, metric in evaluation.metrics.items()}
     rounding = 0.5 * 10 ** -get_task(name).kind.decimals
     assert metrics["r2"] == pytest.approx(0, abs=1e-4)
     assert metrics["rmse"] == pytest.approx(statistics.pstdev(targets), rel=1e-4)
     assert metrics["mae"] == pytest.approx(
-        statistics.fmean(abs(target - middle) for target in targets), abs=rounding
+        statistics.fmean(abs(target - mean) for target in targets), abs=rounding
     )
     assert 0 < metrics["interval_hit_rate"] < 0.5
 
 
-def test_right_as_often_as_it_says_and_in_the_right_order():
-    """An engine of known confidence: calibrated, and its AUROC follows from how sure it is."""
-    data = staged("ddi", "ddi_zhangddi", limit=4000)
+def test_engine_with_known_confidence_is_calibrated():
+    """The AUROC of the engine follows from the distribution of its confidence."""
+    data = read_staged("ddi", "ddi_zhangddi", limit=4000)
     generator = np.random.default_rng(0)
 
     def answer(row):
         confidence = generator.uniform(0.5, 1)
         right = generator.random() < confidence
-        return said("ddi", row.target if right else 1 - row.target, confidence)
+        return make_answer("ddi", row.target if right else 1 - row.target, confidence)
 
-    evaluation = evaluated("ddi", data, answer)
+    evaluation = evaluate_engine("ddi", data, answer)
     assert evaluation.calibration.error.value < 0.03
-    assert [one.rows for one in evaluation.calibration.bins] == [400] * 10
+    assert [entry.rows for entry in evaluation.calibration.bins] == [400] * 10
     assert evaluation.metrics["accuracy"].value == pytest.approx(0.75, abs=0.03)
-    # With balanced classes and scores evenly over 0 to 1, densities 2s and 2(1 - s): 5/6.
+    # Balanced classes with uniform scores have densities 2s and 2(1 - s), which gives 5/6.
     assert evaluation.metrics["auroc"].value == pytest.approx(5 / 6, abs=0.03)
 
 
-def test_failures_only_cost_what_they_should():
-    """A third of an oracle's answers fail: a third of the accuracy, nothing of the errors."""
+def test_failed_rows_lower_accuracy_but_not_mae():
+    """A third of the answers of a perfect engine fail."""
 
     def failing(name):
-        task = get_task(name)
-        return lambda row: (
-            task.failed("unparsed", "because") if row.number % 3 == 0 else said(name, row.target)
-        )
+        def answer(row):
+            if row.number % 3 == 0:
+                return get_task(name).failed("unparsed", "because")
+            return make_answer(name, row.target)
 
-    data = staged("ddi", "ddi_chchminer", limit=900)
+        return answer
+
+    data = read_staged("ddi", "ddi_chchminer", limit=900)
     failed = sum(row.number % 3 == 0 for row in data.rows)
-    choice = evaluated("ddi", data, failing("ddi"))
+    choice = evaluate_engine("ddi", data, failing("ddi"))
     assert choice.metrics["accuracy"].value == pytest.approx(1 - failed / 900)
     assert choice.counts.unparsed == choice.counts.failed == failed
     assert choice.metrics["parse_failure_rate"].value == pytest.approx(failed / 900)
     assert isinstance(get_task("ddi").kind, Choice)
-    number = evaluated(
-        "solubility", staged("solubility", "solv_solubility_logs"), failing("solubility")
+    number = evaluate_engine(
+        "solubility", read_staged("solubility", "solv_solubility_logs"), failing("solubility")
     )
     assert number.metrics["mae"].value <= 0.005 + 1e-9
     assert number.metrics["mae"].rows == number.counts.answered < number.counts.asked
