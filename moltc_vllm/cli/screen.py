@@ -15,7 +15,12 @@ import typer
 
 from moltc_vllm.cli.messages import fail
 from moltc_vllm.cli.progress import ProgressBars
-from moltc_vllm.cli.screen_engines import EXIT_STOPPED, EngineOptions, ScreenEngine, parse_actors
+from moltc_vllm.cli.screen_engines import (
+    EXIT_ENGINE_FAILED,
+    EngineOptions,
+    ScreenEngine,
+    parse_actors,
+)
 from moltc_vllm.cli.screen_output import ScreenProgressDisplay, print_estimate, print_summary
 from moltc_vllm.screening.config import PairingMode, ProcessingOrder, Ranking, ScreenConfig
 from moltc_vllm.utils.errors import one_line
@@ -23,7 +28,8 @@ from moltc_vllm.utils.errors import one_line
 if TYPE_CHECKING:
     from moltc_vllm.screening.prepare import PreparedScreen
 
-EXIT_INTERRUPTED, EXIT_FAILED_ROWS = 130, 3
+EXIT_INTERRUPTED = 130
+EXIT_FAILED_ROWS = 3
 
 _STDIN = Path("-")
 _RESUME_HINT = "run the same command again to resume"
@@ -280,7 +286,9 @@ def _compute_missing(
         begin = time.monotonic()
         try:
             with (
-                _exit_on_error(screen.folder, options.endpoint, EXIT_STOPPED, f"; {_RESUME_HINT}"),
+                _exit_on_error(
+                    screen.folder, options.endpoint, EXIT_ENGINE_FAILED, f"; {_RESUME_HINT}"
+                ),
                 stop_on_signal() as should_stop,
             ):
                 is_complete = run_screen(screen, executor, display, should_stop)

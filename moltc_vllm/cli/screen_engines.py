@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from moltc_vllm.screening.run import PartExecutor
     from moltc_vllm.tasks.engine import Engine
 
-EXIT_STOPPED = 1
+EXIT_ENGINE_FAILED = 1
+"""Exit status if an engine or a cluster fails; other wrong options and files exit with 2."""
 
 
 class ScreenEngine(enum.StrEnum):
@@ -90,7 +91,7 @@ class EngineOptions:
                 try:
                     address = stack.enter_context(LocalCluster()).address
                 except ClusterError as error:
-                    fail(str(error), EXIT_STOPPED)
+                    fail(str(error), EXIT_ENGINE_FAILED)
             # This imports Ray, which reads the environment that `LocalCluster` sets.
             from moltc_vllm.deploy.ray_data import EngineSpec, RayDataExecutor
 

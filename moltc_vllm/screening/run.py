@@ -164,17 +164,18 @@ class _PartLoop:
             if self._should_stop():
                 return
             begin = time.perf_counter()
+            start = screen.part_start(part)
             pairs = screen.part_pairs(part)
             kept_answers = screen.kept_answers(part)
             progress.reading_s += time.perf_counter() - begin
             self._open_parts[part] = _OpenPart(pairs)
-            for position, pair_index in enumerate(pairs, screen.part_start(part)):
+            for offset, pair_index in enumerate(pairs):
                 begin = time.perf_counter()
-                kept = kept_answers.get(position - screen.part_start(part))
-                item = kept or self._read_pair(position, pair_index)
+                kept = kept_answers.get(offset)
+                item = kept or self._read_pair(start + offset, pair_index)
                 progress.reading_s += time.perf_counter() - begin
                 if isinstance(item, Answer):
-                    self._add_answer(position, item, is_new=kept is None)
+                    self._add_answer(start + offset, item, is_new=kept is None)
                 else:
                     yield item
 

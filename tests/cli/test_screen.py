@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from moltc_vllm.cli import app, screen_engines
-from moltc_vllm.cli.screen import EXIT_FAILED_ROWS, EXIT_STOPPED
+from moltc_vllm.cli.screen import EXIT_FAILED_ROWS
+from moltc_vllm.cli.screen_engines import EXIT_ENGINE_FAILED
 from moltc_vllm.tasks.engine import EngineError
 from tests.screening.fake_engines import FailingEngine, HashEngine
 
@@ -129,7 +130,7 @@ def test_screen_resumes_after_engine_failure(files, monkeypatch):
 
     use_engine(monkeypatch, DyingEngine())
     result = product(files, "--part-rows", "1")
-    assert result.exit_code == EXIT_STOPPED
+    assert result.exit_code == EXIT_ENGINE_FAILED
     assert "moltc: the server is gone; run the same command again to resume" in result.stderr
     use_engine(monkeypatch, HashEngine())
     result = product(files, "--part-rows", "1")
