@@ -5,7 +5,7 @@ import math
 import warnings
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from moltc_vllm.tasks import TASKS, Answer
 
@@ -87,3 +87,12 @@ def test_answer_of_version_0_1_is_read() -> None:
     old = {"task": "solvation", "status": "ok", "value": -3.2, "stated": -3.25, "unit": "kcal/mol"}
     answer = Answer.model_validate(old)
     assert (answer.value, answer.generated_value) == (-3.2, -3.25)
+
+
+def test_stated_is_serialized_inside_a_response() -> None:
+    class Response(BaseModel):
+        data: list[Answer]
+
+    answer = Answer(task="solvation", status="ok", value=-3.2, generated_value=-3.25)
+    (content,) = Response(data=[answer]).model_dump(mode="json")["data"]
+    assert content["generated_value"] == content["stated"] == -3.25
