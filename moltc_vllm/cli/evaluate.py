@@ -86,23 +86,12 @@ def evaluate(
     and calibration leave them out. Rows with an empty target are not evaluated.
     """
     from moltc_vllm.checkpoints.shipped import NAME
-    from moltc_vllm.data import DataError, read_dataset
     from moltc_vllm.engines.symmetric import SymmetrizedEngine, is_symmetric_binary
     from moltc_vllm.evaluate.bootstrap import LEVEL
     from moltc_vllm.evaluate.scoring import evaluate as evaluate_answers
-    from moltc_vllm.tasks import UnknownTaskError, get_task
 
     # All input is validated before a model is loaded, which takes long.
-    try:
-        selected = get_task(task)
-        dataset = read_dataset(data, selected, split=split, limit=limit, seed=seed)
-    except (UnknownTaskError, DataError) as error:
-        fail(str(error))
-    if not dataset.rows:
-        fail(
-            f"{data.name} has no row to evaluate: "
-            f"none of its {dataset.in_split} rows has a measured target"
-        )
+    selected, dataset = _read_data(task, data, split, limit, seed)
     if out is not None:
         _create_folder(out)
     stdout = _reserve_stdout()
@@ -142,6 +131,26 @@ def evaluate(
     stdout.flush()
     if collected.exit_code:
         raise typer.Exit(collected.exit_code)
+
+
+def _read_data(
+    task: str, path: Path, split: str | None, limit: int | None, seed: int
+) -> tuple[Task, Dataset]:
+    """Read the rows to evaluate; exit if the task or the data are not usable."""
+    from moltc_vllm.data import DataError, read_dataset
+    from moltc_vllm.tasks import UnknownTaskError, get_task
+
+    try:
+        selected = get_task(task)
+        dataset = read_dataset(path, selected, split=split, limit=limit, seed=seed)
+    except (UnknownTaskError, DataError) as error:
+        fail(str(error))
+    if not dataset.rows:
+        fail(
+            f"{path.name} has no row to evaluate: "
+            f"none of its {dataset.in_split} rows has a measured target"
+        )
+    return selected, dataset
 
 
 def _point_estimate(task: Task, answers: Mapping[int, Answer]) -> str | None:

@@ -22,9 +22,9 @@ from moltc_vllm.train.examples import MoleculeTable, make_examples
 from moltc_vllm.train.validate import validate
 from moltc_vllm.utils.atomic_files import new_folder
 
-LICENCE = (
+LICENSE = (
     "For research use only: several of the data sets are licensed for non-commercial use, or state "
-    "no licence. The code is Apache-2.0."
+    "no license. The code is Apache-2.0."
 )
 _METHOD = (
     "Computed from the distribution of the answers' first tokens: numbers by their expected value, "
@@ -94,17 +94,9 @@ def ship(
         "name": name,
         "prompt_style": training_card["prompt_style"],
         "tasks": training_card["tasks"],
-        "licence": LICENCE,
+        "licence": LICENSE,
         "trained_on": trained_on,
-        "data": {
-            data_set: {
-                "file": DATASETS[data_set].file,
-                "task": DATASETS[data_set].task,
-                "origin": DATASETS[data_set].origin,
-                "licence": DATASETS[data_set].license,
-            }
-            for data_set in trained_on
-        },
+        "data": {data_set: _provenance(data_set) for data_set in trained_on},
         "metrics": {
             "how": _METHOD,
             "valid": training_card["metrics"]["valid"],
@@ -126,3 +118,13 @@ def _data_sets(stages: Sequence[Mapping[str, Any]]) -> list[str]:
         for stage in stages
     ]
     return sorted({name for mixture in mixtures for name in mixture if name in DATASETS})
+
+
+def _provenance(data_set: str) -> dict[str, str]:
+    spec = DATASETS[data_set]
+    return {
+        "file": spec.file,
+        "task": spec.task,
+        "origin": spec.origin,
+        "licence": spec.license,
+    }
