@@ -18,7 +18,7 @@ from moltc_vllm.utils.json_objects import read_json_object
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 
-# Settings that change what an adapter computes, and that vLLM refuses or ignores.
+# Settings that change the result of an adapter, and that vLLM refuses or ignores.
 _UNSUPPORTED_SETTINGS = (
     *("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters"),
     *("alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora"),

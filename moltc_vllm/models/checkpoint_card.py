@@ -20,7 +20,7 @@ _DESCRIPTIVE_FILES = (CARD_FILE, "README.md")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Read ``card.json``; return an empty dictionary if the folder has none.
+    """Read ``card.json``; return an empty dictionary if it does not exist.
 
     Args:
         folder: Checkpoint folder.
@@ -70,7 +70,7 @@ def folder_checksum(folder: Path) -> str:
 def weights_checksum(folder: Path) -> str:
     """Combine the checksums of all weight files into one.
 
-    The checksums come from the card; they are computed only if the card has none.
+    The checksums come from the card; they are computed only if the card lacks them.
 
     Args:
         folder: Checkpoint folder.
