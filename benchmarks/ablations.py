@@ -140,7 +140,7 @@ def train_variant(variant: Variant, seed: int, folder: Path, arguments: argparse
             seed=seed,
             phrases=training_phrases(),
             tasks=["solvation", "pair_properties"],
-            settings={
+            config_overrides={
                 "prompt_style": variant.style,
                 "max_smiles_characters": _MAX_SMILES_CHARACTERS,
             },
