@@ -131,9 +131,9 @@ every_recipe_key = pytest.mark.parametrize(("old", "new", "path"), RECIPE_KEYS)
 def recipe_with_old_keys(keys):
     """Return `RECIPE` with some keys renamed back, in every data set of the mixture."""
     content = copy.deepcopy(RECIPE)
-    for old, new, path in reversed(keys):  # inner keys first
-        mappings = [content, content["loss"], *content["mixture"].values()]
-        for mapping in mappings[:1] if not path else mappings[1:]:
+    nested = [content["loss"], *content["mixture"].values()]
+    for old, new, path in keys:
+        for mapping in nested if path else [content]:
             if new in mapping:
                 mapping[old] = mapping.pop(new)
     return content

@@ -14,7 +14,7 @@ class FakeEngine:
         order: Function that orders the pairs; default: the last one first.
 
     Attributes:
-        num_submitted: Number of pairs drawn by the engine so far.
+        num_submitted: Number of pairs that the engine has taken so far.
     """
 
     def __init__(self, answer, order=reversed):
