@@ -20,7 +20,7 @@ def run(*arguments):
 def test_init_writes_a_folder_but_does_not_overwrite_one(tmp_path):
     result = run("init", "tiny", tmp_path / "c")
     assert result.exit_code == 0
-    assert "Untrained" in result.output
+    assert "untrained" in result.output
     assert json.loads((tmp_path / "c" / "config.json").read_text())["model_type"] == "moltc"
     repeated = run("init", "tiny", tmp_path / "c")
     assert repeated.exit_code == 2

@@ -4,7 +4,7 @@ from tests.integration.test_interactions import ask
 
 # 20 molecules that no other test uses.
 MOLECULES = [
-    *("CCCCCCC", "CCCCCCCC", "CCCCCCCCC", "CCCCCCCCCC", "CCCCCCCCCCC"),
+    *("FCCF", "FCCCF", "FCCCCF", "FCCCCCF", "FCCCCCCF"),
     *("FC(F)F", "BrCCBr", "ICCI", "CSC", "CS(C)=O", "C1CCCCC1", "C1CCCCCC1"),
     *("c1ccc2ccccc2c1", "c1ccncc1", "c1ccoc1", "c1ccsc1", "N#CCC#N", "CN=C=O", "OO", "NN"),
 ]
