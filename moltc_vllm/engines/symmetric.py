@@ -67,8 +67,8 @@ def average_orders(task: Task, given: Answer, reversed_: Answer) -> Answer:
 
     Args:
         task: Task with two labels.
-        given: Answer in the order of the caller.
-        reversed_: Answer in the reversed order.
+        given: The answer in the order of the caller.
+        reversed_: The answer in the reversed order.
     """
     for answer in (given, reversed_):
         if answer.status != "ok":

@@ -67,7 +67,7 @@ class InteractionsService:
 
     Args:
         engine: Client of the engine.
-        models: vLLM's table of served model names and adapters.
+        models: Table of served model names and adapters of vLLM.
     """
 
     def __init__(self, engine: EngineClient, models: Any) -> None:

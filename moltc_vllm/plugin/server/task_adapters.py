@@ -55,7 +55,7 @@ class TaskAdapters:
     """Tasks and their adapters on one server.
 
     Args:
-        models: vLLM's table of served model names and adapters; vLLM may load and unload adapters.
+        models: Table of served model names and adapters of vLLM; vLLM may load and unload adapters.
         config: Configuration of the checkpoint.
     """
 
