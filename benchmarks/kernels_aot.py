@@ -110,36 +110,34 @@ def roofline_section() -> Iterator[str]:
         ("fp32 as tf32", "tf32", 4),
         ("bf16, fp16", "half", 2),
     ]
-    rows = []
-    for label, arithmetic, itemsize in arithmetics:
-        steps = roofline.encoder(itemsize)
-        for step in steps:
-            rows.append(
-                (
-                    label,
-                    step.name,
-                    f"{step.flops / 1e6:.2f}",
-                    f"{step.traffic / 1e3:.0f}",
-                    step.bound(arithmetic),
-                    f"{step.seconds(arithmetic) * 1e6:.2f}",
-                )
-            )
-        seconds = sum(step.seconds(arithmetic) for step in steps)
-        flops, traffic = sum(s.flops for s in steps), sum(s.traffic for s in steps)
-        rows.append(
-            (
-                label,
-                "**whole encoder**",
-                f"{flops / 1e6:.2f}",
-                f"{traffic / 1e3:.0f}",
-                "",
-                f"**{seconds * 1e6:.2f}**",
-            )
-        )
+    rows = [row for kind in arithmetics for row in _roofline_rows(*kind)]
     # Microseconds per molecule are milliseconds per 1,000 molecules.
     yield from table(
         "dtype | step | MFLOP per molecule | kB per molecule | bound by | ms per 1,000 molecules",
         rows,
+    )
+
+
+def _roofline_rows(
+    label: str, arithmetic: roofline.Arithmetic, itemsize: int
+) -> Iterator[tuple[str, ...]]:
+    steps = roofline.encoder(itemsize)
+    for step in steps:
+        yield (
+            label,
+            step.name,
+            f"{step.flops / 1e6:.2f}",
+            f"{step.traffic / 1e3:.0f}",
+            step.bound(arithmetic),
+            f"{step.seconds(arithmetic) * 1e6:.2f}",
+        )
+    yield (
+        label,
+        "**whole encoder**",
+        f"{sum(step.flops for step in steps) / 1e6:.2f}",
+        f"{sum(step.traffic for step in steps) / 1e3:.0f}",
+        "",
+        f"**{sum(step.seconds(arithmetic) for step in steps) * 1e6:.2f}**",
     )
 
 

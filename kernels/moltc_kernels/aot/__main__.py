@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping, Sequence
 
 import triton
 from triton import knobs
 
 from moltc_kernels.aot.budget import PATH, Budget, limit_violations, regressions
-from moltc_kernels.aot.build import build_all
+from moltc_kernels.aot.build import KernelStatistics, build_all
 from moltc_kernels.aot.configurations import configurations
-from moltc_kernels.launch import TARGETS
+from moltc_kernels.launch import TARGETS, Target
 
 
 def main() -> int:
@@ -21,6 +22,28 @@ def main() -> int:
     Returns:
         Exit status: 0 if all is well, 1 if there are complaints, 2 if kernels are interpreted.
     """
+    arguments = _parse_arguments()
+    targets = arguments.targets or list(TARGETS)
+    if knobs.runtime.interpret:
+        print("TRITON_INTERPRET is set; unset it to compile kernels", file=sys.stderr)
+        return 2
+
+    start = time.perf_counter()
+    built = build_all(targets)
+    expected = configurations()
+    complaints = [line for name in built for line in limit_violations(expected[name], built[name])]
+    if arguments.check:
+        complaints += _compare_with_budget(built, targets)
+    elif not complaints:
+        Budget(triton.__version__, built).write()
+    for line in complaints:
+        print(line, file=sys.stderr)
+    verdict = f"{len(complaints)} complaints" if complaints else "all within limits and budget"
+    print(f"{len(built)} kernels built in {time.perf_counter() - start:.0f} s: {verdict}")
+    return 1 if complaints else 0
+
+
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m moltc_kernels.aot", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument(
@@ -39,35 +62,26 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.write and arguments.targets:
         parser.error("--write needs all targets; leave --target out")
-    targets = arguments.targets or list(TARGETS)
-    if knobs.runtime.interpret:
-        print("TRITON_INTERPRET is set; unset it to compile kernels", file=sys.stderr)
-        return 2
+    return arguments
 
-    start = time.perf_counter()
-    built = build_all(targets)
+
+def _compare_with_budget(
+    built: Mapping[str, KernelStatistics], targets: Sequence[Target]
+) -> list[str]:
+    """Describe the regressions of some device families, if the same Triton release built both."""
+    budget = Budget.read()
+    if budget.triton != triton.__version__:
+        # Other compilers give other numbers, but the limits apply to all of them.
+        print(f"{PATH.name} was written with Triton {budget.triton}, not {triton.__version__};")
+        print("only limits are checked; --write records the statistics of this release")
+        return []
     expected = configurations()
-    complaints = [line for name in built for line in limit_violations(expected[name], built[name])]
-    if arguments.check:
-        budget = Budget.read()
-        if budget.triton == triton.__version__:
-            recorded = {
-                name: statistics
-                for name, statistics in budget.kernels.items()
-                if name not in expected or expected[name].target in targets
-            }
-            complaints += regressions(recorded, built)
-        else:
-            # Other compilers give other numbers, but the limits apply to all of them.
-            print(f"{PATH.name} was written with Triton {budget.triton}, not {triton.__version__};")
-            print("only limits are checked; --write records the statistics of this release")
-    elif not complaints:
-        Budget(triton.__version__, built).write()
-    for line in complaints:
-        print(line, file=sys.stderr)
-    verdict = f"{len(complaints)} complaints" if complaints else "all within limits and budget"
-    print(f"{len(built)} kernels built in {time.perf_counter() - start:.0f} s: {verdict}")
-    return 1 if complaints else 0
+    recorded = {
+        name: statistics
+        for name, statistics in budget.kernels.items()
+        if name not in expected or expected[name].target in targets
+    }
+    return regressions(recorded, built)
 
 
 if __name__ == "__main__":
