@@ -53,8 +53,8 @@ class RowStore:
             raise IndexError(f"row index {index} is out of range for {self._rows} rows")
         number, offset = divmod(index, _BATCH_ROWS)
         if number not in self._decoded:
-            # In a random order the next access is likely elsewhere, so a batch is decoded as a
-            # whole only at its second access in a row.
+            # In a random order the next access is likely in another batch, so a batch is decoded
+            # completely only when two successive accesses miss it.
             if number != self._last_missed:
                 self._last_missed = number
                 return self._decode(self._reader.get_batch(number).slice(offset, 1))[0]
