@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import os
 import platform
@@ -12,6 +10,8 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from moltc_vllm.tables import open_table, read_columns
 
 DATA = Path(os.environ.get("MOLTC_DATA", Path(__file__).parents[2] / "shared" / "data"))
 """Folder of the data files."""
@@ -24,23 +24,17 @@ MOLECULE_FILES = {
 
 
 def read_smiles(path: Path) -> Iterator[str]:
-    """Read the SMILES of a molecule file.
+    """Read the SMILES of a molecule file, from all columns with ``smiles`` in their name.
 
     Args:
-        path: File with the ending ``.smi`` (SMILES before the first space of each line) or
-            ``.csv`` (all columns with ``smiles`` in their name), optionally followed by ``.gz``.
+        path: SMILES file, CSV or another format of `moltc_vllm.tables`.
 
     Yields:
         SMILES in the order of the file.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", newline="") as file:
-        if ".csv" in path.suffixes:
-            rows = csv.DictReader(file)
-            columns = [name for name in rows.fieldnames or () if "smiles" in name]
-            yield from (row[name] for row in rows for name in columns if row[name])
-        else:
-            yield from (line.split()[0] for line in file if line.strip())
+    columns = [name for name in open_table(path).columns if "smiles" in name]
+    for cells in read_columns(path, columns):
+        yield from filter(None, cells)
 
 
 def environment_info(*packages: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``moltc data``: the data sets, what is in them, and the instructions made of them."""
+"""``moltc data``: list and describe data sets, build instruction data, check for leaks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,28 +17,33 @@ from moltc_vllm.cli.progress import ProgressBars
 from moltc_vllm.utils.signals import sigint_watcher
 
 if TYPE_CHECKING:
-    from moltc_vllm.data.leaks import Check
-    from moltc_vllm.data.splits import Parts
+    from moltc_vllm.data.dataset_registry import DatasetSpec
+    from moltc_vllm.data.leaks import CheckResult
+    from moltc_vllm.data.splits import DatasetSplits
 
-INTERRUPTED, LEAKS = 130, 1
-_SHOWN = 20  # offending rows of a check; --json has all
+EXIT_INTERRUPTED, EXIT_LEAKS = 130, 1
+_MAX_LINES = 20  # findings of a check, or bad molecules, that are printed without --json
 
 app = typer.Typer(
-    help="The data sets: list, describe, build instructions of them, check for leaks.",
+    help="List and describe data sets, build instruction data, check for leaks.",
     no_args_is_help=True,
 )
 
-Folder = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the data files; default: MOLTC_DATA.")
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of the data files; default: value of MOLTC_DATA."),
 ]
-Sources = Annotated[
-    list[str] | None, typer.Option("--source", help="A data set; can be repeated. Default: all.")
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option("--source", help="Name of a data set; can be repeated. Default: all."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, the last line on stdout.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object as the last line on stdout.")
+]
 
 
 class Chain(Enum):
-    """Levels of the chain of thought in the text to be answered."""
+    """Levels of the chain of thought in the text that a model is trained to generate."""
 
     both = "both"
     upper = "upper"
@@ -47,126 +52,138 @@ class Chain(Enum):
 
 
 class SplitBy(Enum):
-    """What a split keeps apart."""
+    """Unit that is in one split only."""
 
     pair = "pair"
     molecule = "molecule"
     scaffold = "scaffold"
 
 
-class Widths(Enum):
-    """Where the widths of intervals are from."""
+class IntervalWidths(Enum):
+    """Origin of the widths of intervals."""
 
     table = "table"
     rule = "rule"
 
 
 @app.command("list")
-def list_sources(data: Folder = None, as_json: AsJson = False) -> None:
-    """List the data sets: task, what each reveals, split, licence, and whether it is here."""
-    from dataclasses import asdict
-
+def list_datasets(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """List the data sets: task, file, revealed answers, split, license, and whether it exists."""
     from moltc_vllm.data import DataError
-    from moltc_vllm.data.datasets import DATASETS, data_folder
+    from moltc_vllm.data.dataset_registry import DATASETS, data_folder
 
     try:
         folder = data_folder(data)
     except DataError as error:
         if data is not None:
             fail(str(error))
-        folder = None  # the table itself needs no files
-    here = {name: bool(folder and (folder / one.file).is_file()) for name, one in DATASETS.items()}
+        folder = None  # the registry can be listed without any files
+    exists = {
+        name: bool(folder and (folder / spec.file).is_file()) for name, spec in DATASETS.items()
+    }
     if as_json:
-        found = {name: {**asdict(one), "here": here[name]} for name, one in DATASETS.items()}
-        typer.echo(json.dumps({"sources": found}))
+        sources = {
+            name: {**_spec_fields(spec), "here": exists[name]} for name, spec in DATASETS.items()
+        }
+        typer.echo(json.dumps({"sources": sources}))
         return
     rows = [
         (
             name,
-            one.task,
-            one.file,
-            ", ".join(one.reveals),
-            one.split,
-            "yes" if here[name] else "no",
-            one.licence,
+            spec.task,
+            spec.file,
+            ", ".join(spec.reveals),
+            spec.split,
+            "yes" if exists[name] else "no",
+            spec.license,
         )
-        for name, one in DATASETS.items()
+        for name, spec in DATASETS.items()
     ]
-    print_table(("data set", "task", "file", "reveals", "split", "here", "licence"), rows)
+    print_table(("data set", "task", "file", "reveals", "split", "exists", "license"), rows)
 
 
 @app.command("stats")
-def stats(
-    source: Sources = None,
-    data: Folder = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for a histogram of each.")] = None,
-    as_json: AsJson = False,
+def print_statistics(
+    source: SourceOption = None,
+    data: DataOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write a histogram of each data set to.")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Describe the data sets: rows by split, molecules, targets, texts, widths of intervals.
+    """Describe data sets: rows by split, molecules, targets, texts, widths of intervals.
 
-    What is said of targets, texts and widths is of the train part. The width that the rule gives
-    stands beside the one of the task table.
+    Targets, texts and widths are those of the train split. The width that the rule chooses is
+    shown beside the width of the task table.
     """
     from moltc_vllm.data import DataError
-    from moltc_vllm.data.datasets import DATASETS, data_folder
-    from moltc_vllm.data.splits import read_parts
+    from moltc_vllm.data.dataset_registry import DATASETS, data_folder
+    from moltc_vllm.data.splits import read_splits
     from moltc_vllm.data.summary import summarize
 
     try:
         folder = data_folder(data)
-        parts = read_parts(source or DATASETS, folder)
-        found = [summarize(one, folder) for one in parts.values()]
+        datasets = read_splits(source or DATASETS, folder)
+        summaries = [summarize(dataset, folder) for dataset in datasets.values()]
     except DataError as error:
         fail(str(error))
     if out is not None:
-        _draw(out, parts.values())
+        _write_histograms(out, datasets.values())
     if as_json:
-        typer.echo(json.dumps({"sources": found}, allow_nan=False))
+        typer.echo(json.dumps({"sources": summaries}, allow_nan=False))
     else:
-        print_stats(found)
+        print_stats(summaries)
 
 
 @app.command("build")
-def build_command(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    data: Folder = None,
-    source: Sources = None,
+def build_instructions(
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist or be empty.")],
+    data: DataOption = None,
+    source: SourceOption = None,
     pairs: Annotated[
-        int, typer.Option(min=0, help="Pairs of random molecules of the libraries.")
+        int, typer.Option(min=0, help="Number of pairs of random molecules of the libraries.")
     ] = 100_000,
-    properties: Annotated[int, typer.Option(min=0, help="Told of each molecule, at most.")] = 4,
+    properties: Annotated[
+        int, typer.Option(min=0, help="Largest number of properties to state per molecule.")
+    ] = 4,
     chain: Annotated[
-        Chain, typer.Option(help="Levels in the text: properties (upper), interval (lower).")
+        Chain,
+        typer.Option(help="Levels in the text: `upper` has properties, `lower` has intervals."),
     ] = Chain.both,
     intervals: Annotated[
-        Widths, typer.Option(help="Widths: of the task table, or of the rule of `data stats`.")
-    ] = Widths.table,
+        IntervalWidths,
+        typer.Option(help="Interval widths: of the task table, or of the rule of `data stats`."),
+    ] = IntervalWidths.table,
     split_by: Annotated[
-        SplitBy, typer.Option(help="The data's own split, or the train parts divided anew.")
+        SplitBy,
+        typer.Option(
+            help="Splits: `pair` uses those of the data; `molecule` and `scaffold` divide the "
+            "train split anew."
+        ),
     ] = SplitBy.pair,
     fraction: Annotated[
-        float, typer.Option(help="Of molecules or scaffolds that are set aside.")
+        float, typer.Option(help="Fraction of the molecules or scaffolds to exclude from training.")
     ] = 0.1,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Draw so many rows of each data set and split.")
+        int | None,
+        typer.Option(min=1, help="Number of rows of each data set and split to sample."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of every draw and order.")] = 0,
-    as_json: AsJson = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all samples and orders.")] = 0,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write the instruction data as Parquet shards and a manifest.json.
+    """Write instruction data as Parquet shards and a manifest.json.
 
-    The same files, options and versions give the same bytes. The folder appears when it is whole:
-    after Ctrl-C there is nothing, and the build is run again from its beginning.
+    Equal files, options and versions give equal bytes. The folder appears when it is complete;
+    Ctrl-C leaves nothing, and the build has to be started again.
     """
-    begin = time.monotonic()
+    started_at = time.monotonic()
     try:
-        # First: a thread that is there already would take the signal, and RDKit lose it.
+        # Entered before the imports, as a thread that exists already would receive the signal.
         with sigint_watcher():
-            from moltc_vllm.data import DataError
-            from moltc_vllm.data.build import Options, build
-            from moltc_vllm.data.datasets import DATASETS, data_folder
+            from moltc_vllm.data.build import BuildOptions, build
+            from moltc_vllm.data.dataset_registry import DATASETS, data_folder
 
-            options = Options(
+            options = BuildOptions(
                 sources=tuple(dict.fromkeys(source or DATASETS)),
                 pairs=pairs,
                 properties=properties,
@@ -180,81 +197,97 @@ def build_command(
             try:
                 with ProgressBars("rows") as bars:
                     manifest = build(data_folder(data), out, options, bars.update)
-            except (DataError, ValueError) as error:
+            except ValueError as error:  # also a `DataError`
                 fail(str(error))
     except KeyboardInterrupt:
-        fail(f"interrupted; {out} was not written", INTERRUPTED)
+        fail(f"interrupted; {out} was not written", EXIT_INTERRUPTED)
     if as_json:
         typer.echo(json.dumps(manifest, allow_nan=False))
         return
     size = sum((out / shard["name"]).stat().st_size for shard in manifest["shards"])
     typer.echo(
         f"{out}: {manifest['rows']:,} records in {len(manifest['shards'])} shards, "
-        f"{size / 1e6:.1f} MB, {time.monotonic() - begin:.0f} s"
+        f"{size / 1e6:.1f} MB, {time.monotonic() - started_at:.0f} s"
     )
-    for molecule in manifest["bad_molecules"][:_SHOWN]:
+    for molecule in manifest["bad_molecules"][:_MAX_LINES]:
         typer.echo(f"moltc: left out: {molecule}", err=True)
 
 
 @app.command("check")
-def check(
+def check_leaks(
     built: Annotated[
-        Path | None, typer.Argument(help="Folder of `data build`; default: the data sets.")
+        Path | None,
+        typer.Argument(help="Folder that `data build` wrote; default: check the data sets."),
     ] = None,
-    source: Sources = None,
-    data: Folder = None,
-    as_json: AsJson = False,
+    source: SourceOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Check that nothing that is trained on tells what is held back for choosing and testing.
+    """Check that no train record reveals an answer that is held out for validation or test.
 
-    Exit status 1 and the rows themselves where something does.
+    If one does, the exit status is 1 and the rows are printed.
     """
     from moltc_vllm.data import DataError
     from moltc_vllm.data.check_build import check_build
-    from moltc_vllm.data.datasets import DATASETS, data_folder
-    from moltc_vllm.data.leaks import check_sources
+    from moltc_vllm.data.dataset_registry import DATASETS, data_folder
+    from moltc_vllm.data.leaks import check_datasets
 
     if built is not None and source:
-        fail("--source does not go with a folder of instructions: all of it is checked")
-    found: list[Check] = []
+        fail("--source does not go with a folder of instructions: the whole folder is checked")
+    results: list[CheckResult] = []
     try:
         folder = data_folder(data)
-        checks = check_build(built, folder) if built else check_sources(source or DATASETS, folder)
-        for one in checks:
-            found.append(one)
+        checks = check_build(built, folder) if built else check_datasets(source or DATASETS, folder)
+        for result in checks:
+            results.append(result)
             if not as_json:
-                _print_check(one)
+                _print_result(result)
     except DataError as error:
         fail(str(error))
-    failed = sum(one.failed for one in found)
+    has_failed = any(result.failed for result in results)
     if as_json:
-        checks_found = [
-            {"name": one.name, "checked": one.checked, "note": one.note, "found": one.found}
-            for one in found
+        entries = [
+            {
+                "name": result.name,
+                "checked": result.checked,
+                "note": result.is_note,
+                "found": result.findings,
+            }
+            for result in results
         ]
-        typer.echo(json.dumps({"ok": not failed, "checks": checks_found}))
-    if failed:
-        raise typer.Exit(LEAKS)
+        typer.echo(json.dumps({"ok": not has_failed, "checks": entries}))
+    if has_failed:
+        raise typer.Exit(EXIT_LEAKS)
 
 
-def _print_check(one: Check) -> None:
-    state = "FAIL" if one.failed else "note" if one.found else "ok"
-    typer.echo(f"{state:<5}{one.name}: {one.checked:,} checked, {len(one.found):,} found")
-    if one.failed:
-        for line in one.found[:_SHOWN]:
+def _spec_fields(spec: DatasetSpec) -> dict[str, Any]:
+    """Return the fields of a data set with their names in the JSON output."""
+    from dataclasses import asdict
+
+    fields = asdict(spec)
+    fields["licence"] = fields.pop("license")
+    return fields
+
+
+def _print_result(result: CheckResult) -> None:
+    state = "FAIL" if result.failed else "note" if result.findings else "ok"
+    count = len(result.findings)
+    typer.echo(f"{state:<5}{result.name}: {result.checked:,} checked, {count:,} found")
+    if result.failed:
+        for line in result.findings[:_MAX_LINES]:
             typer.echo(f"     {line}")
-        if len(one.found) > _SHOWN:
-            typer.echo(f"     and {len(one.found) - _SHOWN:,} more; --json names them all")
+        if count > _MAX_LINES:
+            typer.echo(f"     and {count - _MAX_LINES:,} more; --json prints all of them")
 
 
-def _draw(out: Path, parts: Iterable[Parts]) -> None:
+def _write_histograms(out: Path, datasets: Iterable[DatasetSplits]) -> None:
     from moltc_vllm.data.histograms import write_histogram
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for one in parts:
-            write_histogram(out / f"{one.source.name}.png", one)
+        for dataset in datasets:
+            write_histogram(out / f"{dataset.spec.name}.png", dataset)
     except ImportError as error:
-        fail(f"no histograms: {error}")
+        fail(f"histograms need matplotlib: {error}")
     except OSError as error:
         fail(f"{out}: {error.strerror}")

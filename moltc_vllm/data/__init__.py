@@ -1,4 +1,4 @@
-"""Measured data: what there is, how it is read, and the instructions made of it."""
+"""Measured data: data sets, their rows and splits, and the instructions built from them."""
 
 from moltc_vllm.data.columns import COLUMNS
 from moltc_vllm.data.dataset import Dataset, Row, read_dataset

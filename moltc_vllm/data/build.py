@@ -1,15 +1,15 @@
-"""The MoT instruction data, from the data sets to shards on the disk.
+"""Build of the instruction data, from the data sets to shards on disk.
 
-1. Pairs are collected, and what is known of each molecule, joined by canonical SMILES.
-2. Each number task has its intervals: those of the task table, or of `choose_intervals`.
-3. Of each molecule some properties are told, each of which can be missing.
+1. Rows are collected, and the properties of each molecule, joined by canonical SMILES.
+2. Each number task gets its intervals, from the task table or from `choose_intervals`.
+3. Each record states some properties of each molecule, any of which may be missing.
 """
 
 from __future__ import annotations
 
 import platform
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ from rdkit import rdBase
 
 from moltc_vllm._version import __version__
 from moltc_vllm.chem import MoleculeError
-from moltc_vllm.data.dataset import Row, draw_rows
-from moltc_vllm.data.datasets import DATASETS, Source, get_source
+from moltc_vllm.data.dataset import Row, sample_rows
+from moltc_vllm.data.dataset_registry import DATASETS, DatasetSpec, get_dataset_spec
 from moltc_vllm.data.files import DataError, sha256
 from moltc_vllm.data.holdout import read_holdout
 from moltc_vllm.data.instructions import (
@@ -30,48 +30,49 @@ from moltc_vllm.data.instructions import (
     PAIRS,
     Chain,
     Instruction,
-    instruct,
-    instruct_pair,
+    make_instruction,
+    make_pair_instruction,
     with_intervals,
 )
 from moltc_vllm.data.intervals import choose_intervals
 from moltc_vllm.data.keys import flat_key
 from moltc_vllm.data.libraries import LIBRARIES, read_libraries
 from moltc_vllm.data.molecule_properties import CAPTION_FILE, MOLECULE_PROPERTIES
-from moltc_vllm.data.properties import Property, PropertyBook
+from moltc_vllm.data.properties import Property, PropertyTable
 from moltc_vllm.data.shards import FORMAT, SHARD_ROWS, write_manifest, write_shards
-from moltc_vllm.data.splits import TEST, TRAIN, Parts, read_parts
-from moltc_vllm.data.summary import numbers
-from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN, Unseen, unseen_splits
+from moltc_vllm.data.splits import TEST, TRAIN, DatasetSplits, read_splits
+from moltc_vllm.data.summary import numeric_targets
+from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN, UnseenSplits, unseen_splits
 from moltc_vllm.tasks import Number, Task, get_task
 from moltc_vllm.utils.atomic_files import new_folder
 
-UNSEEN = {KNOWN: 0, ONE_UNSEEN: 1, BOTH_UNSEEN: 2}
+UNSEEN_MOLECULES = {KNOWN: 0, ONE_UNSEEN: 1, BOTH_UNSEEN: 2}
+"""Number of unseen molecules in the rows of each part of `UnseenSplits.rows`."""
 
-Progress = Callable[[str, int, int], None]
-"""Told the name of a part, how many of its records are written, and how many rows it has."""
+BuildProgress = Callable[[str, int, int], None]
+"""Callback for a name of a data set and split, its written records, and its rows."""
 
-_DRAWS = 1000  # until a molecule can be read and is not set aside
-_EVERY = 500  # records between two calls of the progress
+_MAX_DRAWS = 1000  # attempts to draw a molecule that can be parsed and is not excluded
+_RECORDS_PER_UPDATE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What is built.
+class BuildOptions:
+    """Options of a build; they are part of its manifest.
 
     Attributes:
         sources: Keys of `DATASETS`.
-        pairs: How many pairs of random molecules of the libraries.
-        properties: How many are told of each molecule, at most.
-        chain: Which levels the text has.
-        intervals: Whose widths numbers have: of the task table, which is what a model is asked
-            with, or of the rule.
-        split_by: ``pair``: the data sets' own splits. ``molecule`` and ``scaffold``: their train
-            parts alone, divided anew (`unseen_splits`); the test records say how many of their
-            molecules are unseen, and there are no valid ones.
-        fraction: Of the molecules or scaffolds that are set aside.
-        limit: Rows of each data set and split, drawn at random; all if ``None``.
-        seed: Of the order of records, of the draws and of what is set aside.
+        pairs: Number of pairs of random molecules of the libraries.
+        properties: Largest number of properties to state per molecule.
+        chain: Levels of reasoning in the text.
+        intervals: Origin of the interval widths: ``table``, the task table, whose widths a model is
+            asked with, or ``rule``, `choose_intervals`.
+        split_by: ``pair`` for the splits of the data sets. ``molecule`` and ``scaffold`` divide
+            their train splits (`unseen_splits`): the test records state how many of their molecules
+            are unseen, and there are no valid records.
+        fraction: Fraction of the molecules or scaffolds to exclude from the train records.
+        limit: Number of rows of each data set and split to sample; ``None`` for all.
+        seed: Seed of all samples and of the order of the records.
     """
 
     sources: tuple[str, ...] = tuple(DATASETS)
@@ -85,88 +86,106 @@ class Options:
     seed: int = 0
 
 
-class _Part(NamedTuple):
-    """The rows of a split of a data set, each with how many of its molecules are unseen."""
+class _SplitRows(NamedTuple):
+    """Rows of one split of a data set, in the order of their records.
 
-    source: Source
+    Attributes:
+        spec: Description of the data set.
+        split: Name of the split.
+        rows: Rows, each with its number of unseen molecules if the build counts them.
+    """
+
+    spec: DatasetSpec
     split: str
     rows: list[tuple[Row, int | None]]
 
     @property
     def name(self) -> str:
-        return f"{self.source.name}-{self.split}"
+        return f"{self.spec.name}-{self.split}"
+
+
+class _RecordStream(NamedTuple):
+    """Records that are written to shards of their own.
+
+    Attributes:
+        name: Beginning of the names of the shards.
+        total: Number of rows; there are fewer records if a molecule cannot be parsed.
+        records: Iterator over the records.
+    """
+
+    name: str
+    total: int
+    records: Iterator[Instruction]
 
 
 def build(
     folder: Path,
     out: Path,
-    options: Options,
-    progress: Progress = lambda name, done, total: None,
+    options: BuildOptions,
+    progress: BuildProgress = lambda name, done, total: None,
     *,
     shard_rows: int = SHARD_ROWS,
 ) -> dict[str, Any]:
-    """Write the instruction data; the same bytes for the same files, options and versions.
+    """Write the instruction data; equal files, options and versions give equal bytes.
 
     Args:
-        folder: Of the data files.
-        out: Folder to write; appears when all is done.
-        options: What to build.
-        progress: Told how far it is.
-        shard_rows: Records per shard.
+        folder: Folder of the data files.
+        out: Folder to write; it appears when the build is complete.
+        options: Options of the build.
+        progress: Callback that receives progress updates.
+        shard_rows: Number of records per shard.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: If a file cannot be read, or ``out`` exists.
+        DataError: If a file cannot be read, or ``out`` is not empty.
         ValueError: If an option is out of range.
     """
     _check(options)
-    sources = [get_source(name) for name in options.sources]
+    specs = [get_dataset_spec(name) for name in options.sources]
     with new_folder(out, DataError) as partial:
-        parts = read_parts(options.sources, folder)
-        told = {one.tells[0] for one in MOLECULE_PROPERTIES if one.tells}
-        book = PropertyBook(folder, read_holdout(told, folder, flat_key))
-        unseen = _set_aside(parts, options)
-        wanted = list(_parts(parts, unseen, options))
-        tasks = {source.name: _task(source, wanted, options) for source in sources}
-        bad: list[str] = []
+        datasets = read_splits(options.sources, folder)
+        revealed = {measured.reveals[0] for measured in MOLECULE_PROPERTIES if measured.reveals}
+        table = PropertyTable(folder, read_holdout(revealed, folder, flat_key))
+        unseen = _divide_by_unseen(datasets, options)
+        splits = list(_shuffle_splits(datasets, unseen, options))
+        tasks = {spec.name: _choose_task(spec, splits, options) for spec in specs}
+        bad_molecules: list[str] = []
         streams = [
-            (part.name, len(part.rows), _instructions(part, tasks, book, options, bad))
-            for part in wanted
+            _RecordStream(
+                split.name,
+                len(split.rows),
+                _make_instructions(split, tasks[split.spec.name], table, options, bad_molecules),
+            )
+            for split in splits
         ]
         if options.pairs:
-            stream = _pairs(read_libraries(folder), book, unseen, options)
-            streams.append((f"{PAIRS}-{TRAIN}", options.pairs, stream))
+            records = _make_pairs(read_libraries(folder), table, unseen, options)
+            streams.append(_RecordStream(f"{PAIRS}-{TRAIN}", options.pairs, records))
         shards = [
             shard
-            for name, total, records in streams
+            for stream in streams
             for shard in write_shards(
-                partial, name, _watched(records, name, total, progress), shard_rows
+                partial, stream.name, _report_progress(stream, progress), shard_rows
             )
         ]
         manifest = {
             "format": FORMAT,
             "options": asdict(options),
-            "versions": {
-                "moltc-vllm": __version__,
-                "python": platform.python_version(),
-                "rdkit": rdBase.rdkitVersion,
-                "pyarrow": pa.__version__,
-                "numpy": np.__version__,
-            },
+            "versions": _versions(),
             "sources": {
-                source.name: {
-                    **_described(source, tasks[source.name], folder),
-                    "rows": {one.split: len(one.rows) for one in wanted if one.source is source},
-                    "held_back": parts[source.name].held_back,
+                spec.name: {
+                    **_describe_dataset(spec, tasks[spec.name], folder),
+                    "rows": {each.split: len(each.rows) for each in splits if each.spec is spec},
+                    "held_back": datasets[spec.name].held_out,
                 }
-                for source in sources
+                for spec in specs
             },
-            "properties": book.counts(),
-            "files": {name: sha256(folder / name) for name in _files(options)},
-            "set_aside": None if unseen is None else len(unseen.aside),
-            "bad_molecules": bad,
+            "properties": table.counts(),
+            "files": {name: sha256(folder / name) for name in _molecule_files(options)},
+            "set_aside": None if unseen is None else len(unseen.excluded),
+            "bad_molecules": bad_molecules,
             "rows": sum(shard["rows"] for shard in shards),
             "shards": shards,
         }
@@ -174,147 +193,182 @@ def build(
     return manifest
 
 
-def _check(options: Options) -> None:
+def _check(options: BuildOptions) -> None:
     if not options.sources and not options.pairs:
-        raise ValueError("nothing to build: no data sets and no pairs")
+        raise ValueError("there is nothing to build: give data sets or a number of pairs")
     if options.properties < 1 and (options.pairs or options.chain in ("both", "upper")):
-        raise ValueError("at least one property is told, unless there are no pairs and no chain")
-    if options.pairs < 0 or (options.limit is not None and options.limit < 1):
-        raise ValueError("pairs is 0 or more, limit 1 or more")
+        raise ValueError(
+            "the number of properties is at least 1, unless there are no pairs and the chain is "
+            "lower or none"
+        )
+    if options.pairs < 0:
+        raise ValueError(f"the number of pairs is at least 0, not {options.pairs}")
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f"the limit is at least 1, not {options.limit}")
 
 
-def _set_aside(parts: dict[str, Parts], options: Options) -> Unseen | None:
+def _divide_by_unseen(
+    datasets: Mapping[str, DatasetSplits], options: BuildOptions
+) -> UnseenSplits | None:
     if options.split_by == "pair":
         return None
-    # Drawn first: what is unseen depends on what is there.
-    trained = {
-        name: draw_rows(part.rows[TRAIN], options.limit, options.seed)
-        for name, part in parts.items()
+    # The limit is applied first, because a molecule of a dropped row has not been seen.
+    train_rows = {
+        name: sample_rows(dataset.rows[TRAIN], options.limit, options.seed)
+        for name, dataset in datasets.items()
     }
-    return unseen_splits(trained, options.seed, options.fraction, by=options.split_by)
+    return unseen_splits(train_rows, options.seed, options.fraction, by=options.split_by)
 
 
-def _task(source: Source, parts: Sequence[_Part], options: Options) -> Task:
-    """The task of a data set, with the intervals that are wanted."""
-    task = get_task(source.task)
+def _shuffle_splits(
+    datasets: Mapping[str, DatasetSplits], unseen: UnseenSplits | None, options: BuildOptions
+) -> Iterator[_SplitRows]:
+    """Yield the splits of all data sets in order, the rows of each in random order."""
+    for name, dataset in datasets.items():
+        rows_by_split: dict[str, list[tuple[Row, int | None]]] = {}
+        if unseen is None:
+            for split, rows in dataset.rows.items():
+                rows_by_split[split] = [(row, None) for row in rows]
+        else:
+            for part, part_rows in unseen.rows[name].items():
+                split = TRAIN if part == KNOWN else TEST
+                count = UNSEEN_MOLECULES[part]
+                rows_by_split.setdefault(split, []).extend((row, count) for row in part_rows)
+        for split, counted_rows in rows_by_split.items():
+            generator = _generator(options.seed, f"{name}-{split}")
+            order = generator.permutation(len(counted_rows))[: options.limit]
+            yield _SplitRows(dataset.spec, split, [counted_rows[index] for index in order])
+
+
+def _choose_task(spec: DatasetSpec, splits: Sequence[_SplitRows], options: BuildOptions) -> Task:
+    """Return the task of a data set, with intervals as the options say."""
+    task = get_task(spec.task)
     if options.intervals == "table" or not isinstance(task.kind, Number):
         return task
-    learned = (part for part in parts if part.source is source and part.split == TRAIN)
-    rows = [row for part in learned for row, _ in part.rows]
+    train_splits = (split for split in splits if split.spec is spec and split.split == TRAIN)
+    rows = [row for split in train_splits for row, _ in split.rows]
     try:
-        return with_intervals(task, choose_intervals(numbers(rows)))
+        return with_intervals(task, choose_intervals(numeric_targets(rows)))
     except ValueError as error:
-        raise ValueError(f"{source.name}: {error}") from error
+        raise ValueError(f"{spec.name}: {error}") from error
 
 
-def _parts(parts: dict[str, Parts], unseen: Unseen | None, options: Options) -> Iterator[_Part]:
-    """All parts of the data sets, in order; the rows of each in a random one."""
-    for name, part in parts.items():
-        divided: dict[str, list[tuple[Row, int | None]]] = {}
-        if unseen is None:
-            for split, rows in part.rows.items():
-                divided[split] = [(row, None) for row in rows]
-        else:
-            for label, group in unseen.rows[name].items():
-                split = TRAIN if label == KNOWN else TEST
-                divided.setdefault(split, []).extend((row, UNSEEN[label]) for row in group)
-        for split, pairs in divided.items():
-            order = _generator(options.seed, f"{name}-{split}").permutation(len(pairs))
-            yield _Part(part.source, split, [pairs[place] for place in order[: options.limit]])
-
-
-def _instructions(
-    part: _Part, tasks: dict[str, Task], book: PropertyBook, options: Options, bad: list[str]
+def _make_instructions(
+    split: _SplitRows,
+    task: Task,
+    table: PropertyTable,
+    options: BuildOptions,
+    bad_molecules: list[str],
 ) -> Iterator[Instruction]:
-    """The records of a part; a row with a molecule that no model can read is named in ``bad``."""
-    for row, unseen in part.rows:
+    """Make the records of a split.
+
+    Args:
+        split: Rows of the split.
+        task: Task of the data set.
+        table: Properties of all molecules.
+        options: Options of the build.
+        bad_molecules: List to which rows with a molecule that cannot be parsed are added.
+    """
+    for row, unseen in split.rows:
         try:
-            known = [
-                book.properties(smiles, without=part.source.reveals)[: options.properties]
+            properties = [
+                table.properties(smiles, without=split.spec.reveals)[: options.properties]
                 for smiles in row.molecules
             ]
         except MoleculeError as error:
-            bad.append(f"{part.source.name}:{row.number}: {error}")
+            bad_molecules.append(f"{split.spec.name}:{row.number}: {error}")
             continue
-        yield instruct(
-            tasks[part.source.name],
-            part.source.name,
-            part.split,
+        yield make_instruction(
+            task,
+            split.spec.name,
+            split.split,
             row,
-            known,
+            properties,
             chain=options.chain,
             unseen=unseen,
         )
 
 
-def _pairs(
-    molecules: Sequence[str], book: PropertyBook, unseen: Unseen | None, options: Options
+def _make_pairs(
+    molecules: Sequence[str],
+    table: PropertyTable,
+    unseen: UnseenSplits | None,
+    options: BuildOptions,
 ) -> Iterator[Instruction]:
-    """Pairs of random molecules, and some of what is known of each.
-
-    No molecule that was set aside is drawn, and none that cannot be read.
-    """
+    """Make the records of random pairs, each with some properties of its molecules."""
     generator = _generator(options.seed, PAIRS)
     task = get_task(PAIR_TASK)
     for number in range(1, options.pairs + 1):
-        drawn = [_draw(molecules, book, unseen, options, generator) for _ in task.roles]
+        drawn = [_draw_molecule(molecules, table, unseen, options, generator) for _ in task.roles]
         row = Row(number, tuple(smiles for smiles, _ in drawn), None)
-        yield instruct_pair(task, TRAIN, row, [told for _, told in drawn])
+        yield make_pair_instruction(task, TRAIN, row, [properties for _, properties in drawn])
 
 
-def _draw(
+def _draw_molecule(
     molecules: Sequence[str],
-    book: PropertyBook,
-    unseen: Unseen | None,
-    options: Options,
+    table: PropertyTable,
+    unseen: UnseenSplits | None,
+    options: BuildOptions,
     generator: np.random.Generator,
 ) -> tuple[str, list[Property]]:
-    """A molecule and some of its properties, each as likely as the other ones, in their order."""
-    for _ in range(_DRAWS):
+    """Draw a molecule that is not excluded, and a random subset of its properties in order."""
+    for _ in range(_MAX_DRAWS):
         smiles = molecules[int(generator.integers(len(molecules)))]
-        if unseen is not None and unseen.is_aside(smiles):
+        if unseen is not None and unseen.is_excluded(smiles):
             continue
         with suppress(MoleculeError):
-            known = book.properties(smiles)
-            places = generator.permutation(len(known))[: options.properties]
-            return smiles, [known[place] for place in sorted(places)]
-    raise ValueError(f"none of {_DRAWS} molecules drawn from the libraries can be used")
+            properties = table.properties(smiles)
+            indices = generator.permutation(len(properties))[: options.properties]
+            return smiles, [properties[index] for index in sorted(indices)]
+    raise ValueError(
+        f"{_MAX_DRAWS} molecules drawn from the libraries cannot be parsed or are excluded; lower "
+        "the fraction of molecules to exclude"
+    )
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng((seed, zlib.crc32(name.encode())))
 
 
-def _watched(
-    records: Iterator[Instruction], name: str, total: int, progress: Progress
-) -> Iterator[Instruction]:
-    progress(name, 0, total)
-    for done, record in enumerate(records, 1):
+def _report_progress(stream: _RecordStream, progress: BuildProgress) -> Iterator[Instruction]:
+    """Yield the records of a stream and report their number."""
+    progress(stream.name, 0, stream.total)
+    for done, record in enumerate(stream.records, 1):
         yield record
-        if done % _EVERY == 0:
-            progress(name, done, total)
-    progress(name, total, total)
+        if done % _RECORDS_PER_UPDATE == 0:
+            progress(stream.name, done, stream.total)
+    progress(stream.name, stream.total, stream.total)
 
 
-def _described(source: Source, task: Task, folder: Path) -> dict[str, Any]:
-    """What the manifest says of a data set."""
-    described: dict[str, Any] = {
-        "file": source.file,
-        "sha256": sha256(folder / source.file),
-        "task": source.task,
-        "licence": source.licence,
+def _versions() -> dict[str, str]:
+    return {
+        "moltc-vllm": __version__,
+        "python": platform.python_version(),
+        "rdkit": rdBase.rdkitVersion,
+        "pyarrow": pa.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _describe_dataset(spec: DatasetSpec, task: Task, folder: Path) -> dict[str, Any]:
+    """Return the entry of a data set in the manifest."""
+    description: dict[str, Any] = {
+        "file": spec.file,
+        "sha256": sha256(folder / spec.file),
+        "task": spec.task,
+        "licence": spec.license,
     }
     if isinstance(task.kind, Number):
         kind = task.kind
-        described["intervals"] = {"width": kind.interval_width, "scale": kind.scale}
-    return described
+        description["intervals"] = {"width": kind.interval_width, "scale": kind.scale}
+    return description
 
 
-def _files(options: Options) -> list[str]:
-    """The files of single molecules that were read."""
-    read = [
+def _molecule_files(options: BuildOptions) -> list[str]:
+    """Return the names of the files of single molecules that a build reads."""
+    files = [
         CAPTION_FILE,
-        *(one.file for one in MOLECULE_PROPERTIES),
+        *(measured.file for measured in MOLECULE_PROPERTIES),
         *(LIBRARIES if options.pairs else ()),
     ]
-    return sorted(set(read))
+    return sorted(set(files))

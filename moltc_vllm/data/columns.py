@@ -1,4 +1,4 @@
-"""The table of columns: which hold a task's molecules, and which what was measured."""
+"""The table of columns: which columns of a data file hold a task's molecules and target."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from typing import NamedTuple
 
 
 class Glossary(NamedTuple):
-    """A second file that gives the names of the ids in the target column.
+    """A second file, with the names of the ids in the target column.
 
-    It is beside the data, called after it or after the staged data set.
+    The file is in the folder of the data file. Its name is the name of the data file with the
+    suffix, or the name for the staged data set.
+
+    Attributes:
+        suffix: Suffix of the file name, before the file name extension.
+        default: File name for the staged data set, without extension.
+        id_column: Column of the ids.
+        name_column: Column of the names.
     """
 
     suffix: str
@@ -17,8 +24,14 @@ class Glossary(NamedTuple):
     name_column: str
 
 
-class Columns(NamedTuple):
-    """Column names of one task; ``molecules`` in the order of the task's roles."""
+class TaskColumns(NamedTuple):
+    """Column names of one task.
+
+    Attributes:
+        molecules: Columns of the molecules, in the order of the task's roles.
+        target: Column of the target.
+        glossary: File with the names of the ids in the target column, if these are ids.
+    """
 
     molecules: tuple[str, ...]
     target: str
@@ -26,6 +39,7 @@ class Columns(NamedTuple):
 
 
 SPLIT = "split"
+"""Column with the name of each row's split."""
 
 _DRUGS = ("smiles_1", "smiles_2")
 _SOLUTION = ("solute_smiles", "solvent_smiles")
@@ -34,16 +48,16 @@ _SIDE_EFFECTS = Glossary(
     "_side_effects", "ddi_twosides_side_effects", id_column="side_effect_id", name_column="name"
 )
 
-COLUMNS: dict[str, Columns] = {
-    "ddi": Columns(_DRUGS, "label"),
-    "ddi_type": Columns(_DRUGS, "label"),
-    "ddi_side_effects": Columns(_DRUGS, "side_effect_ids", _SIDE_EFFECTS),
-    "solvation": Columns(_SOLUTION, "dg_solv_kcal_mol"),
-    "solubility": Columns(_SOLUTION, "log_s_mol_per_l"),
-    "absorption": Columns(_DYE, "absorption_nm"),
-    "emission": Columns(_DYE, "emission_nm"),
-    "lifetime": Columns(_DYE, "lifetime_ns"),
-    "quantum_yield": Columns(_DYE, "quantum_yield"),
-    "caption": Columns(("smiles",), "caption"),
+COLUMNS: dict[str, TaskColumns] = {
+    "ddi": TaskColumns(_DRUGS, "label"),
+    "ddi_type": TaskColumns(_DRUGS, "label"),
+    "ddi_side_effects": TaskColumns(_DRUGS, "side_effect_ids", _SIDE_EFFECTS),
+    "solvation": TaskColumns(_SOLUTION, "dg_solv_kcal_mol"),
+    "solubility": TaskColumns(_SOLUTION, "log_s_mol_per_l"),
+    "absorption": TaskColumns(_DYE, "absorption_nm"),
+    "emission": TaskColumns(_DYE, "emission_nm"),
+    "lifetime": TaskColumns(_DYE, "lifetime_ns"),
+    "quantum_yield": TaskColumns(_DYE, "quantum_yield"),
+    "caption": TaskColumns(("smiles",), "caption"),
 }
-"""Tasks that can be evaluated; the other ones have no measured answers."""
+"""Columns by task, for the tasks with measured answers, which can be evaluated."""

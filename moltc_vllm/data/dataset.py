@@ -1,30 +1,34 @@
-"""A data set: molecules and what was measured of them, from a file."""
+"""The rows of one data set: molecules and measured targets, read from a file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from moltc_vllm.data.columns import COLUMNS, SPLIT, Columns, Glossary
-from moltc_vllm.data.files import DataError, read_rows, require_columns, sha256
+from moltc_vllm.data.columns import COLUMNS, SPLIT, Glossary, TaskColumns
+from moltc_vllm.data.files import DataError, read_rows, sha256
 from moltc_vllm.tasks import Choice, Number, Task, Terms
 
 Target = int | float | str | tuple[str, ...]
-"""A label's id, a number, a text, or terms, as the kind of the task's answer has it."""
+"""Measured value, by the kind of the task's answer: a label's id, a number, a text, or terms."""
 
-_LARGEST = 1e12  # as many digits as an answer may have
+_MAX_ABS_NUMBER = 1e12  # an answer has at most as many digits
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Some molecules and what was measured of them; ``None``: nothing was.
+    """Molecules and their measured target.
 
-    ``number`` is its place in the file, from 1; the header does not count.
+    Attributes:
+        number: Number of the row in its file, from 1; the header does not count.
+        molecules: SMILES, one per role of the task.
+        target: Measured value; ``None`` if it is missing.
     """
 
     number: int
@@ -34,22 +38,22 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What is to be evaluated on.
+    """Rows of a data file to evaluate on.
 
     Attributes:
-        name: Of the file.
-        sha256: Of the file as it lies on the disk.
-        columns: Where in the file it was found.
-        split: The only part that is here; ``None``: all.
-        in_split: How many rows that part has.
-        measured: How many of them have a target.
-        rows: Those of the measured ones that are to be asked, in the order of the file.
-        not_measured: The rows without a target; none if a limit left out some that have one.
+        name: Name of the file.
+        sha256: Checksum of the file as it is on disk.
+        columns: Columns that were read.
+        split: Split that the rows are from; ``None`` for all rows of the file.
+        in_split: Number of rows in the split.
+        measured: Number of rows in the split that have a target.
+        rows: Rows with a target, or the sampled ones, in the order of the file.
+        not_measured: Rows without a target; empty if a limit removed rows that have one.
     """
 
     name: str
     sha256: str
-    columns: Columns
+    columns: TaskColumns
     split: str | None
     in_split: int
     measured: int
@@ -60,33 +64,33 @@ class Dataset:
 def read_dataset(
     path: Path, task: Task, *, split: str | None = None, limit: int | None = None, seed: int = 0
 ) -> Dataset:
-    """Read a task's data.
+    """Read the rows of a task's data file.
 
     Args:
-        path: CSV or Parquet, gzip or not.
-        task: Says which columns are needed; see `COLUMNS`.
-        split: Only rows with this in the column ``split``.
-        limit: Draw so many of the measured rows at random; with the same seed, those of a smaller
-            limit are among those of a larger one.
-        seed: Of the draw.
+        path: File in any format of `moltc_vllm.tables`, e.g. CSV or Parquet.
+        task: Task of the data; `COLUMNS` has the columns that it needs.
+        split: Value in the column ``split`` of the rows to read; default: all rows.
+        limit: Number of rows with a target to sample; with the same seed, the rows of a smaller
+            limit are among those of a larger one. Default: all rows.
+        seed: Seed of the sample.
 
     Raises:
         DataError: If the file cannot be read, lacks a column or the split, or has a target that
-            is none of the task's.
+            the task does not allow.
     """
     measured: list[Row] = []
     not_measured: list[Row] = []
     splits = set()
-    for part, row in _rows(path, task, only=split, with_split=split is not None):
-        splits.add(part)
+    for row_split, row in _read(path, task, only=split, with_split=split is not None):
+        splits.add(row_split)
         if row is not None:
             (not_measured if row.target is None else measured).append(row)
     if split is not None and split not in splits:
         present = ", ".join(sorted(filter(None, splits))) or "none"
         raise DataError(f"{path.name} has no split {split!r}; there are {present}")
-    drawn, in_split = measured, len(measured) + len(not_measured)
+    rows, in_split = measured, len(measured) + len(not_measured)
     if limit is not None and limit < len(measured):
-        drawn, not_measured = draw_rows(measured, limit, seed), []
+        rows, not_measured = sample_rows(measured, limit, seed), []
     return Dataset(
         path.name,
         sha256(path),
@@ -94,146 +98,173 @@ def read_dataset(
         split,
         in_split,
         len(measured),
-        tuple(drawn),
+        tuple(rows),
         tuple(not_measured),
     )
 
 
-def draw_rows(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
-    """So many rows at random, in their order; those of a smaller limit are among a larger one's.
+def read_split_rows(path: Path, task: Task) -> Iterator[tuple[str, Row]]:
+    """Read every row of a task's data file with its split, in the order of the file.
+
+    Yields:
+        Name of the split, and the row.
+
+    Raises:
+        DataError: If the file cannot be read, as for `read_dataset`.
+    """
+    for split, row in _read(path, task, only=None, with_split=True):
+        if row is not None:
+            yield split, row
+
+
+def sample_rows(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
+    """Sample rows without replacement and keep their order.
 
     Args:
-        rows: To draw from.
-        limit: At most so many; ``None``: all.
-        seed: Of the draw.
+        rows: Rows to sample from.
+        limit: Number of rows to sample; ``None`` for all. The rows of a smaller limit are among
+            those of a larger one.
+        seed: Seed of the sample.
     """
     if limit is None or limit >= len(rows):
         return list(rows)
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:limit]
-    return [rows[place] for place in sorted(chosen)]
+    indices = np.random.default_rng(seed).permutation(len(rows))[:limit]
+    return [rows[index] for index in sorted(indices)]
 
 
-def written(task: Task, row: Row, source: str) -> str:
-    """The task's text about what was measured.
+def write_answer(task: Task, row: Row, dataset: str) -> str:
+    """Write the task's answer text for the target of a row.
 
     Args:
-        task: What is asked.
-        row: With a target.
-        source: Name of the data set, for the error.
+        task: Task of the data set.
+        row: Row with a target.
+        dataset: Name of the data set, for the error.
 
     Raises:
-        DataError: If the task cannot say it, as of a number outside its bounds.
+        DataError: If the task cannot express the target, e.g. a number outside its bounds.
     """
     try:
         return task.write(row.target)
     except ValueError as error:
         pair = ", ".join(row.molecules)
-        raise DataError(f"{source}, row {row.number} ({pair}): {error}") from error
+        raise DataError(f"{dataset}, row {row.number} ({pair}): {error}") from error
 
 
-def read_split_rows(path: Path, task: Task) -> Iterator[tuple[str, Row]]:
-    """Every row of a task's data with its split, in the order of the file.
-
-    Raises:
-        DataError: As `read_dataset`.
-    """
-    for split, row in _rows(path, task, only=None, with_split=True):
-        if row is not None:
-            yield split, row
-
-
-def _rows(
+def _read(
     path: Path, task: Task, *, only: str | None, with_split: bool
 ) -> Iterator[tuple[str, Row | None]]:
-    """Split and row of each line; no row where the split is another than the only one wanted."""
+    """Yield the split of each row, and the row, or ``None`` if it is not in the split ``only``."""
     columns = COLUMNS.get(task.name)
     if columns is None:
         raise DataError(f"task {task.name!r} has no measured answers; {', '.join(COLUMNS)} have")
-    wanted = [*columns.molecules, columns.target, *([SPLIT] if with_split else [])]
-    require_columns(path, wanted)
-    terms = _terms(path, columns.glossary) if columns.glossary else {}
-    for number, cells in enumerate(read_rows(path, wanted), 1):
-        cell = cells[SPLIT] if with_split else None
-        part = "" if cell is None else str(cell)
-        if only is not None and part != only:
-            yield part, None
+    names = [*columns.molecules, columns.target, *([SPLIT] if with_split else [])]
+    rows = read_rows(path, names)
+    terms = _read_glossary(path, columns.glossary) if columns.glossary else {}
+    parse_target = _target_parser(task, terms)
+    molecule_count = len(columns.molecules)
+    for number, cells in enumerate(rows, 1):
+        split = str(cells[-1]) if with_split and cells[-1] is not None else ""
+        if only is not None and split != only:
+            yield split, None
             continue
         try:
-            molecules = tuple(_text(cells[name]) for name in columns.molecules)
-            target = _target(task, cells[columns.target], terms)
+            molecules = tuple(_parse_text(cell) for cell in cells[:molecule_count])
+            target = parse_target(cells[molecule_count])
         except ValueError as error:
             raise DataError(f"{path.name}, row {number}: {error}") from error
-        yield part, Row(number, molecules, target)
+        yield split, Row(number, molecules, target)
 
 
-def _text(cell: Any) -> str:
-    """A molecule; an empty cell is a bad molecule, and it is the engine that says so."""
+def _target_parser(task: Task, terms: dict[str, str]) -> Callable[[Any], Target | None]:
+    """Return the function that parses a cell of the target column.
+
+    It returns ``None`` for a missing target and raises `ValueError` for one that the task does not
+    allow.
+
+    Args:
+        task: Task of the data.
+        terms: Names by id, for a task whose answers are terms.
+    """
+    parse: Callable[[Any], Target | None]
+    if isinstance(task.kind, Choice):
+        parse = _label_parser(task.kind)
+    elif isinstance(task.kind, Number):
+        parse = _parse_number
+    elif isinstance(task.kind, Terms):
+        parse = partial(_parse_terms, terms=terms)
+    else:
+        parse = _parse_stripped_text
+
+    def parse_unless_missing(cell: Any) -> Target | None:
+        is_missing = cell is None or (isinstance(cell, str) and not cell.strip())
+        return None if is_missing else parse(cell)
+
+    return parse_unless_missing
+
+
+def _parse_text(cell: Any) -> str:
+    # An empty cell is passed on: the engine reports it as a bad molecule.
     if cell is not None and not isinstance(cell, str):
         raise ValueError(f"a molecule is a text, not {cell!r}")
     return cell or ""
 
 
-def _target(task: Task, cell: Any, terms: dict[str, str]) -> Target | None:
-    """What was measured.
-
-    Raises:
-        ValueError: If it is not what the task asks for.
-    """
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
-        return None
-    if isinstance(task.kind, Choice):
-        return _label(task.kind, cell)
-    if isinstance(task.kind, Number):
-        return _number(cell)
-    if isinstance(task.kind, Terms):
-        ids = [str(one) for one in cell] if isinstance(cell, list) else str(cell).split()
-        unknown = next((one for one in ids if one not in terms), None)
-        if unknown is not None:
-            raise ValueError(f"there is no name for the id {unknown!r}")
-        return tuple(dict.fromkeys(terms[one] for one in ids)) or None
-    return _text(cell).strip()
+def _parse_stripped_text(cell: Any) -> str:
+    return _parse_text(cell).strip()
 
 
-def _number(cell: Any) -> float | None:
+def _label_parser(kind: Choice) -> Callable[[Any], int | None]:
+    label_ids = [label.id for label in kind.labels]
+    first, last, known = label_ids[0], label_ids[-1], frozenset(label_ids)
+
+    def parse(cell: Any) -> int | None:
+        value = _parse_number(cell)  # pandas writes a column of integers with gaps as 1.0
+        if value is None:
+            return None
+        if value not in known:
+            raise ValueError(f"{cell!r} is not a label; they are {first} to {last}")
+        return int(value)
+
+    return parse
+
+
+def _parse_number(cell: Any) -> float | None:
     try:
         value = float(cell)
     except (TypeError, ValueError):
         raise ValueError(f"{cell!r} is not a number") from None
-    if math.isnan(value):  # pandas writes it for a missing number
+    if math.isnan(value):  # pandas writes a missing number as NaN
         return None
-    if abs(value) > _LARGEST:
+    if abs(value) > _MAX_ABS_NUMBER:
         raise ValueError(f"{cell!r} is too large for a measurement")
     return value
 
 
-def _label(kind: Choice, cell: Any) -> int | None:
-    value = _number(cell)  # a column of whole numbers with gaps is written as 1.0
-    if value is None:
-        return None
-    if value not in {label.id for label in kind.labels}:
-        first, last = kind.labels[0].id, kind.labels[-1].id
-        raise ValueError(f"{cell!r} is not a label; they are {first} to {last}")
-    return int(value)
+def _parse_terms(cell: Any, terms: dict[str, str]) -> tuple[str, ...] | None:
+    """Return the names of the ids in a list, or in a text with spaces between them."""
+    ids = [str(item) for item in cell] if isinstance(cell, list) else str(cell).split()
+    unknown = next((term_id for term_id in ids if term_id not in terms), None)
+    if unknown is not None:
+        raise ValueError(f"there is no name for the id {unknown!r}")
+    return tuple(dict.fromkeys(terms[term_id] for term_id in ids)) or None
 
 
-def _terms(path: Path, glossary: Glossary) -> dict[str, str]:
-    """The names of all ids.
+def _read_glossary(path: Path, glossary: Glossary) -> dict[str, str]:
+    """Read the names of all ids from the glossary in the folder of a data file.
 
     Raises:
-        DataError: If the file of names is not there.
+        DataError: If there is no such file, or it cannot be read.
     """
-    endings = (".csv.gz", ".csv", ".parquet")
     stem = path.name
-    for ending in (".gz", ".csv", ".parquet"):
-        stem = stem.removesuffix(ending)
-    names = (stem + glossary.suffix, glossary.default)
-    candidates = [path.with_name(name + ending) for name in names for ending in endings]
-    beside = next((one for one in candidates if one.is_file()), None)
-    if beside is None:
+    for suffix in (".gz", ".csv", ".parquet"):
+        stem = stem.removesuffix(suffix)
+    candidates = [
+        path.with_name(name + suffix)
+        for name in (stem + glossary.suffix, glossary.default)
+        for suffix in (".csv.gz", ".csv", ".parquet")
+    ]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
         raise DataError(f"no names of the ids in {path.name}: there is no {candidates[0].name}")
-    wanted = (glossary.id_column, glossary.name_column)
-    require_columns(beside, wanted)
-    return {
-        str(row[glossary.id_column]): " ".join(str(row[glossary.name_column]).split())
-        for row in read_rows(beside, wanted)
-    }
+    rows = read_rows(file, (glossary.id_column, glossary.name_column))
+    return {str(term_id): " ".join(str(name).split()) for term_id, name in rows}

@@ -1,4 +1,4 @@
-"""The table of properties that are calculated from a molecule's structure."""
+"""The table of properties that RDKit calculates from a molecule's structure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rdkit.Chem import rdMolDescriptors
 
 from moltc_vllm.chem import parse_smiles
 
-_KEPT = 1 << 17  # molecules; a tuple of ten numbers each
+_CACHE_SIZE = 1 << 17  # molecules, with a tuple of ten numbers each
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """One property that every molecule has.
+    """A property that can be calculated for every molecule.
 
     Attributes:
         name: Key in the instructions.
-        phrase: As it is called in a sentence.
-        unit: As it stands after the value; empty for counts and logarithms.
-        decimals: Digits after the point; 0 for counts.
-        bounds: Plausible values; one outside says nothing that should be learned.
-        calculate: RDKit's function.
+        phrase: Name in a sentence.
+        unit: Text after the value; empty for counts and logarithms.
+        decimals: Number of digits after the decimal point; 0 for counts.
+        bounds: Range of plausible values; a value outside is left out of the instructions.
+        calculate: RDKit function that calculates the value.
     """
 
     name: str
@@ -78,18 +78,18 @@ DESCRIPTORS = (
     ),
     Descriptor("charge", "formal charge", "", 0, (-12, 12), Chem.GetFormalCharge),
 )
-"""In the order in which they are told."""
+"""All descriptors, in the order of their sentences in an instruction."""
 
 
-@lru_cache(maxsize=_KEPT)
-def describe(key: str) -> tuple[float, ...]:
-    """The value of every descriptor, in the order of the table.
+@lru_cache(maxsize=_CACHE_SIZE)
+def compute_descriptors(smiles: str) -> tuple[float, ...]:
+    """Compute the value of every descriptor, in the order of `DESCRIPTORS`.
 
     Args:
-        key: A SMILES, best the canonical one: values are cached by it.
+        smiles: SMILES of the molecule. Values are cached by it, so the canonical one is best.
 
     Raises:
-        MoleculeError: If it cannot be read.
+        MoleculeError: If the SMILES cannot be parsed.
     """
-    molecule = parse_smiles(key)
-    return tuple(float(one.calculate(molecule)) for one in DESCRIPTORS)
+    molecule = parse_smiles(smiles)
+    return tuple(float(descriptor.calculate(molecule)) for descriptor in DESCRIPTORS)

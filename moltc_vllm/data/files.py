@@ -1,8 +1,4 @@
-"""Some columns of a CSV or Parquet file, row by row.
-
-What a file is, its first bytes say, not its name. Everything in a CSV file is text; a Parquet file
-has types of its own.
-"""
+"""Data files: checksums and columns, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -11,109 +7,55 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
-
-from moltc_vllm.utils import atomic_files as files
-
-_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
-# One thread: the order of rows is kept and a malformed row is named by its number.
-_READ = pa_csv.ReadOptions(use_threads=False)
-_PARSE = pa_csv.ParseOptions(newlines_in_values=True)
+from moltc_vllm.tables import TableError, read_columns
+from moltc_vllm.utils import atomic_files
+from moltc_vllm.utils.errors import one_line
 
 
 class DataError(ValueError):
-    """A file cannot be evaluated on; the message is one line."""
+    """Error of a data file or data set that cannot be used; the message is one line."""
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file as it lies on the disk.
+    """Compute the checksum of a file as it is on disk, i.e. of the compressed bytes.
 
     Raises:
-        DataError: If there is no such file.
+        DataError: If the file cannot be read.
     """
-    with _named(path):
-        return files.sha256(path)
+    try:
+        return atomic_files.sha256(path)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise DataError(f"{path.name} cannot be read: {reason}") from error
 
 
-def column_names(path: Path) -> list[str]:
-    """All columns of a file, in order.
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Read some columns of a data file; see `moltc_vllm.tables.read_columns`.
+
+    Args:
+        path: Path of the file.
+        columns: Names of the columns.
+
+    Returns:
+        Iterator over the rows, with one cell per column.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If the file cannot be read or a column does not exist; while iterating, if the
+            file is damaged.
     """
-    with _named(path):
-        source = _open(path)
-        if isinstance(source, pa_parquet.ParquetFile):
-            return list(source.schema_arrow.names)
-        return list(pa_csv.open_csv(source, read_options=_READ, parse_options=_PARSE).schema.names)
+    with _table_errors_as_data_errors():
+        rows = read_columns(path, columns)
+    return _iterate(rows)
 
 
-def require_columns(path: Path, wanted: Sequence[str]) -> list[str]:
-    """All columns of a file that has the wanted ones, each once.
-
-    Raises:
-        DataError: Naming the one that is missing, and what there is.
-    """
-    found = column_names(path)
-    for name in wanted:
-        if found.count(name) != 1:
-            problem = "has no column" if name not in found else "has more than one column"
-            raise DataError(f"{path.name} {problem} {name!r}; there are {', '.join(found)}")
-    return found
-
-
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows with these columns; an empty cell is an empty text, in Parquet also ``None``.
-
-    Raises:
-        DataError: If the file is damaged.
-    """
-    with _named(path):
-        source = _open(path)
-        if isinstance(source, pa_parquet.ParquetFile):
-            batches = source.iter_batches(columns=list(columns), use_threads=False)
-        else:
-            convert = pa_csv.ConvertOptions(
-                include_columns=list(columns),
-                column_types=dict.fromkeys(columns, pa.string()),
-            )
-            batches = pa_csv.open_csv(
-                source, read_options=_READ, parse_options=_PARSE, convert_options=convert
-            )
-        for batch in batches:
-            yield from batch.to_pylist()
-
-
-def _open(path: Path) -> Any:
-    """A Parquet file, or a stream of a CSV file's text."""
-    with path.open("rb") as file:
-        compressed = file.read(len(_GZIP)) == _GZIP
-    if _stream(path, compressed).read(len(_PARQUET)) != _PARQUET:
-        return _stream(path, compressed)
-    # Parquet is read from its end: what gzip holds has to be unpacked first.
-    source = pa.BufferReader(_stream(path, True).read()) if compressed else path
-    return pa_parquet.ParquetFile(source)
-
-
-def _stream(path: Path, compressed: bool) -> Any:
-    return pa.CompressedInputStream(str(path), "gzip") if compressed else pa.OSFile(str(path))
+def _iterate(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    with _table_errors_as_data_errors():
+        yield from rows
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Errors of reading get the file's name, on one line."""
+def _table_errors_as_data_errors() -> Iterator[None]:
     try:
         yield
-    except DataError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"{path.name} cannot be read: {_one_line(reason)}") from error
-    except pa.ArrowException as error:
-        raise DataError(f"{path.name} cannot be read: {_one_line(str(error))}") from error
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    except TableError as error:
+        raise DataError(str(error)) from error

@@ -1,4 +1,4 @@
-"""A histogram of a data set's targets, by split."""
+"""Histograms of a data set's targets by split."""
 
 from __future__ import annotations
 
@@ -7,65 +7,66 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moltc_vllm.data.splits import TRAIN, Parts
-from moltc_vllm.data.summary import labels, numbers
+from moltc_vllm.data.splits import TRAIN, DatasetSplits
+from moltc_vllm.data.summary import count_labels, numeric_targets
 from moltc_vllm.tasks import Choice, Number, get_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = {"train": "#20639b", "valid": "#e0a030", "test": "#c0504d"}
+_COLORS = {"train": "#20639b", "valid": "#e0a030", "test": "#c0504d"}
 _BINS = 60
-_MOST_LABELS = 25
+_MAX_LABELS = 25
+
+Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
-def write_histogram(path: Path, parts: Parts) -> None:
-    """Draw how the targets of each split are spread.
+def write_histogram(path: Path, dataset: DatasetSplits) -> None:
+    """Draw the distribution of the targets in each split, as fractions of the split's rows.
 
-    As shares of each split's rows, so that the splits can be compared: numbers on a logarithmic
-    axis where the intervals grow, labels, and of lists how many terms they have.
+    Numbers whose intervals grow have a logarithmic axis. For labels, bars show their frequencies;
+    for terms, the histogram is of the number of terms per row.
+
+    Args:
+        path: Image file to write; its suffix decides the format.
+        dataset: Data set to draw.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
-    source, task = parts.source, get_task(parts.source.task)
+    task = get_task(dataset.spec.task)
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
     if isinstance(task.kind, Choice):
-        _draw_labels(axes, task.kind, parts)
+        _draw_labels(axes, task.kind, dataset)
     elif isinstance(task.kind, Number):
         unit = f", {task.kind.unit}" if task.kind.unit else ""
-        values = {split: np.array(numbers(rows)) for split, rows in parts.rows.items()}
+        values = {split: np.array(numeric_targets(rows)) for split, rows in dataset.rows.items()}
         _draw_values(axes, values, logarithmic=task.kind.scale == "1-2-5")
         axes.set_xlabel(f"{task.kind.phrase}{unit}")
     else:
-        _draw_values(axes, {split: _sizes(parts, split) for split in parts.rows})
-        axes.set_xlabel("terms in a row's list")
+        _draw_values(axes, {split: _term_counts(dataset, split) for split in dataset.rows})
+        axes.set_xlabel("terms per row")
     axes.spines[["top", "right"]].set_visible(False)
-    counts = ", ".join(f"{len(rows):,} {split}" for split, rows in parts.rows.items())
-    axes.set_title(f"{source.name}: {task.title}\n{counts}", fontsize=10)
+    counts = ", ".join(f"{len(rows):,} {split}" for split, rows in dataset.rows.items())
+    axes.set_title(f"{dataset.spec.name}: {task.title}\n{counts}", fontsize=10)
     figure.savefig(path, dpi=120)
 
 
-def _sizes(parts: Parts, split: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    found = [row.target for row in parts.rows[split]]
-    return np.array([float(len(one)) for one in found if isinstance(one, tuple)])
+def _term_counts(dataset: DatasetSplits, split: str) -> Values:
+    targets = [row.target for row in dataset.rows[split]]
+    return np.array([float(len(terms)) for terms in targets if isinstance(terms, tuple)])
 
 
-def _draw_values(
-    axes: Axes,
-    values: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]],
-    *,
-    logarithmic: bool = False,
-) -> None:
-    everything = np.concatenate(list(values.values()))
+def _draw_values(axes: Axes, values: dict[str, Values], *, logarithmic: bool = False) -> None:
+    all_values = np.concatenate(list(values.values()))
     if logarithmic:
-        everything = everything[everything > 0]
-    if not len(everything):
+        all_values = all_values[all_values > 0]
+    if not len(all_values):
         return
-    low, high = everything.min(), everything.max()
+    low, high = all_values.min(), all_values.max()
     if logarithmic:
         axes.set_xscale("log")
         edges = np.geomspace(low, high * 1.0001, _BINS + 1)
@@ -81,28 +82,28 @@ def _draw_values(
                 array,
                 edges.tolist(),
                 weights=weights,
-                color=_COLOURS[split],
+                color=_COLORS[split],
                 label=split,
                 **style,
             )
-    axes.set_ylabel("share of the split's rows")
+    axes.set_ylabel("fraction of the split's rows")
     axes.legend(frameon=False)
 
 
-def _draw_labels(axes: Axes, kind: Choice, parts: Parts) -> None:
-    shown = {
-        split: labels(kind, rows) for split, rows in parts.rows.items() if rows
-    }  # each in an order of its own
-    names = list(next(iter(shown.values()), {}))[:_MOST_LABELS]
-    places = np.arange(len(names))
-    height = 0.8 / max(len(shown), 1)
-    for number, (split, count) in enumerate(shown.items()):
-        total = sum(count.values())
-        shares = [count[name] / total for name in names]
-        axes.barh(places + number * height, shares, height, color=_COLOURS[split], label=split)
-    axes.set_yticks(places + 0.4, names, fontsize=6 if len(names) > 5 else 9)
+def _draw_labels(axes: Axes, kind: Choice, dataset: DatasetSplits) -> None:
+    counts = {split: count_labels(kind, rows) for split, rows in dataset.rows.items() if rows}
+    # All splits have the order of the first one, which is the train split unless that is empty.
+    names = list(next(iter(counts.values()), {}))[:_MAX_LABELS]
+    positions = np.arange(len(names))
+    height = 0.8 / max(len(counts), 1)
+    for index, (split, by_name) in enumerate(counts.items()):
+        total = sum(by_name.values())
+        shares = [by_name[name] / total for name in names]
+        color = _COLORS[split]
+        axes.barh(positions + index * height, shares, height, color=color, label=split)
+    axes.set_yticks(positions + 0.4, names, fontsize=6 if len(names) > 5 else 9)
     axes.invert_yaxis()
-    left = len(kind.labels) - len(names)
-    more = f", {left} rarer labels not shown" if left else ""
-    axes.set_xlabel(f"share of the split's rows{more}")
+    hidden = len(kind.labels) - len(names)
+    note = f", {hidden} rarer labels not shown" if hidden else ""
+    axes.set_xlabel(f"fraction of the split's rows{note}")
     axes.legend(frameon=False)

@@ -1,7 +1,7 @@
-"""Which pairs are held back for choosing or testing, and which row holds each back.
+"""Pairs that the data sets hold out for validation and test.
 
-Read from the files again and compared by canonical molecule, so that it can judge what
-`moltc_vllm.data.splits` keeps.
+The pairs are read from the files again and compared by canonical molecule, so that this module can
+check the work of `moltc_vllm.data.splits`.
 """
 
 from __future__ import annotations
@@ -11,78 +11,93 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moltc_vllm.data.dataset import read_split_rows
-from moltc_vllm.data.datasets import DATASETS
+from moltc_vllm.data.dataset_registry import DATASETS
 from moltc_vllm.data.keys import molecule_key, unordered
-from moltc_vllm.data.splits import RANK, Pair
+from moltc_vllm.data.splits import RANK, UnorderedPair
 from moltc_vllm.tasks import get_task
 
-KeyOf = Callable[[str], str]
-"""Says which SMILES are the same molecule."""
+KeyFunction = Callable[[str], str]
+"""Function that returns equal keys for SMILES of the same molecule."""
 
 
-class Place(NamedTuple):
-    """A row of a data set."""
+class RowLocation(NamedTuple):
+    """Location of a row in the data sets.
 
-    source: str
+    Attributes:
+        dataset: Name of the data set.
+        row: Number of the row in the file, from 1.
+        split: Split of the row.
+    """
+
+    dataset: str
     row: int
     split: str
 
     def __str__(self) -> str:
-        return f"{self.source} row {self.row} ({self.split})"
+        return f"{self.dataset} row {self.row} ({self.split})"
 
 
 class Holdout:
-    """Pairs that are held back for choosing or testing, by the family of their data set.
+    """Pairs that are held out for validation or test, by the family of their data set.
 
     Args:
-        key: Which SMILES are the same molecule.
+        key: Function that returns the key of a molecule.
     """
 
-    def __init__(self, key: KeyOf = molecule_key) -> None:
+    def __init__(self, key: KeyFunction = molecule_key) -> None:
         self._key = key
-        # By family and pair, the row of highest rank of each data set.
-        self._places: dict[tuple[str, Pair], dict[str, Place]] = {}
+        # By family and pair: the row of highest rank of each data set.
+        self._locations: dict[tuple[str, UnorderedPair], dict[str, RowLocation]] = {}
 
-    def add(self, family: str, molecules: Sequence[str], place: Place) -> None:
-        """Hold a pair back, unless it is in a train part; the highest rank counts."""
-        if RANK[place.split]:
-            places = self._places.setdefault((family, unordered(map(self._key, molecules))), {})
-            known = places.setdefault(place.source, place)
-            if RANK[known.split] < RANK[place.split]:
-                places[place.source] = place
-
-    def place(
-        self, family: str, molecules: Sequence[str], *, but_of: str | None = None
-    ) -> Place | None:
-        """The row of highest rank that holds a pair back, in either order.
+    def add(self, family: str, molecules: Sequence[str], location: RowLocation) -> None:
+        """Hold out the pair of a row, unless the row is in a train split.
 
         Args:
-            family: That the pair tells about.
-            molecules: The pair.
-            but_of: Name of a data set whose own rows do not count.
+            family: Family of the data set.
+            molecules: SMILES of the pair.
+            location: Location of the row; of several rows of a data set, the highest rank counts.
         """
-        places = self._places.get((family, unordered(map(self._key, molecules))), {})
-        others = [place for source, place in places.items() if source != but_of]
-        return max(others, key=lambda place: RANK[place.split], default=None)
+        if RANK[location.split]:
+            pair = unordered(map(self._key, molecules))
+            locations = self._locations.setdefault((family, pair), {})
+            known = locations.setdefault(location.dataset, location)
+            if RANK[known.split] < RANK[location.split]:
+                locations[location.dataset] = location
+
+    def find(
+        self, family: str, molecules: Sequence[str], *, ignore_dataset: str | None = None
+    ) -> RowLocation | None:
+        """Return the row of highest rank that holds out a pair, in either order.
+
+        Args:
+            family: Family of the data sets to search.
+            molecules: SMILES of the pair.
+            ignore_dataset: Name of a data set whose rows do not count.
+        """
+        pair = unordered(map(self._key, molecules))
+        locations = self._locations.get((family, pair), {})
+        others = [location for dataset, location in locations.items() if dataset != ignore_dataset]
+        return max(others, key=lambda location: RANK[location.split], default=None)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
 
-def read_holdout(families: Iterable[str], folder: Path, key: KeyOf = molecule_key) -> Holdout:
-    """The pairs that some families' data sets hold back.
+def read_holdout(families: Iterable[str], folder: Path, key: KeyFunction = molecule_key) -> Holdout:
+    """Read the pairs that the data sets of some families hold out.
 
     Args:
-        families: Of `Source.family`.
-        folder: Of the data files.
-        key: Which SMILES are the same molecule.
+        families: Families of data sets (`DatasetSpec.family`).
+        folder: Folder of the data files.
+        key: Function that returns the key of a molecule.
 
     Raises:
         DataError: If a file cannot be read.
     """
-    held, wanted = Holdout(key), set(families)
-    for source in DATASETS.values():
-        if source.family in wanted:
-            for split, row in read_split_rows(folder / source.file, get_task(source.task)):
-                held.add(source.family, row.molecules, Place(source.name, row.number, split))
-    return held
+    holdout, wanted = Holdout(key), set(families)
+    for spec in DATASETS.values():
+        if spec.family in wanted:
+            for split, row in read_split_rows(folder / spec.file, get_task(spec.task)):
+                location = RowLocation(spec.name, row.number, split)
+                holdout.add(spec.family, row.molecules, location)
+    return holdout

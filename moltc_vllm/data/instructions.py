@@ -1,7 +1,7 @@
-"""Instructions: what is asked about some molecules, and the two levels of the answer.
+"""Instructions: a question about molecules, and an answer text with two levels of reasoning.
 
-Upper level: the key properties of the first molecule, then of the second. Then the interaction, of
-a number in two steps, which are the lower level: its interval, then its value.
+The upper level states the properties of the first molecule, then of the second. The answer follows;
+for a number it has two steps, the interval and the value, which are the lower level.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from moltc_vllm.data.dataset import Row, Target, written
+from moltc_vllm.data.dataset import Row, Target, write_answer
 from moltc_vllm.data.intervals import Intervals
-from moltc_vllm.data.properties import Property, statement
+from moltc_vllm.data.properties import Property, format_properties
 from moltc_vllm.tasks import Number, Task
 from moltc_vllm.tasks.number import VALUE_MARK
 
 Chain = Literal["both", "upper", "lower", "none"]
-"""Which levels stand in the text that a model is trained to answer."""
+"""Levels in the text that a model is trained to generate."""
 
-UPPER_END = "\n"
-"""Between the properties and the answer: the answer is the last line, and a line of its own."""
+UPPER_SEPARATOR = "\n"
+"""Separator between the properties and the answer, which is the last line of the text."""
 
 PAIRS, PAIR_TASK = "pairs", "pair_properties"
+"""Name of the source and of the task of random pairs, which belong to no data set."""
 
 _PROPERTY = pa.struct(
     [("name", pa.string()), ("value", pa.float64()), ("unit", pa.string()), ("text", pa.string())]
@@ -52,24 +53,25 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One record.
+    """A record of the instruction data.
 
     Attributes:
-        id: Source and number.
-        source: Key of `moltc_vllm.data.datasets.DATASETS`, or ``pairs``.
+        id: Source and number, separated by a colon.
+        source: Key of `moltc_vllm.data.dataset_registry.DATASETS`, or ``pairs``.
         split: ``train``, ``valid`` or ``test``.
-        task: Key of the task table.
-        smiles: One per role of the task, as in the data.
-        question: The task's own.
-        properties: Those told of each molecule; an empty list if none is known.
-        upper: The sentences about them; empty if there are none.
-        answer: The task's own text, with both steps of a number.
-        text: What a model is trained to answer. Its last line is the answer, if a chain of thought
-            has the lower level; without it a number is told alone (`value_text`), which the
-            task's parser does not read.
-        target: What was measured, as `Row.target` has it; ``None`` where nothing was.
-        number: Row of the source's file, from 1; of random pairs, which draw it was.
-        unseen: How many molecules no train record has; ``None`` where that was not asked.
+        task: Name of the task.
+        smiles: SMILES as in the data, one per role of the task.
+        question: Question of the task.
+        properties: Properties in the text, per molecule; may be empty.
+        upper: Sentences about the properties; empty if there are none.
+        answer: Answer text of the task, with both steps of a number.
+        text: Text that a model is trained to generate. With the lower level, its last line is
+            ``answer``; without it, the last line of a number task has the value alone
+            (`value_text`), which the task's parser does not accept.
+        target: Measured value, as in `Row.target`; ``None`` for random pairs.
+        number: Row number in the file of the data set, from 1; for random pairs a running number.
+        unseen: Number of molecules that no train record contains; ``None`` if the split is not by
+            molecule or scaffold.
     """
 
     id: str
@@ -87,7 +89,7 @@ class Instruction:
     unseen: int | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """The record as `SCHEMA` has it; the target is a JSON text, as its type is the task's."""
+        """Return the record as a row of `SCHEMA`; the target, whose type varies, becomes JSON."""
         return {
             "id": self.id,
             "source": self.source,
@@ -95,7 +97,9 @@ class Instruction:
             "task": self.task,
             "smiles": list(self.smiles),
             "question": self.question,
-            "properties": [[one._asdict() for one in known] for known in self.properties],
+            "properties": [
+                [each._asdict() for each in of_molecule] for of_molecule in self.properties
+            ],
             "upper": self.upper,
             "answer": self.answer,
             "text": self.text,
@@ -105,7 +109,7 @@ class Instruction:
         }
 
 
-def instruct(
+def make_instruction(
     task: Task,
     source: str,
     split: str,
@@ -118,23 +122,24 @@ def instruct(
     """Make the record of a measured row.
 
     Args:
-        task: Whose question and answer it has.
-        source: Of the row.
-        split: Of the row.
-        row: With a target.
-        properties: Of each molecule, what is to be told.
-        chain: Which levels ``text`` has.
-        unseen: How many of its molecules are unseen.
+        task: Task with the question and the answer text.
+        source: Name of the data set.
+        split: Split of the row.
+        row: Row with a target.
+        properties: Properties to state, per molecule.
+        chain: Levels in ``text``.
+        unseen: Number of unseen molecules in the row.
 
     Raises:
-        DataError: If the task cannot answer the target.
+        DataError: If the task cannot express the target.
     """
-    answer = written(task, row, source)
-    upper = statement(task.roles, properties)
-    told = answer
+    answer = write_answer(task, row, source)
+    upper = format_properties(task.roles, properties)
+    last_line = answer
     if isinstance(task.kind, Number) and chain in ("upper", "none"):
-        told = value_text(answer)
-    text = f"{upper}{UPPER_END}{told}" if upper and chain in ("both", "upper") else told
+        last_line = value_text(answer)
+    has_upper = upper and chain in ("both", "upper")
+    text = f"{upper}{UPPER_SEPARATOR}{last_line}" if has_upper else last_line
     return Instruction(
         id=f"{source}:{row.number}",
         source=source,
@@ -152,17 +157,21 @@ def instruct(
     )
 
 
-def instruct_pair(
+def make_pair_instruction(
     task: Task, split: str, row: Row, properties: Sequence[Sequence[Property]]
 ) -> Instruction:
-    """Make the record of two molecules that have nothing to do with one another.
+    """Make the record of a random pair, whose answer is the properties of the molecules.
 
-    Their properties are the answer itself, so that there are no levels in it.
+    Args:
+        task: Task with the question.
+        split: Split of the record.
+        row: Row with the pair; it has no target.
+        properties: Properties to state, per molecule.
 
     Raises:
-        ValueError: If nothing is known of them.
+        ValueError: If there are no properties.
     """
-    answer = task.write(statement(task.roles, properties))
+    answer = task.write(format_properties(task.roles, properties))
     return Instruction(
         id=f"{PAIRS}:{row.number}",
         source=PAIRS,
@@ -180,16 +189,19 @@ def instruct_pair(
 
 
 def value_text(answer: str) -> str:
-    """A number's answer without the interval, for ablations.
+    """Remove the interval from the answer of a number task, for ablations.
 
-    ``The solvation Gibbs free energy of these two molecules is -4.27;``
+    The result is, for example, ``The solvation Gibbs free energy of these two molecules is -4.27;``
     """
     head, _, rest = answer.partition(" is above ")
     return head + rest.partition(VALUE_MARK)[2]
 
 
 def with_intervals(task: Task, intervals: Intervals) -> Task:
-    """The task with other intervals; what it writes, the task itself can read."""
+    """Return a number task with other intervals, or any other task unchanged.
+
+    The original task parses the answers that the returned one writes.
+    """
     if not isinstance(task.kind, Number):
         return task
     kind = replace(task.kind, interval_width=intervals.width, scale=intervals.scale)

@@ -1,4 +1,4 @@
-"""Which texts are the same molecule, and which pairs the same pair."""
+"""Keys of molecules and pairs: equal keys mean the same molecule or pair."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from rdkit import Chem
 from moltc_vllm.chem import MoleculeError, canonical_key, parse_smiles
 from moltc_vllm.chem.rdkit_log import QuietLog
 
-_KEPT = 1 << 17
+_CACHE_SIZE = 1 << 17
 
 
 def unordered(molecules: Iterable[str]) -> tuple[str, ...]:
-    """A pair without its order."""
+    """Sort the molecules of a pair, so that both orders of a pair are equal."""
     return tuple(sorted(molecules))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def molecule_key(smiles: str) -> str:
-    """The canonical key; a text that is no molecule is only the same as itself."""
+    """Return the canonical key of a molecule, or the text itself if it cannot be parsed."""
     try:
         return canonical_key(smiles)
     except MoleculeError:
         return smiles
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def flat_key(smiles: str) -> str:
-    """The molecule without stereochemistry and isotopes; a text that is none stays as it is.
+    """Return the canonical SMILES without stereochemistry and isotopes.
 
-    TWOSIDES has no stereochemistry at all, so that the same drug has other SMILES elsewhere.
+    TWOSIDES has no stereochemistry, so the same drug has another SMILES in other data sets.
+
+    Args:
+        smiles: SMILES of the molecule; a text that cannot be parsed is returned as it is.
     """
     try:
         molecule = parse_smiles(smiles)
@@ -39,6 +42,6 @@ def flat_key(smiles: str) -> str:
         return smiles
     with QuietLog():
         flat = Chem.MolToSmiles(molecule, isomericSmiles=False)
-        # Once more: what was [2H] is an explicit hydrogen in the text, an implicit one after it.
-        again = Chem.MolFromSmiles(flat)
-        return Chem.MolToSmiles(again) if again is not None else flat
+        # [2H] becomes an explicit hydrogen, which only parsing the text again makes implicit.
+        parsed_again = Chem.MolFromSmiles(flat)
+        return Chem.MolToSmiles(parsed_again) if parsed_again is not None else flat

@@ -1,7 +1,7 @@
-"""Leak checks: does a record tell what another one holds back?
+"""Leak checks: find records that reveal the answer of a pair that is held out.
 
-Nothing here trusts how the records were made. Pairs are compared by canonical molecule, in either
-order, over all data sets of the families that a record's data set reveals.
+The checks do not rely on how the records were made. They compare pairs by canonical molecule, in
+either order, over all data sets of the families that a record's data set reveals.
 """
 
 from __future__ import annotations
@@ -11,113 +11,128 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from moltc_vllm.data.holdout import Holdout, Place, read_holdout
+from moltc_vllm.data.holdout import Holdout, RowLocation, read_holdout
 from moltc_vllm.data.keys import flat_key, molecule_key
 from moltc_vllm.data.molecule_properties import MOLECULE_PROPERTIES
-from moltc_vllm.data.properties import PropertyBook
-from moltc_vllm.data.splits import RANK, read_parts
+from moltc_vllm.data.properties import PropertyTable
+from moltc_vllm.data.splits import RANK, read_splits
 
 
 @dataclass(slots=True)
-class Check:
-    """What one check found.
+class CheckResult:
+    """Result of one check.
 
     Attributes:
-        name: What has to be so.
-        checked: How many things were looked at.
-        found: Those that are not so, one line each.
-        note: Whether it is only told; a check that is no note and found something has failed.
+        name: Condition that has to hold.
+        checked: Number of items that were checked.
+        findings: Items that violate the condition, one line each.
+        is_note: Whether findings are only reported; otherwise they make the check fail.
     """
 
     name: str
     checked: int = 0
-    found: list[str] = field(default_factory=list)
-    note: bool = False
+    findings: list[str] = field(default_factory=list)
+    is_note: bool = False
 
     @property
     def failed(self) -> bool:
-        """Whether something is wrong."""
-        return bool(self.found) and not self.note
+        """Whether the condition is violated."""
+        return bool(self.findings) and not self.is_note
 
 
-class Told(NamedTuple):
-    """A record's pair, and the families of data sets whose answers it tells."""
+class RecordedPair(NamedTuple):
+    """A pair of a record, and the families of data sets whose answers the record reveals.
 
-    place: Place
+    Attributes:
+        location: Row that the record was made from.
+        molecules: SMILES of the pair.
+        reveals: Families of data sets.
+    """
+
+    location: RowLocation
     molecules: tuple[str, ...]
     reveals: tuple[str, ...]
 
 
-def check_sources(names: Iterable[str], folder: Path) -> Iterator[Check]:
-    """Check what is trained, chosen and tested on, as `read_parts` gives it.
+def check_datasets(names: Iterable[str], folder: Path) -> Iterator[CheckResult]:
+    """Check the train, valid and test rows of data sets, as `read_splits` returns them.
 
     Args:
         names: Keys of `DATASETS`.
-        folder: Of the data files.
+        folder: Folder of the data files.
 
     Raises:
         DataError: If a name is unknown, or a file cannot be read.
     """
-    told = [
-        Told(Place(name, row.number, split), row.molecules, parts.source.reveals)
-        for name, parts in read_parts(names, folder).items()
-        for split, rows in parts.rows.items()
+    pairs = [
+        RecordedPair(RowLocation(name, row.number, split), row.molecules, dataset.spec.reveals)
+        for name, dataset in read_splits(names, folder).items()
+        for split, rows in dataset.rows.items()
         for row in rows
     ]
-    yield from check_pairs(told, folder)
-    yield _check_book(folder)
+    yield from check_pairs(pairs, folder)
+    yield _check_properties(folder)
 
 
-def check_pairs(told: Sequence[Told], folder: Path) -> Iterator[Check]:
-    """Check pairs against everything that the data sets hold back.
+def check_pairs(pairs: Sequence[RecordedPair], folder: Path) -> Iterator[CheckResult]:
+    """Check pairs against all pairs that the data sets hold out.
+
+    Args:
+        pairs: Pairs to check.
+        folder: Folder of the data files.
 
     Raises:
         DataError: If a file cannot be read.
     """
-    families = {family for one in told for family in one.reveals}
-    held = read_holdout(families, folder, molecule_key)
-    yield compare("no pair tells what another one holds back", told, held)
-    flat = read_holdout(families, folder, flat_key)
-    yield compare("the same without stereochemistry, across data sets", told, flat, across=True)
-    # Within one, isomers are rows with values of their own: only worth knowing.
-    blind = compare("the same without stereochemistry", told, flat)
-    yield Check(blind.name, blind.checked, blind.found, note=True)
+    families = {family for pair in pairs for family in pair.reveals}
+    name = "no pair reveals a held-out answer"
+    yield find_leaks(name, pairs, read_holdout(families, folder, molecule_key))
+    flat_name = f"{name}, compared without stereochemistry"
+    flat_holdout = read_holdout(families, folder, flat_key)
+    yield find_leaks(f"{flat_name} across data sets", pairs, flat_holdout, across=True)
+    # Within a data set, isomers are rows with their own values, so these are no leaks.
+    note = find_leaks(flat_name, pairs, flat_holdout)
+    note.is_note = True
+    yield note
 
 
-def compare(name: str, told: Iterable[Told], held: Holdout, *, across: bool = False) -> Check:
-    """Find the pairs that a data set they tell about has in a later split.
+def find_leaks(
+    name: str, pairs: Iterable[RecordedPair], holdout: Holdout, *, across: bool = False
+) -> CheckResult:
+    """Find the pairs that a data set of a revealed family has in a split of higher rank.
 
     Args:
-        name: Of the check.
-        told: The pairs.
-        held: What is held back.
-        across: Whether a pair's own data set does not count.
+        name: Name of the check.
+        pairs: Pairs to check.
+        holdout: Held-out pairs.
+        across: Whether rows of a pair's own data set do not count.
     """
-    check = Check(name)
-    for one in told:
-        check.checked += 1
-        for family in one.reveals:
-            own = one.place.source if across else None
-            place = held.place(family, one.molecules, but_of=own)
-            if place is not None and RANK[place.split] > RANK[one.place.split]:
-                check.found.append(f"{one.place} tells {place}: {', '.join(one.molecules)}")
+    result = CheckResult(name)
+    for pair in pairs:
+        result.checked += 1
+        for family in pair.reveals:
+            ignored = pair.location.dataset if across else None
+            held_out = holdout.find(family, pair.molecules, ignore_dataset=ignored)
+            if held_out is not None and RANK[held_out.split] > RANK[pair.location.split]:
+                molecules = ", ".join(pair.molecules)
+                result.findings.append(f"{pair.location} reveals {held_out}: {molecules}")
                 break
-    return check
+    return result
 
 
-def _check_book(folder: Path) -> Check:
-    """Check that no property of a molecule is the answer about a pair that is held back."""
-    check = Check("no property tells what a pair holds back")
-    families = {one.tells[0] for one in MOLECULE_PROPERTIES if one.tells}
-    held = read_holdout(families, folder, flat_key)
-    book = PropertyBook(folder, held)
-    for one in MOLECULE_PROPERTIES:
-        if one.tells is None:
+def _check_properties(folder: Path) -> CheckResult:
+    """Check that no property of a molecule is the answer of a held-out pair."""
+    result = CheckResult("no property reveals the answer of a held-out pair")
+    families = {measured.reveals[0] for measured in MOLECULE_PROPERTIES if measured.reveals}
+    holdout = read_holdout(families, folder, flat_key)
+    table = PropertyTable(folder, holdout)
+    for measured in MOLECULE_PROPERTIES:
+        if measured.reveals is None:
             continue
-        family, partner = one.tells
-        for key in book.measured(one.name):
-            check.checked += 1
-            place = held.place(family, (key, partner))
-            if place is not None:
-                check.found.append(f"{one.name} of {key} tells {place}")
-    return check
+        family, partner = measured.reveals
+        for key in table.measured(measured.name):
+            result.checked += 1
+            held_out = holdout.find(family, (key, partner))
+            if held_out is not None:
+                result.findings.append(f"{measured.name} of {key} reveals {held_out}")
+    return result

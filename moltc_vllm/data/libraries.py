@@ -1,13 +1,11 @@
-"""Molecules of which nothing need be known: the libraries that pretraining draws pairs from."""
+"""Libraries of unlabeled molecules, from which pretraining draws random pairs."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from moltc_vllm.data.files import DataError, read_rows, require_columns
+from moltc_vllm.data.files import read_rows
 from moltc_vllm.data.molecule_properties import CAPTION_FILE, MOLECULE_PROPERTIES
 
 LIBRARIES = (
@@ -16,35 +14,31 @@ LIBRARIES = (
     "screen_zinc_natural_products_50k.smi.gz",
     "screen_approved_drugs.csv.gz",
     CAPTION_FILE,
-    *dict.fromkeys(one.file for one in MOLECULE_PROPERTIES),
+    *dict.fromkeys(measured.file for measured in MOLECULE_PROPERTIES),
 )
-"""Files of molecules in the data folder; a CSV has them in its column ``smiles``."""
+"""Files in the data folder: SMILES files, and CSV files with a column ``smiles``."""
 
 
 def read_libraries(folder: Path) -> list[str]:
-    """All molecules of the libraries, each once, in the order of the files.
+    """Read all molecules of the libraries without repetitions, in the order of the files.
+
+    Args:
+        folder: Folder of the data files.
 
     Raises:
         DataError: If a file cannot be read.
     """
-    return list(dict.fromkeys(one for file in LIBRARIES for one in read_molecules(folder / file)))
+    return list(
+        dict.fromkeys(smiles for file in LIBRARIES for smiles in read_molecules(folder / file))
+    )
 
 
 def read_molecules(path: Path) -> Iterator[str]:
-    """The molecules of one file: a CSV with a column ``smiles``, or one SMILES a line.
+    """Read the SMILES of one file; empty ones are skipped.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If the file cannot be read, or has no column ``smiles``.
     """
-    if ".smi" not in path.suffixes:
-        require_columns(path, ("smiles",))
-        yield from (row["smiles"] for row in read_rows(path, ("smiles",)) if row["smiles"])
-        return
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                if words := line.split():
-                    yield str(words[0])
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or "it is damaged"
-        raise DataError(f"{path.name} cannot be read: {reason}") from error
+    for (smiles,) in read_rows(path, ("smiles",)):
+        if smiles:
+            yield smiles

@@ -1,4 +1,4 @@
-"""The table of single molecules' measured properties and captions, and how their files are read."""
+"""The table of measured properties of single molecules, and readers of values and captions."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from moltc_vllm.chem import canonical_key
-from moltc_vllm.data.files import read_rows, require_columns
+from moltc_vllm.data.files import read_rows
 
 MAX_CAPTION_WORDS = 30
-"""The published data's advice for the text about a molecule."""
+"""Longest caption, as the authors of the published data advise."""
 
 _MIN_CAPTION_WORDS = 5
 _SENTENCE_END = re.compile(r"(?<=[a-z0-9)\]]\.) +(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One measured property of single molecules.
+class MeasuredProperty:
+    """A measured property of single molecules.
 
     Attributes:
         name: Key in the instructions.
-        file: In the data folder.
-        column: In the file.
-        texts: Sentences about the values: one with a place for a number, or those of 0 and 1.
-        decimals: Digits after the point of a number.
-        bounds: Plausible values.
-        tolerance: Two measurements of a molecule that differ by more are vague: it has none.
-        tells: The family of data sets whose answers it is, and the second molecule of the pair; a
-            water solubility is the answer about the pair of a molecule and water.
+        file: File name in the data folder.
+        column: Column of the values in the file.
+        texts: Sentences about the value: one with a placeholder for a number, or one each for the
+            values 0 and 1.
+        decimals: Number of digits after the decimal point.
+        bounds: Range of plausible values.
+        tolerance: Largest difference between measurements of one molecule. A molecule whose
+            measurements differ by more has no value.
+        reveals: Family of data sets whose answer the property is, and the second molecule of the
+            pair. For example, the solubility in water is the answer for the pair with water.
     """
 
     name: str
@@ -42,17 +44,18 @@ class Measured:
     decimals: int
     bounds: tuple[float, float]
     tolerance: float = 0.0
-    tells: tuple[str, str] | None = None
+    reveals: tuple[str, str] | None = None
 
     def text(self, value: float) -> str:
-        """A sentence that says the value."""
+        """Write the sentence about a value."""
         if len(self.texts) > 1:
             return self.texts[int(value)]
+        # Adding 0.0 turns -0.0 into 0.0.
         return self.texts[0].format(f"{round(value, self.decimals) + 0.0:.{self.decimals}f}")
 
 
 MOLECULE_PROPERTIES = (
-    Measured(
+    MeasuredProperty(
         "log_s",
         "prop_esol.csv.gz",
         "log_s_mol_per_l",
@@ -60,9 +63,9 @@ MOLECULE_PROPERTIES = (
         2,
         (-15, 5),
         tolerance=0.3,
-        tells=("solubility", "O"),
+        reveals=("solubility", "O"),
     ),
-    Measured(
+    MeasuredProperty(
         "log_d",
         "prop_lipophilicity.csv.gz",
         "log_d_ph7_4",
@@ -71,7 +74,7 @@ MOLECULE_PROPERTIES = (
         (-10, 12),
         tolerance=0.3,
     ),
-    Measured(
+    MeasuredProperty(
         "bbb_permeable",
         "prop_bbbp.csv.gz",
         "bbb_permeable",
@@ -79,7 +82,7 @@ MOLECULE_PROPERTIES = (
         0,
         (0, 1),
     ),
-    Measured(
+    MeasuredProperty(
         "fda_approved",
         "prop_clintox.csv.gz",
         "fda_approved",
@@ -87,7 +90,7 @@ MOLECULE_PROPERTIES = (
         0,
         (0, 1),
     ),
-    Measured(
+    MeasuredProperty(
         "clinical_toxicity",
         "prop_clintox.csv.gz",
         "clinical_trial_toxicity",
@@ -104,13 +107,14 @@ Value = TypeVar("Value", float, str)
 
 
 @dataclass(frozen=True)
-class Known(Generic[Value]):
-    """What a file says, by canonical key.
+class PropertyValues(Generic[Value]):
+    """Values of one property, read from a file.
 
     Attributes:
-        values: One per molecule.
-        vague: Molecules whose values contradict one another, are not plausible, or say too little.
-        unreadable: Rows whose molecule or value cannot be read.
+        values: One value per molecule, by canonical key.
+        vague: Number of molecules without a value because their measurements contradict one
+            another or are not plausible, or their caption is too short or too long.
+        unreadable: Number of rows whose molecule or value cannot be parsed.
     """
 
     values: dict[str, Value]
@@ -118,39 +122,54 @@ class Known(Generic[Value]):
     unreadable: int
 
 
-def read_measured(one: Measured, folder: Path) -> Known[float]:
-    """The measured values of a property, by molecule.
+def read_property_values(measured: MeasuredProperty, folder: Path) -> PropertyValues[float]:
+    """Read the values of a measured property.
 
-    Several measurements of a molecule are told as their mean, unless they contradict one another.
+    The value of a molecule with several measurements is their mean, unless they contradict one
+    another.
+
+    Args:
+        measured: Property to read.
+        folder: Folder of the data files.
 
     Raises:
         DataError: If the file cannot be read, or lacks a column.
     """
 
-    def agreed(values: list[float]) -> float | None:
+    def mean(values: list[float]) -> float | None:
         low, high = min(values), max(values)
-        plausible = one.bounds[0] <= low and high <= one.bounds[1]
-        return (
-            math.fsum(values) / len(values) if plausible and high - low <= one.tolerance else None
-        )
+        is_plausible = measured.bounds[0] <= low and high <= measured.bounds[1]
+        if not is_plausible or high - low > measured.tolerance:
+            return None
+        return math.fsum(values) / len(values)
 
-    return _read(folder / one.file, one.column, float, agreed)
+    return _read(folder / measured.file, measured.column, float, mean)
 
 
-def read_captions(folder: Path) -> Known[str]:
-    """The beginning of each molecule's description, in whole sentences.
+def read_captions(folder: Path) -> PropertyValues[str]:
+    """Read the first sentences of each molecule's description.
 
-    A description whose first sentence is too long is no answer that can be learned, and one that
-    is a few words long says nothing: neither is here.
+    A molecule has no caption if the first sentence is too long to be learned as an answer, or if
+    the description has only a few words.
+
+    Args:
+        folder: Folder of the data files.
 
     Raises:
         DataError: If the file cannot be read, or lacks a column.
     """
-    return _read(folder / CAPTION_FILE, CAPTION, str, lambda texts: shortened(texts[0]))
+    return _read(folder / CAPTION_FILE, CAPTION, str, lambda texts: shorten_caption(texts[0]))
 
 
-def shortened(caption: str) -> str | None:
-    """The first sentences that have at most `MAX_CAPTION_WORDS` words; ``None`` if none is left."""
+def shorten_caption(caption: str) -> str | None:
+    """Keep the first sentences, with at most `MAX_CAPTION_WORDS` words together.
+
+    Args:
+        caption: Description of a molecule.
+
+    Returns:
+        The sentences, or ``None`` if fewer than five words remain.
+    """
     kept: list[str] = []
     for sentence in _SENTENCE_END.split(" ".join(caption.split())):
         words = sentence.split()
@@ -163,24 +182,32 @@ def shortened(caption: str) -> str | None:
 def _read(
     path: Path,
     column: str,
-    read: Callable[[str], Value],
-    agreed: Callable[[list[Value]], Value | None],
-) -> Known[Value]:
-    found: dict[str, list[Value]] = {}
+    parse: Callable[[str], Value],
+    combine: Callable[[list[Value]], Value | None],
+) -> PropertyValues[Value]:
+    """Read a column by molecule.
+
+    Args:
+        path: File with a column ``smiles``.
+        column: Column of the values.
+        parse: Function that parses a cell.
+        combine: Function that combines all values of a molecule, to ``None`` if they are vague.
+    """
+    values_by_key: dict[str, list[Value]] = {}
     unreadable = 0
-    for smiles, cell in _cells(path, column):
+    for smiles, cell in _read_cells(path, column):
         try:
-            value = read(cell)
-            if value == value:  # not a NaN, which is pandas' way to write a missing number
-                found.setdefault(canonical_key(smiles), []).append(value)
-        except ValueError:  # a `MoleculeError`, or not a number
+            value = parse(cell)
+            if value == value:  # pandas writes a missing number as NaN
+                values_by_key.setdefault(canonical_key(smiles), []).append(value)
+        except ValueError:  # also a `MoleculeError`
             unreadable += 1
-    values = {key: told for key, cells in found.items() if (told := agreed(cells)) is not None}
-    return Known(values, len(found) - len(values), unreadable)
+    combined = {key: combine(values) for key, values in values_by_key.items()}
+    kept = {key: value for key, value in combined.items() if value is not None}
+    return PropertyValues(kept, len(combined) - len(kept), unreadable)
 
 
-def _cells(path: Path, column: str) -> Iterator[tuple[str, str]]:
-    require_columns(path, ("smiles", column))
-    for row in read_rows(path, ("smiles", column)):
-        if row[column] not in (None, ""):
-            yield row["smiles"] or "", str(row[column])
+def _read_cells(path: Path, column: str) -> Iterator[tuple[str, str]]:
+    for smiles, cell in read_rows(path, ("smiles", column)):
+        if cell not in (None, ""):
+            yield smiles or "", str(cell)

@@ -1,7 +1,7 @@
-"""What is known of single molecules: each property apart, so that one can be missing.
+"""Properties of single molecules, each as a sentence of its own.
 
-Step 3 of the paper's instructions: a property that is missing, vague or not plausible is left out,
-and the other ones of the molecule are told all the same.
+This is step 3 of the paper's instructions: a property that is missing, vague or not plausible is
+left out, and the other properties of the molecule are kept.
 """
 
 from __future__ import annotations
@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moltc_vllm.chem import canonical_key
-from moltc_vllm.data.descriptors import DESCRIPTORS, Descriptor, describe
+from moltc_vllm.data.descriptors import DESCRIPTORS, Descriptor, compute_descriptors
 from moltc_vllm.data.holdout import Holdout
 from moltc_vllm.data.molecule_properties import (
     CAPTION,
     MOLECULE_PROPERTIES,
-    Known,
-    Measured,
+    MeasuredProperty,
+    PropertyValues,
     read_captions,
-    read_measured,
+    read_property_values,
 )
 
 
 class Property(NamedTuple):
     """One property of one molecule.
 
-    ``value`` is in ``unit``; a caption has none. ``text`` is a whole sentence that stands alone.
+    Attributes:
+        name: Key of the property.
+        value: Value in ``unit``; ``None`` for a caption.
+        unit: Unit of the value; may be empty.
+        text: Complete sentence about the value.
     """
 
     name: str
@@ -37,112 +41,125 @@ class Property(NamedTuple):
 
 PROPERTY_NAMES = (
     CAPTION,
-    *(one.name for one in MOLECULE_PROPERTIES),
-    *(one.name for one in DESCRIPTORS),
+    *(measured.name for measured in MOLECULE_PROPERTIES),
+    *(descriptor.name for descriptor in DESCRIPTORS),
 )
-"""All properties, in the order in which they are told: what a graph does not tell comes first."""
+"""All properties in the order of their sentences; those that a graph does not contain are first."""
 
 
-class PropertyBook:
-    """All that is known of every molecule, whatever data set it comes from.
+class PropertyTable:
+    """All known properties of every molecule, from all data sets.
 
     Args:
-        folder: Of the data files.
-        held_back: Answers about pairs that must not be told; see `Measured.tells`. Such a value is
-            left out wherever its pair is held back for choosing or testing.
+        folder: Folder of the data files.
+        holdout: Held-out pairs. A property that reveals the answer for one of them
+            (`MeasuredProperty.reveals`) is left out.
+
+    Attributes:
+        withheld: Number of values of each measured property that were left out because they reveal
+            a held-out answer.
 
     Raises:
         DataError: If a file cannot be read.
     """
 
-    def __init__(self, folder: Path, held_back: Holdout) -> None:
+    def __init__(self, folder: Path, holdout: Holdout) -> None:
         self._captions = read_captions(folder)
-        self._measured = {one.name: read_measured(one, folder) for one in MOLECULE_PROPERTIES}
+        self._measured = {
+            measured.name: read_property_values(measured, folder)
+            for measured in MOLECULE_PROPERTIES
+        }
         self.withheld = {
-            one.name: _withhold(one, self._measured[one.name], held_back)
-            for one in MOLECULE_PROPERTIES
+            measured.name: _withhold(measured, self._measured[measured.name], holdout)
+            for measured in MOLECULE_PROPERTIES
         }
 
     def properties(self, smiles: str, without: Collection[str] = ()) -> list[Property]:
-        """Everything that is known of a molecule, in the order of `PROPERTY_NAMES`.
+        """Return all known properties of a molecule, in the order of `PROPERTY_NAMES`.
 
         Args:
-            smiles: The molecule.
-            without: Families of data sets whose answers are left out.
+            smiles: SMILES of the molecule.
+            without: Families of data sets; properties that reveal their answers are left out.
 
         Raises:
-            MoleculeError: If it cannot be read.
+            MoleculeError: If the SMILES cannot be parsed.
         """
         return list(self._properties(canonical_key(smiles), without))
 
     def counts(self) -> Mapping[str, Mapping[str, int]]:
-        """How many molecules have each property of a file, and how many were left out, and why."""
-        read: dict[str, Known[str] | Known[float]] = {CAPTION: self._captions, **self._measured}
+        """Count the molecules with each measured property or caption, and the values left out."""
+        tables: dict[str, PropertyValues[str] | PropertyValues[float]] = {
+            CAPTION: self._captions,
+            **self._measured,
+        }
         return {
             name: {
-                "molecules": len(known.values),
-                "vague": known.vague,
-                "unreadable": known.unreadable,
+                "molecules": len(table.values),
+                "vague": table.vague,
+                "unreadable": table.unreadable,
                 "withheld": self.withheld.get(name, 0),
             }
-            for name, known in read.items()
+            for name, table in tables.items()
         }
 
     def measured(self, name: str) -> Mapping[str, float]:
-        """The values of a measured property that may be told, by canonical key."""
+        """Return the values of a measured property by canonical key, without the withheld ones."""
         return self._measured[name].values
 
     def _properties(self, key: str, without: Collection[str]) -> Iterator[Property]:
         if key in self._captions.values:
             yield Property(CAPTION, None, "", self._captions.values[key])
-        for one in MOLECULE_PROPERTIES:
-            value = self._measured[one.name].values.get(key)
-            if value is not None and not (one.tells and one.tells[0] in without):
-                yield Property(one.name, value, "", one.text(value))
-        yield from calculated_properties(key)
+        for measured in MOLECULE_PROPERTIES:
+            value = self._measured[measured.name].values.get(key)
+            is_left_out = measured.reveals is not None and measured.reveals[0] in without
+            if value is not None and not is_left_out:
+                yield Property(measured.name, value, "", measured.text(value))
+        yield from calculate_properties(key)
 
 
-def calculated_properties(smiles: str) -> list[Property]:
-    """What RDKit calculates of a molecule, where it is plausible.
+def calculate_properties(smiles: str) -> list[Property]:
+    """Calculate the descriptors of a molecule and keep the plausible values.
+
+    Args:
+        smiles: SMILES of the molecule.
 
     Raises:
-        MoleculeError: If it cannot be read.
+        MoleculeError: If the SMILES cannot be parsed.
     """
     return [
-        _calculated(descriptor, value)
-        for descriptor, value in zip(DESCRIPTORS, describe(smiles), strict=True)
+        _calculated_property(descriptor, value)
+        for descriptor, value in zip(DESCRIPTORS, compute_descriptors(smiles), strict=True)
         if descriptor.bounds[0] <= value <= descriptor.bounds[1]
     ]
 
 
-def statement(names: Sequence[str], properties: Sequence[Sequence[Property]]) -> str:
-    """The upper level of the chain of thought: molecule by molecule, one sentence per property.
+def format_properties(names: Sequence[str], properties: Sequence[Sequence[Property]]) -> str:
+    """Write the upper level of the chain of thought: per molecule, one sentence per property.
 
     Args:
-        names: What each molecule is called, e.g. its role.
-        properties: Of each molecule; one without any is not spoken of.
+        names: Name of each molecule, e.g. its role.
+        properties: Properties of each molecule; a molecule without properties is left out.
     """
-    told = zip(names, properties, strict=True)
     return " ".join(
-        f"{name.capitalize()}: {' '.join(one.text for one in known)}"
-        for name, known in told
-        if known
+        f"{name.capitalize()}: {' '.join(each.text for each in of_molecule)}"
+        for name, of_molecule in zip(names, properties, strict=True)
+        if of_molecule
     )
 
 
-def _calculated(one: Descriptor, calculated: float) -> Property:
-    value = round(calculated, one.decimals) + 0.0  # + 0.0: never "-0.00"
-    unit = f" {one.unit}" if one.unit else ""
-    text = f"The {one.phrase} is {value:.{one.decimals}f}{unit}."
-    return Property(one.name, value, one.unit, text)
+def _calculated_property(descriptor: Descriptor, calculated: float) -> Property:
+    value = round(calculated, descriptor.decimals) + 0.0  # adding 0.0 turns -0.0 into 0.0
+    unit = f" {descriptor.unit}" if descriptor.unit else ""
+    text = f"The {descriptor.phrase} is {value:.{descriptor.decimals}f}{unit}."
+    return Property(descriptor.name, value, descriptor.unit, text)
 
 
-def _withhold(one: Measured, known: Known[float], held_back: Holdout) -> int:
-    """Take out the values that answer a pair which is held back; how many there were."""
-    if one.tells is None:
+def _withhold(measured: MeasuredProperty, table: PropertyValues[float], holdout: Holdout) -> int:
+    """Remove the values that reveal a held-out answer, and return their number."""
+    if measured.reveals is None:
         return 0
-    family, partner = one.tells
-    told = [key for key in known.values if held_back.place(family, (key, partner))]
-    for key in told:
-        del known.values[key]
-    return len(told)
+    family, partner = measured.reveals
+    revealing = [key for key in table.values if holdout.find(family, (key, partner))]
+    for key in revealing:
+        del table.values[key]
+    return len(revealing)

@@ -1,4 +1,4 @@
-"""What may be trained on: no pair whose answer is held back anywhere."""
+"""Rows by split, without the pairs whose answer another data set holds out."""
 
 from __future__ import annotations
 
@@ -7,125 +7,141 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moltc_vllm.data.dataset import Row, read_split_rows
-from moltc_vllm.data.datasets import DATASETS, Source, get_source
+from moltc_vllm.data.dataset_registry import DATASETS, DatasetSpec, get_dataset_spec
 from moltc_vllm.data.keys import flat_key, unordered
 from moltc_vllm.tasks import get_task
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 RANK = {TRAIN: 0, VALID: 1, TEST: 2}
-"""A pair may not be in a split of a lower rank than one that holds it back."""
+"""Rank of each split. A pair may not be in a split of lower rank than one that holds it out."""
 
-Pair = tuple[str, ...]
-"""Molecules without their order."""
+UnorderedPair = tuple[str, ...]
+"""Keys of the molecules of a pair, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """A data set's measured rows by split.
+class DatasetSplits:
+    """The measured rows of a data set by split.
 
     Attributes:
-        source: Which data set.
-        rows: By split; only rows that have a target.
-        held_back: How many rows of each split were left out, because another data set holds their
-            pair back.
+        spec: Description of the data set.
+        rows: Rows with a target, by split.
+        held_out: Number of rows of each split that were removed because another row holds out their
+            pair.
     """
 
-    source: Source
+    spec: DatasetSpec
     rows: dict[str, tuple[Row, ...]]
-    held_back: dict[str, int]
+    held_out: dict[str, int]
 
 
-def read_parts(names: Iterable[str], folder: Path) -> dict[str, Parts]:
-    """Read data sets so that none tells what another one, read or not, holds back.
+def read_splits(names: Iterable[str], folder: Path) -> dict[str, DatasetSplits]:
+    """Read data sets without the pairs that any data set, read or not, holds out.
 
-    A pair in the test part of a data set is in no train or valid part of one that reveals its
-    family (`Source.reveals`), in either order; a pair in a valid part is in no such train part.
-    So FreeSolv's test pairs are absent from both CombiSolv sets, and those of ZhangDDI from
-    TWOSIDES, whence its positives come.
+    A pair in the test split of a data set is removed from the train and valid splits of every data
+    set that reveals its family (`DatasetSpec.reveals`), in either order; a pair in a valid split is
+    removed from these train splits. So FreeSolv's test pairs are absent from both CombiSolv sets,
+    and those of ZhangDDI from TWOSIDES, the origin of its positives.
 
-    Across data sets molecules are compared without stereochemistry, which some leave out; within
-    one, where isomers have values of their own, as they are written.
+    Across data sets, molecules are compared without stereochemistry, which some data sets leave
+    out. Within a data set, isomers have their own values, so molecules are compared as written.
 
     Args:
         names: Keys of `DATASETS`.
-        folder: Where the files are.
+        folder: Folder of the data files.
 
     Raises:
         DataError: If a name is unknown, or a file cannot be read.
     """
-    wanted = [get_source(name) for name in names]
-    families = {family for source in wanted for family in source.reveals}
-    read = {
-        source.name: read_by_split(source, folder)
-        for source in DATASETS.values()
-        if source.family in families or source in wanted
+    specs = [get_dataset_spec(name) for name in names]
+    revealed = {family for spec in specs for family in spec.reveals}
+    rows_by_name = {
+        spec.name: read_by_split(spec, folder)
+        for spec in DATASETS.values()
+        if spec.family in revealed or spec in specs
     }
-    own = {name: _ranks(rows, unordered) for name, rows in read.items()}
-    flat = {
-        name: _ranks(rows, flat_pair)
-        for name, rows in read.items()
-        if any(name != one.name and DATASETS[name].family in one.reveals for one in wanted)
+    own_ranks = {name: _rank_pairs(rows, unordered) for name, rows in rows_by_name.items()}
+    flat_ranks = {
+        name: _rank_pairs(rows, flat_pair)
+        for name, rows in rows_by_name.items()
+        if any(name != spec.name and DATASETS[name].family in spec.reveals for spec in specs)
     }
 
-    def kept(source: Source) -> Parts:
-        others = [
+    def remove_held_out(spec: DatasetSpec) -> DatasetSplits:
+        other_ranks = [
             ranks
-            for name, ranks in flat.items()
-            if name != source.name and DATASETS[name].family in source.reveals
+            for name, ranks in flat_ranks.items()
+            if name != spec.name and DATASETS[name].family in spec.reveals
         ]
-        return _kept(source, read[source.name], own[source.name], others)
+        return _remove_held_out(spec, rows_by_name[spec.name], own_ranks[spec.name], other_ranks)
 
-    return {source.name: kept(source) for source in wanted}
-
-
-def flat_pair(molecules: Iterable[str]) -> Pair:
-    """A pair without its order and stereochemistry."""
-    return unordered(map(flat_key, molecules))
+    return {spec.name: remove_held_out(spec) for spec in specs}
 
 
-def _ranks(rows: dict[str, list[Row]], pair: Callable[[Iterable[str]], Pair]) -> dict[Pair, int]:
-    """The highest rank of the splits that each pair is in, of those that hold back."""
-    ranks: dict[Pair, int] = {}
-    for split, part in rows.items():
-        if RANK[split]:
-            for row in part:
-                key = pair(row.molecules)
-                ranks[key] = max(ranks.get(key, 0), RANK[split])
-    return ranks
+def read_by_split(spec: DatasetSpec, folder: Path) -> dict[str, list[Row]]:
+    """Read all rows of a data set by split, also those that other data sets hold out.
 
-
-def _kept(
-    source: Source,
-    rows: dict[str, list[Row]],
-    own: dict[Pair, int],
-    others: Sequence[dict[Pair, int]],
-) -> Parts:
-    def may_stay(row: Row, rank: int) -> bool:
-        if own.get(unordered(row.molecules), 0) > rank:
-            return False
-        if rank == RANK[TEST] or not others:
-            return True
-        pair = flat_pair(row.molecules)
-        return all(ranks.get(pair, 0) <= rank for ranks in others)
-
-    measured = {
-        split: [row for row in part if row.target is not None] for split, part in rows.items()
-    }
-    kept = {
-        split: tuple(row for row in part if may_stay(row, RANK[split]))
-        for split, part in measured.items()
-    }
-    held_back = {split: len(measured[split]) - len(kept[split]) for split in rows}
-    return Parts(source, kept, held_back)
-
-
-def read_by_split(source: Source, folder: Path) -> dict[str, list[Row]]:
-    """All rows of a data set as its file divides them, whatever other data sets hold back.
+    Args:
+        spec: Description of the data set.
+        folder: Folder of the data files.
 
     Raises:
         DataError: If the file cannot be read.
     """
-    parts: dict[str, list[Row]] = {split: [] for split in RANK}
-    for split, row in read_split_rows(folder / source.file, get_task(source.task)):
-        parts[split].append(row)
-    return parts
+    rows_by_split: dict[str, list[Row]] = {split: [] for split in RANK}
+    for split, row in read_split_rows(folder / spec.file, get_task(spec.task)):
+        rows_by_split[split].append(row)
+    return rows_by_split
+
+
+def flat_pair(molecules: Iterable[str]) -> UnorderedPair:
+    """Return the key of a pair without order, stereochemistry and isotopes."""
+    return unordered(map(flat_key, molecules))
+
+
+def _rank_pairs(
+    rows_by_split: dict[str, list[Row]], key: Callable[[Iterable[str]], UnorderedPair]
+) -> dict[UnorderedPair, int]:
+    """Return the highest rank of the valid and test splits that each pair is in."""
+    ranks: dict[UnorderedPair, int] = {}
+    for split, rows in rows_by_split.items():
+        if RANK[split]:
+            for row in rows:
+                pair = key(row.molecules)
+                ranks[pair] = max(ranks.get(pair, 0), RANK[split])
+    return ranks
+
+
+def _remove_held_out(
+    spec: DatasetSpec,
+    rows_by_split: dict[str, list[Row]],
+    own_ranks: dict[UnorderedPair, int],
+    other_ranks: Sequence[dict[UnorderedPair, int]],
+) -> DatasetSplits:
+    """Remove rows without a target, and rows whose pair is held out.
+
+    Args:
+        spec: Description of the data set.
+        rows_by_split: All rows of the data set.
+        own_ranks: Ranks of the pairs that the data set itself holds out, as written.
+        other_ranks: Ranks of the pairs that each other data set holds out, as flat pairs.
+    """
+
+    def is_allowed(row: Row, rank: int) -> bool:
+        if own_ranks.get(unordered(row.molecules), 0) > rank:
+            return False
+        if rank == RANK[TEST] or not other_ranks:
+            return True
+        pair = flat_pair(row.molecules)
+        return all(ranks.get(pair, 0) <= rank for ranks in other_ranks)
+
+    measured = {
+        split: [row for row in rows if row.target is not None]
+        for split, rows in rows_by_split.items()
+    }
+    kept = {
+        split: tuple(row for row in rows if is_allowed(row, RANK[split]))
+        for split, rows in measured.items()
+    }
+    held_out = {split: len(measured[split]) - len(kept[split]) for split in rows_by_split}
+    return DatasetSplits(spec, kept, held_out)

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moltc_vllm.cli import app
-from moltc_vllm.data.datasets import DATASETS
+from moltc_vllm.data.dataset_registry import DATASETS
 from tests.data.small import change, small_data
 
 runner = CliRunner()
@@ -35,19 +35,21 @@ def last_line(result):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_list(monkeypatch, small):
+def test_list_shows_data_sets_and_existing_files(monkeypatch, small):
     result = run("list")
     assert result.exit_code == 0
-    for name, one in DATASETS.items():
+    for name, spec in DATASETS.items():
         assert f" {name} " in result.stdout
-        assert one.file in result.stdout
-    assert all(one["here"] for one in last_line(run("list", "--json"))["sources"].values())
+        assert spec.file in result.stdout
+    sources = last_line(run("list", "--json"))["sources"].values()
+    assert all(source["here"] and source["licence"] for source in sources)
     monkeypatch.delenv("MOLTC_DATA")
-    assert not any(one["here"] for one in last_line(run("list", "--json"))["sources"].values())
+    sources = last_line(run("list", "--json"))["sources"].values()
+    assert not any(source["here"] for source in sources)
     assert run("list", "--data", "nowhere").exit_code == 2
 
 
-def test_stats(tmp_path):
+def test_stats_prints_tables_and_writes_histograms(tmp_path):
     result = run("stats", "--source", "freesolv", "--source", "chchminer", "--out", tmp_path / "h")
     assert result.exit_code == 0, result.output
     assert "2 labels" in result.stdout
@@ -57,18 +59,18 @@ def test_stats(tmp_path):
         "chchminer.png",
         "freesolv.png",
     ]
-    found = last_line(run("stats", "--json"))["sources"]
-    assert [one["name"] for one in found] == list(DATASETS)
-    assert {"table", "rule", "rule_on_valid"} == set(found[-1]["intervals"])
+    summaries = last_line(run("stats", "--json"))["sources"]
+    assert [summary["name"] for summary in summaries] == list(DATASETS)
+    assert {"table", "rule", "rule_on_valid"} == set(summaries[-1]["intervals"])
 
 
-def test_build_then_check(tmp_path):
+def test_build_passes_check_and_is_reproducible(tmp_path):
     out = tmp_path / "out"
     options = ["--pairs", 20, "--properties", 2, "--seed", 3, "--chain", "lower"]
     result = run("build", out, *options)
     assert result.exit_code == 0, result.output
     assert "records in" in result.stdout
-    assert "chchminer-train: " in result.stderr  # progress, where it is no terminal
+    assert "chchminer-train: " in result.stderr  # progress without a terminal
     checked = run("check", out)
     assert checked.exit_code == 0, checked.output
     assert checked.stdout.count("ok   ") >= 6
@@ -79,25 +81,25 @@ def test_build_then_check(tmp_path):
     assert run("build", out, *options).exit_code == 2
 
 
-def test_check_of_the_data_sets(tmp_path, small):
+def test_check_of_the_data_sets_finds_nothing():
     checked = run("check")
     assert checked.exit_code == 0
     assert "0 found" in checked.stdout
 
 
-def test_a_leak_is_named_and_the_exit_status_is_1(tmp_path, small):
+def test_leak_is_named_and_exit_status_is_1(tmp_path, small):
     out, other = tmp_path / "out", tmp_path / "other"
     assert run("build", out, "--pairs", 0).exit_code == 0
-    # Since then the data set holds back everything.
+    # After the build, the data set holds out all of its rows.
     shutil.copytree(small, other)
     change(other / DATASETS["freesolv"].file, lambda row: row.update(split="test"))
     checked = run("check", out, "--data", other)
     assert checked.exit_code == 1
-    assert "FAIL no pair tells what another one holds back" in checked.stdout
-    assert "tells freesolv row" in checked.stdout
-    found = last_line(run("check", out, "--data", other, "--json"))
-    assert found["ok"] is False
-    assert sum(len(one["found"]) for one in found["checks"] if not one["note"]) > 20
+    assert "FAIL no pair reveals a held-out answer:" in checked.stdout
+    assert "reveals freesolv row" in checked.stdout
+    report = last_line(run("check", out, "--data", other, "--json"))
+    assert report["ok"] is False
+    assert sum(len(check["found"]) for check in report["checks"] if not check["note"]) > 20
 
 
 @pytest.mark.parametrize(
@@ -105,10 +107,10 @@ def test_a_leak_is_named_and_the_exit_status_is_1(tmp_path, small):
     [
         (["stats", "--source", "nothing"], "unknown data set 'nothing'"),
         (["check", "--source", "nothing"], "unknown data set 'nothing'"),
-        (["check", "nowhere"], "nowhere is no folder of instructions"),
+        (["check", "nowhere"], "nowhere is not a folder of instructions"),
         (["check", "nowhere", "--source", "freesolv"], "--source does not go with a folder"),
         (["build", "out", "--source", "nothing"], "unknown data set 'nothing'"),
-        (["build", "out", "--properties", "0"], "at least one property is told"),
+        (["build", "out", "--properties", "0"], "number of properties is at least 1"),
         (["build", "out", "--split-by", "molecule", "--fraction", "2"], "fraction 2.0 of molecule"),
         (["build", "out", "--data", "nowhere"], "nowhere is not a folder of data files"),
     ],
@@ -122,7 +124,7 @@ def test_wrong_input_is_one_line(tmp_path, monkeypatch, arguments, reason):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_folder_of_data(monkeypatch):
+def test_missing_data_folder_is_an_error(monkeypatch):
     monkeypatch.delenv("MOLTC_DATA")
     for arguments in (["stats"], ["check"], ["build", "out"]):
         result = run(*arguments)
@@ -130,7 +132,7 @@ def test_without_a_folder_of_data(monkeypatch):
         assert "set MOLTC_DATA, or --data" in result.output
 
 
-def test_ctrl_c_leaves_nothing(tmp_path, small):
+def test_ctrl_c_during_build_leaves_nothing(tmp_path, small):
     command = [sys.executable, "-m", "moltc_vllm.cli", "data", "build", "out", "--pairs", "1000000"]
     with subprocess.Popen(
         command,

@@ -1,4 +1,4 @@
-"""One small folder of real data for the tests of this room."""
+"""Fixtures of the data tests: a small folder of real data."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.data.small import small_data
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
-    """Some rows of every staged file; not to be written to."""
+    """Folder with some rows of every staged file; tests must not write to it."""
     return small_data(tmp_path_factory.mktemp("data") / "small")

@@ -1,30 +1,33 @@
-"""A folder with some rows of every staged file: the real data, in seconds."""
+"""A folder with some rows of every staged file, so that tests on real data take seconds."""
 
 import csv
 import gzip
 from pathlib import Path
 
-from moltc_vllm.data.datasets import DATASETS
+from moltc_vllm.data.dataset_registry import DATASETS
 from moltc_vllm.data.libraries import LIBRARIES
 from tests.paths import data_dir
 
-ROWS = 40  # of each file and split
+ROWS = 40  # per file and split
 GLOSSARY = "ddi_twosides_side_effects.csv.gz"
 
 
 def small_data(folder: Path) -> Path:
-    """Copy some rows of each split, and of two files such that meet rows of others."""
+    """Copy some rows of each split; in two files also rows that other files contain."""
     folder.mkdir()
     measured = {row["smiles"] for row in read("prop_esol.csv.gz")}
     hydrated = {row["solute_smiles"] for row in some(read("solv_freesolv.csv.gz"))}
-    # FreeSolv's values are in CombiSolv, and ESOL's are answers about water.
-    others = {"solv_combisolv_exp.csv.gz": hydrated, "solv_solubility_logs.csv.gz": measured}
+    # FreeSolv's values are in CombiSolv, and ESOL's are the answers for pairs with water.
+    shared_solutes = {
+        "solv_combisolv_exp.csv.gz": hydrated,
+        "solv_solubility_logs.csv.gz": measured,
+    }
     dissolved = set()
-    for file in sorted({source.file for source in DATASETS.values()}):
+    for file in sorted({spec.file for spec in DATASETS.values()}):
         rows = read(file)
-        if file in others:
-            known = [row for row in rows if row["solute_smiles"] in others[file]]
-            rows = some(row for row in known if row["solvent_smiles"] == "O") + some(
+        if file in shared_solutes:
+            shared = [row for row in rows if row["solute_smiles"] in shared_solutes[file]]
+            rows = some(row for row in shared if row["solvent_smiles"] == "O") + some(
                 row for row in rows if row["solvent_smiles"] != "O"
             )
             dissolved |= {row["solute_smiles"] for row in rows}
@@ -47,19 +50,21 @@ def small_data(folder: Path) -> Path:
 
 
 def read(file):
+    """Read the rows of a staged file."""
     with gzip.open(data_dir() / file, "rt", encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
 
 
-def some(rows, most=ROWS):
-    """So many rows of each split, from all over the file: neighbours are of one molecule."""
+def some(rows, limit=ROWS):
+    """Keep some rows of each split, evenly spaced: neighboring rows have the same molecule."""
     by_split = {}
     for row in rows:
         by_split.setdefault(row["split"], []).append(row)
-    return [row for part in by_split.values() for row in part[:: -(-len(part) // most)]]
+    return [row for part in by_split.values() for row in part[:: -(-len(part) // limit)]]
 
 
 def write(path, rows):
+    """Write rows to a compressed CSV file."""
     with gzip.open(path, "wt", encoding="utf-8", newline="") as lines:
         writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -67,7 +72,7 @@ def write(path, rows):
 
 
 def change(path, edit):
-    """Write a CSV file again with every row edited in place."""
+    """Rewrite a CSV file after editing every row."""
     with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     for row in rows:

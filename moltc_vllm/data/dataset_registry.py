@@ -1,4 +1,4 @@
-"""The table of data sets: what is known of each, and where its files are."""
+"""The registry of data sets: task, file, origin and license of each, and the data folder."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Literal
 
 from moltc_vllm.data.files import DataError
 
-VARIABLE = "MOLTC_DATA"
-"""Environment variable that names the folder of the data files."""
+DATA_FOLDER_VARIABLE = "MOLTC_DATA"
+"""Environment variable with the path of the folder of data files."""
 
 _DRUGBANK = "DrugBank-derived: CC BY-NC 4.0"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One data set of pairs.
+class DatasetSpec:
+    """Description of one data set of pairs; `moltc_vllm.data.dataset` reads its rows.
 
     Attributes:
-        name: Key in the table and in recipes.
-        file: In the data folder.
-        task: Whose columns, unit and labels it has (`moltc_vllm.data.COLUMNS`).
-        family: Data sets about the same thing.
-        reveals: The families whose answers its rows tell, its own first. A pair that one of those
-            holds back for choosing or testing is not trained on: that two drugs interact in a
-            certain way tells that they interact, but not the other way round.
-        split: Who made it: ``published`` with the data, or ``ours``, by a hash of the unordered
-            pair.
-        origin: Who measured or computed it, and where it was published.
-        licence: As far as it is known.
+        name: Key in `DATASETS` and in recipes.
+        file: File name in the data folder.
+        task: Name of the task, which decides columns (`moltc_vllm.data.COLUMNS`), unit and labels.
+        family: Name shared by the data sets that measure the same quantity.
+        reveals: Families whose answers the rows reveal, the own family first. A pair that a data
+            set of one of these families holds out is not trained on. For example, the type of an
+            interaction reveals that two drugs interact, but not the other way round.
+        split: Origin of the split: ``published`` with the data, or ``ours``, by a hash of the
+            unordered pair.
+        origin: Origin of the values and the publication.
+        license: License of the data as far as it is known.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Source:
     reveals: tuple[str, ...]
     split: Literal["published", "ours"]
     origin: str
-    licence: str
+    license: str
 
 
-DATASETS: dict[str, Source] = {
-    source.name: source
-    for source in (
-        Source(
+DATASETS: dict[str, DatasetSpec] = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
             "drugbank86",
             "ddi_drugbank86.csv.gz",
             "ddi_type",
@@ -56,7 +56,7 @@ DATASETS: dict[str, Source] = {
             "DrugBank's interactions in 86 types; DeepDDI, Ryu et al., PNAS 2018",
             _DRUGBANK,
         ),
-        Source(
+        DatasetSpec(
             "chchminer",
             "ddi_chchminer.csv.gz",
             "ddi",
@@ -66,7 +66,7 @@ DATASETS: dict[str, Source] = {
             "BIOSNAP ChCh-Miner, negatives sampled; MIRACLE, WWW 2021",
             _DRUGBANK,
         ),
-        Source(
+        DatasetSpec(
             "zhangddi",
             "ddi_zhangddi.csv.gz",
             "ddi",
@@ -76,7 +76,7 @@ DATASETS: dict[str, Source] = {
             "TWOSIDES interactions, unobserved pairs as negatives; Zhang et al. 2017",
             "none stated; SMILES from DrugBank, CC BY-NC 4.0",
         ),
-        Source(
+        DatasetSpec(
             "twosides",
             "ddi_twosides.csv.gz",
             "ddi_side_effects",
@@ -86,7 +86,7 @@ DATASETS: dict[str, Source] = {
             "Adverse-event reports; Tatonetti et al. 2012, Zitnik et al. 2018",
             "none stated",
         ),
-        Source(
+        DatasetSpec(
             "combisolv_exp",
             "solv_combisolv_exp.csv.gz",
             "solvation",
@@ -96,7 +96,7 @@ DATASETS: dict[str, Source] = {
             "Measured, 298 K (FreeSolv, CompSol, Abraham); Vermeire and Green 2021",
             "none stated for the data",
         ),
-        Source(
+        DatasetSpec(
             "combisolv_qm",
             "solv_combisolv_qm.csv.gz",
             "solvation",
@@ -106,7 +106,7 @@ DATASETS: dict[str, Source] = {
             "Computed (COSMO-RS), not measured; Vermeire and Green 2021",
             "none stated for the data",
         ),
-        Source(
+        DatasetSpec(
             "freesolv",
             "solv_freesolv.csv.gz",
             "solvation",
@@ -116,7 +116,7 @@ DATASETS: dict[str, Source] = {
             "Measured hydration free energies; Mobley and Guthrie 2014",
             "CC BY-NC-SA 4.0",
         ),
-        Source(
+        DatasetSpec(
             "solubility",
             "solv_solubility_logs.csv.gz",
             "solubility",
@@ -127,7 +127,7 @@ DATASETS: dict[str, Source] = {
             "CC BY 4.0 (article)",
         ),
         *(
-            Source(
+            DatasetSpec(
                 f"deep4chem_{task}",
                 "chromophore_deep4chem.csv.gz",
                 task,
@@ -143,11 +143,11 @@ DATASETS: dict[str, Source] = {
 }
 
 
-def get_source(name: str) -> Source:
-    """The data set of a name.
+def get_dataset_spec(name: str) -> DatasetSpec:
+    """Look up a data set by its name.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is no data set with this name.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}; there are {', '.join(DATASETS)}")
@@ -155,16 +155,21 @@ def get_source(name: str) -> Source:
 
 
 def data_folder(folder: Path | None = None) -> Path:
-    """Where the data files are: the given folder, or ``MOLTC_DATA``.
+    """Return the folder of the data files.
+
+    Args:
+        folder: Folder to use; default: the value of ``MOLTC_DATA``.
 
     Raises:
-        DataError: If there is no such folder.
+        DataError: If no folder is given, or it does not exist.
     """
     if folder is None:
-        told = os.environ.get(VARIABLE)
-        if not told:
-            raise DataError(f"where the data files are is not known: set {VARIABLE}, or --data")
-        folder = Path(told)
+        value = os.environ.get(DATA_FOLDER_VARIABLE)
+        if not value:
+            raise DataError(
+                f"no folder of data files is given: set {DATA_FOLDER_VARIABLE}, or --data"
+            )
+        folder = Path(value)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of data files")
     return folder
