@@ -1,4 +1,4 @@
-"""Files and folders that appear when they are whole, and not before."""
+"""Files and folders that appear under their names only when they are complete."""
 
 from __future__ import annotations
 
@@ -11,63 +11,80 @@ from pathlib import Path
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file."""
+    """Compute the SHA-256 checksum of a file, in hexadecimal.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A hidden file that gets the name ``path`` when the block ends, or vanishes if it fails.
+    """Write a file atomically: rename a temporary file to ``path`` when the block ends.
 
-    After the block it is on the disk, whatever happens then.
+    The content and the name are fsynced. If the block raises, the temporary file is removed and an
+    existing file at ``path`` is kept.
+
+    Args:
+        path: Path of the complete file.
+
+    Yields:
+        Path of the temporary file to write, hidden in the same folder.
     """
-    # Of this process alone: another one may be taken for dead and still write the same.
+    # The process id keeps processes apart: one that is believed to be dead may still write.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        _sync(partial)
+        _fsync(partial)
         partial.replace(path)
-        _sync(path.parent)  # its new name
+        _fsync(path.parent)  # makes the new name durable
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def ensure_free(folder: Path, refused: type[ValueError] = ValueError) -> None:
-    """Refuse a folder that something is in.
+def ensure_free(folder: Path, error_type: type[ValueError] = ValueError) -> None:
+    """Raise an error if a path exists and is not an empty folder.
 
     Args:
-        folder: To be written.
-        refused: What is raised if it exists and is not an empty folder.
+        folder: Folder that will be written.
+        error_type: Type of the error to raise.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise refused(f"{folder} exists and is not empty; it is not written over")
+        raise error_type(f"{folder} exists and is not empty; it is not written over")
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path, refused: type[ValueError] = ValueError) -> Iterator[Path]:
-    """A hidden folder that gets the name ``folder`` when the block ends, or vanishes if it fails.
+def new_folder(folder: Path, error_type: type[ValueError] = ValueError) -> Iterator[Path]:
+    """Write a folder atomically: rename a temporary folder when the block ends.
+
+    If the block raises, the temporary folder is removed, and so are the parent folders that were
+    created for it.
 
     Args:
-        folder: To be written.
-        refused: What is raised if it is in use, or cannot be made.
+        folder: Path of the complete folder.
+        error_type: Type of the error to raise if the folder is not empty or cannot be created.
+
+    Yields:
+        Path of the temporary folder to fill, hidden beside ``folder``.
     """
     try:
-        ensure_free(folder, refused)
-        above = [parent for parent in folder.parents if not parent.exists()]
+        ensure_free(folder, error_type)
+        missing_parents = [parent for parent in folder.parents if not parent.exists()]
         partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # may be left from a killed process
         partial.mkdir(parents=True)
     except OSError as error:
-        raise refused(f"{folder}: {error.strerror}") from error
+        raise error_type(f"{folder}: {error.strerror}") from error
     try:
         yield partial
         if folder.exists():
@@ -76,6 +93,6 @@ def new_folder(folder: Path, refused: type[ValueError] = ValueError) -> Iterator
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         with contextlib.suppress(OSError):
-            for parent in above:
+            for parent in missing_parents:
                 parent.rmdir()
         raise

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question, which long work answers where it can stop."""
+"""Handling of SIGINT (Ctrl-C) and SIGTERM in long-running commands."""
 
 from __future__ import annotations
 
@@ -10,69 +10,82 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 
+_POLL_S = 0.2
+
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Whether an end was asked for; the second time it is not asked but raised.
+    """Let the block finish its current step at the first SIGINT or SIGTERM.
+
+    The first signal requests a stop; the second raises `KeyboardInterrupt`. The previous signal
+    handlers are restored when the block ends. Only the main thread can use it.
 
     Yields:
-        Says whether work should stop where that is well done.
+        Function that returns whether a stop was requested.
 
     Raises:
-        KeyboardInterrupt: Out of the block, at the second signal.
+        KeyboardInterrupt: From within the block, at the second signal.
     """
-    asked: list[int] = []
+    stop_requested = False
 
-    def ask(number: int, _: FrameType | None) -> None:
-        if asked:  # the second time it is meant
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal stop_requested
+        if stop_requested:
             raise KeyboardInterrupt
-        asked.append(number)
+        stop_requested = True
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: stop_requested
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def block_sigint_in_children() -> Iterator[None]:
-    """Ctrl-C is for this process: those that are started meanwhile never see it.
+    """Block SIGINT in this thread and in the processes that are started within the block.
 
-    A terminal sends it to all at once. An engine that ends by itself would leave what it was asked
-    unanswered, while this process still means to finish it.
+    A terminal sends Ctrl-C to all processes of a command at once. An engine process that ended
+    by itself would drop the requests that this process still waits for.
     """
-    # Its start would unblock the signal; once it runs, it is not started again.
+    # Starting the resource tracker would unblock SIGINT, and it is started only once.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 @contextmanager
 def sigint_watcher() -> Iterator[None]:
-    """Ctrl-C reaches Python whatever is going on.
+    """Deliver SIGINT to the main thread even while RDKit handles signals.
 
-    RDKit takes SIGINT for itself during a substructure search: the signal would be lost, and with
-    it what that search did not find. Here it is waited for beside the work; processes that are
-    started meanwhile do not see it at all.
+    RDKit installs its own SIGINT handler during a substructure search: the signal would be lost,
+    and the search would return incomplete results. Therefore SIGINT is blocked, a thread waits for
+    it and interrupts the main thread. Processes that are started within the block do not receive
+    SIGINT.
+
+    Threads that exist before the block still receive the signal, so enter it before libraries that
+    start threads are imported.
+
+    Raises:
+        KeyboardInterrupt: From within the block, after SIGINT.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    over = threading.Event()
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    is_done = threading.Event()
 
-    def wait() -> None:
-        while not over.is_set():
-            if signal.sigtimedwait({signal.SIGINT}, 0.2) is not None:
+    def wait_for_sigint() -> None:
+        while not is_done.is_set():
+            if signal.sigtimedwait({signal.SIGINT}, _POLL_S) is not None:
                 _thread.interrupt_main()
 
-    waiter = threading.Thread(target=wait, name="moltc-ctrl-c", daemon=True)
-    waiter.start()
+    watcher = threading.Thread(target=wait_for_sigint, name="moltc-ctrl-c", daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        over.set()
-        waiter.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        is_done.set()
+        watcher.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
