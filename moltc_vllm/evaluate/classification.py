@@ -33,7 +33,7 @@ def classification_metrics(kind: Choice, answered: Sequence[AnsweredRow]) -> Ite
 
     Args:
         kind: Labels of the task.
-        answered: At least one row.
+        answered: Rows with their answers, at least one.
     """
     truth, predicted = class_indices(kind, answered)
     rows = len(truth)

@@ -19,7 +19,7 @@ def regression_metrics(kind: Number, answered: Sequence[AnsweredRow]) -> Iterato
 
     Args:
         kind: Form of the task's answers.
-        answered: At least one row.
+        answered: Rows with their answers, at least one.
     """
     target, value = targets_and_values(answered)
     valid = ~np.isnan(value)

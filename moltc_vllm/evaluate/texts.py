@@ -19,7 +19,7 @@ def terms_metrics(answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
     Case and whitespace of terms do not matter. A row without an answer has no predicted terms.
 
     Args:
-        answered: At least one row.
+        answered: Rows with their answers, at least one.
     """
     true = [{normalize_text(term) for term in _as_terms(row.target)} for row, _ in answered]
     predicted = [{normalize_text(term) for term in answer.items or ()} for _, answer in answered]
