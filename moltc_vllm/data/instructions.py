@@ -63,8 +63,8 @@ class Instruction:
         smiles: SMILES as in the data, one per role of the task.
         question: Question of the task.
         properties: Properties in the text, per molecule; may be empty.
-        upper: Sentences about the properties; empty if there are none.
-        answer: Answer text of the task, with both steps of a number.
+        upper: Sentences about the properties; may be empty.
+        answer: Text of the task's answer, with both steps of a number.
         text: Text that a model is trained to generate. With the lower level, its last line is
             ``answer``; without it, the last line of a number task has the value alone
             (`value_text`), which the task's parser does not accept.

@@ -10,7 +10,7 @@ def one_line(error: object) -> str:
         error: Exception or text.
 
     Returns:
-        The message, or the exception's type name where it has none.
+        The message, or the name of the exception's type if the message is empty.
     """
     message = " ".join(str(error).split())
     return message or type(error).__name__
