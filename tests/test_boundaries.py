@@ -119,6 +119,7 @@ def test_kernels_import_torch_and_triton_only():
         ("moltc_vllm.cli", ["torch", "vllm", "ray", "rdkit", "transformers", "sklearn", "pyarrow"]),
         ("moltc_vllm.plugin", ["torch", "vllm", "ray"]),
         ("moltc_vllm.plugin.launcher", ["torch", "vllm", "ray"]),
+        ("moltc_vllm.deploy.cluster", ["ray"]),
     ],
 )
 def test_import_does_not_load(module, forbidden):
