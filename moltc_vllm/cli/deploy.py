@@ -63,12 +63,12 @@ def deploy(
         fail("`moltc deploy` needs Ray: pip install 'moltc-vllm[ray]'")
     from rich.console import Console
 
-    from moltc_vllm.deploy.cluster import ClusterError, prepare_environment
+    from moltc_vllm.deploy.cluster import ClusterError, prepare_ray_environment
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         if address is None and not check:
-            prepare_environment()  # the imports below load Ray, which reads its environment then
+            prepare_ray_environment()  # the imports below load Ray, which then reads it
     except ClusterError as error:
         fail(str(error), code=1)
     from moltc_vllm.deploy.configuration import ConfigurationError, read_configuration

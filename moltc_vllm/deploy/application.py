@@ -66,7 +66,7 @@ class MoltcServer:
         app.add_middleware(BodyLimitMiddleware, max_bytes=int(self._settings.max_body_mb * 1e6))
         self._start_task(self._exit_when_engine_died())
         if self._settings.metrics_s:
-            from moltc_vllm.deploy.metrics import export_counters
+            from moltc_vllm.deploy.metrics_export import export_counters
 
             self._start_task(export_counters(self._settings.metrics_s))
         return app

@@ -5,7 +5,7 @@ them. `LocalCluster` has its own session, ports and folder, listens on the loopb
 and ends with the process that started it.
 
 This module does not import Ray at the top: Ray reads its environment when it is imported, and
-`prepare_environment` has to set that environment before.
+`prepare_ray_environment` has to set that environment before.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class ClusterError(RuntimeError):
 class LocalCluster(ManagedService):
     """Ray head node on this machine, with a folder that only this user can read.
 
-    A process that joins the cluster needs its token in the environment; `prepare_environment` sets
-    it for this process and its children.
+    A process that joins the cluster needs its token in the environment; `prepare_ray_environment`
+    sets it for this process and its children.
 
     Args:
         cpus: Number of logical CPUs that the cluster schedules. Default: all.
@@ -89,9 +89,9 @@ class LocalCluster(ManagedService):
 
         Raises:
             ClusterError: If Ray exits or does not start in time, or if Ray was imported before
-                `prepare_environment`.
+                `prepare_ray_environment`.
         """
-        prepare_environment()
+        prepare_ray_environment()
         try:
             # The path is short because it holds sockets, whose paths have at most 107 characters.
             # `mkdtemp` closes the folder to other users; Ray would open its own to all of them.
@@ -163,7 +163,7 @@ class LocalCluster(ManagedService):
                 self.folder = Path()
 
 
-def prepare_environment() -> None:
+def prepare_ray_environment() -> None:
     """Set the variables with which this process can start private clusters and join them.
 
     Raises:
@@ -181,7 +181,7 @@ def prepare_environment() -> None:
     if missing and "ray" in sys.modules:
         raise ClusterError(
             f"Ray was imported before {missing[0]} was set; call "
-            "moltc_vllm.deploy.cluster.prepare_environment() before importing Ray"
+            "moltc_vllm.deploy.cluster.prepare_ray_environment() before importing Ray"
         )
     os.environ.update(required)
 

@@ -52,7 +52,7 @@ def read_part(screen, part):
     return pa_parquet.read_table(part_path(screen.folder, part)).to_pylist()
 
 
-def read_parts(screen):
+def read_all_rows(screen):
     return [row for part in range(screen.part_count) for row in read_part(screen, part)]
 
 
@@ -70,7 +70,7 @@ def test_actor_computes_given_parts(files, tmp_path):
     assert result["written"] == [True] * 3
     actor({"part": [part for part in range(remote.part_count) if part not in (3, 4, 10)]})
     assert remote.missing_parts() == []
-    assert read_parts(remote) == read_parts(local)
+    assert read_all_rows(remote) == read_all_rows(local)
     assert sum(result["failed"]) == sum(
         row["status"] != "ok" for part in (3, 4, 10) for row in read_part(remote, part)
     )
