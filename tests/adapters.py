@@ -34,7 +34,8 @@ def write_adapter(
     """
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for module, (out_size, in_size) in linear_layer_shapes(load_config(checkpoint).text_config).items():
+    shapes = linear_layer_shapes(load_config(checkpoint).text_config)
+    for module, (out_size, in_size) in shapes.items():
         if module.rpartition(".")[2] in targets:
             key = f"base_model.model.{module}.lora_"
             size = 0.2 * strength / math.sqrt(rank)
