@@ -59,7 +59,7 @@ def train(
         with ProgressBars("steps") as bars:
             progress = _TrainingDisplay(settings.name, bars)
             result = run(settings, data_folder(data), out, progress, checkpoint=model)
-    except (RecipeError, DataError, CheckpointError, ValueError) as error:
+    except (RecipeError, DataError, CheckpointError, FloatingPointError, ValueError) as error:
         fail(str(error))
     if result.checkpoint is None:
         raise typer.Exit(130)

@@ -43,8 +43,13 @@ class PairBlockSampler:
         Args:
             start: Position of the first one in the sequence.
             count: Number of indices.
+
+        Raises:
+            ValueError: If the data set has no pairs.
         """
         total = len(self.molecules)
+        if total == 0:
+            raise ValueError(f"{self.name} has no pairs to train on: remove it from the mixture")
         pieces = []
         while count > 0:
             epoch, offset = divmod(start, total)

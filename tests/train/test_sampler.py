@@ -67,3 +67,9 @@ def test_step_rng_depends_on_seed_name_and_step():
     }
     assert len(drawn) == 8
     assert step_rng(0, "a", 0).random() == step_rng(0, "a", 0).random()
+
+
+def test_data_set_without_pairs_is_refused_by_name():
+    empty = PairBlockSampler("freesolv", np.zeros((0, 2), np.int32), None, seed=0)
+    with pytest.raises(ValueError, match="freesolv has no pairs"):
+        empty.indices(0, 1)
