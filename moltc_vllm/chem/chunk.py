@@ -94,8 +94,8 @@ def _read_as_written(texts: Sequence[str], limits: MoleculeLimits) -> Chunk:
     sizes, molecules = reader.pack_pickles(pickles)
     if sizes[:, 0].all():
         return Chunk(keys, _sizes_with_errors(keys, sizes), molecules)
-    # The compiled reader does not support one of the molecules. This is rare, so the whole chunk
-    # is read again row by row, which is simple.
+    # The compiled reader does not support at least one molecule. This is rare, so reading the
+    # whole chunk again, row by row, is fast enough.
     return _join([_read_row(text, limits) for text in texts])
 
 

@@ -25,8 +25,8 @@ class MoleculeError(ValueError):
               aromaticity, kekulization);
             * ``unsupported``: a valid molecule that the encoder's feature tables cannot express;
             * ``too_many_atoms``, ``too_long``: larger than the `MoleculeLimits` allow;
-            * ``crash``: a worker process of `featurize_library` died while reading it.
-        reason: Explanation in one line; RDKit's own message where RDKit rejected the molecule.
+            * ``crash``: a worker process of `featurize_library` died while reading the molecule.
+        reason: One-line explanation; RDKit's own message where RDKit rejected the molecule.
     """
 
     def __init__(self, molecule: str, kind: ErrorKind, reason: str) -> None:

@@ -35,29 +35,29 @@ def featurize_library(
 ) -> Iterator[LibraryRow]:
     """Featurize a library row by row, in order and with bounded memory.
 
-    RDKit's parser holds the GIL, so processes do the work. They are started ("spawn") with the
-    second chunk, so a script must guard its main part with ``if __name__ == "__main__"``. An
-    invalid row affects no other row, even if it crashes the process that reads it: the rows of
-    that chunk are then read again one by one in a separate process.
+    RDKit's parser holds the GIL, so worker processes read the molecules. They are spawned once a
+    second chunk is needed, so a script must guard its main part with
+    ``if __name__ == "__main__"``. An invalid row affects no other row, even if it crashes the
+    process that reads it: the rows of that chunk are then read again one by one in a separate
+    process.
 
     Args:
-        smiles: SMILES of the library, of any number; consumed lazily, at most three chunks per
-            worker ahead.
+        smiles: SMILES of the library; consumed lazily, at most three chunks per worker ahead.
         limits: Bounds on each molecule's size.
-        canonical: Whether each row is ``canonical_key(text)`` and ``packed_of(key)``. If not, the
-            key is the stripped text, and the graph has the atoms in the text's order; three times
-            as fast, for libraries whose SMILES are RDKit's canonical ones already.
-        workers: Number of processes; by default one for each CPU that this process may use, 0 to
-            read in this process.
-        chunk_size: Rows that a process reads at a time. The arrays of one chunk share memory, so
-            copy a row's arrays to keep them without the others.
+        canonical: Whether each row is ``canonical_key(text)`` and ``packed_of(key)``. Otherwise
+            the key is the stripped text and the graph has the text's atom order, which is three
+            times as fast and suits libraries whose SMILES are already canonical.
+        workers: Number of worker processes; 0 reads in this process. Default: one per CPU that
+            this process may use.
+        chunk_size: Number of rows that a worker reads at a time. The arrays of a chunk share
+            memory, so copy the arrays of a row to keep them without the rest of the chunk.
         block: Deprecated name of ``chunk_size``.
 
     Yields:
-        For each row the pair of key and packed molecule, or the `MoleculeError`.
+        Key and packed molecule of each row, or its `MoleculeError`.
 
     Raises:
-        ValueError: If ``workers`` is negative or ``chunk_size`` not positive.
+        ValueError: If ``workers`` is negative or ``chunk_size`` is not positive.
         RuntimeError: If worker processes cannot be started.
     """
     if block is not None:
@@ -130,6 +130,7 @@ class _CrashTolerantPool:
     def _collect_oldest(
         self, pending: deque[tuple[list[str], Future[Chunk]]]
     ) -> Iterable[LibraryRow]:
+        """Wait for the oldest chunk; if a worker died, replace the pool and resubmit the rest."""
         texts, future = pending.popleft()
         try:
             rows = list(future.result().rows())
@@ -146,7 +147,7 @@ class _CrashTolerantPool:
         ]
 
     def _read_one_by_one(self, texts: list[str]) -> list[LibraryRow]:
-        """Read rows one by one, to find the row that crashes its process."""
+        """Read rows one by one, to identify the rows that crash their process."""
         rows: list[LibraryRow] = []
         self._executor = _start_executor(1)
         for text in texts:

@@ -1,4 +1,4 @@
-"""Canonical keys of molecules, and the graphs that keys stand for."""
+"""Canonical keys of molecules, and the graphs of keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KEY_CACHE_SIZE = 65_536
 _GRAPH_CACHE_SIZE = 16_384
 _MAX_CANONICALIZATIONS = 8
 
-# `canonical_key` has checked a key against the caller's limits, which its reader does not know.
+# Keys are read without limits of the caller's: `canonical_key` enforced them when it made the key.
 _KEY_LIMITS = MoleculeLimits(max_atoms=MAX_ATOMS, max_characters=1 << 20)
 
 
@@ -52,9 +52,9 @@ def canonical_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
 
 
 def as_written_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
-    """Validate a molecule and use its SMILES as written as the key.
+    """Validate a molecule and return its SMILES as written, for use as the key.
 
-    Two spellings of a molecule then have two keys, and `packed_of` encodes each as it is written.
+    Two spellings of a molecule then have two keys, and `packed_of` encodes each as written.
     Encoders that were trained on molecules as written, not in canonical form, need these keys.
 
     Args:
@@ -115,7 +115,7 @@ def molblock_to_smiles(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> s
     are dropped. Whether the encoder supports the result is checked by `canonical_key`.
 
     Raises:
-        MoleculeError: If it is not a molblock of one molecule within the limits.
+        MoleculeError: If ``block`` is not a molblock of one molecule within the limits.
     """
     mol = parse_molblock(block, limits)
     _clear_atom_maps(mol)
@@ -139,18 +139,18 @@ def _cached_key(smiles: str, limits: MoleculeLimits) -> str:
 
 
 def _canonical_fixed_point(smiles: str) -> str:
-    """Canonicalize until nothing changes; of a cycle of texts, return the smallest.
+    """Canonicalize until the SMILES no longer changes; if it cycles, return the cycle's minimum.
 
-    One round was enough for all of 36,157 staged molecules and for 35,898 random writings of
-    half of them (RDKit 2026.09.1), so this costs no more than the graph that `packed_of` needs
+    One round was enough for all 36,157 molecules of the data sets and for 35,898 randomized SMILES
+    of half of them (RDKit 2026.09.1), so this costs no more than the graph that `packed_of` needs
     anyway. Further rounds guarantee a fixed point for other molecules and RDKit releases.
     """
-    seen = [smiles]
+    history = [smiles]
     for _ in range(_MAX_CANONICALIZATIONS):
-        following = _canonicalize(seen[-1])[0]
-        if following in seen:
-            return min(seen[seen.index(following) :])
-        seen.append(following)
+        canonical = _canonicalize(history[-1])[0]
+        if canonical in history:
+            return min(history[history.index(canonical) :])
+        history.append(canonical)
     raise MoleculeError(smiles, "unsupported", "RDKit finds no canonical form")
 
 

@@ -49,7 +49,7 @@ def parse_smiles(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.Mol
 
 
 def parse_for_graph(smiles: str, limits: MoleculeLimits) -> Chem.Mol:
-    """Parse a clean SMILES like `parse_smiles`, but only the properties that `featurize` reads.
+    """Parse a clean SMILES like `parse_smiles`, computing only what `featurize` reads.
 
     Raises:
         MoleculeError: Same conditions, kinds and reasons as for `parse_smiles`.
@@ -58,7 +58,7 @@ def parse_for_graph(smiles: str, limits: MoleculeLimits) -> Chem.Mol:
 
 
 def parse_for_writing(smiles: str, limits: MoleculeLimits) -> Chem.Mol:
-    """Parse a clean SMILES like `parse_smiles`, but only the properties that a SMILES shows.
+    """Parse a clean SMILES like `parse_smiles`, computing only what ``MolToSmiles`` writes.
 
     Raises:
         MoleculeError: Same conditions, kinds and reasons as for `parse_smiles`.
@@ -80,11 +80,11 @@ def _parse_partially(
 
 
 def clean_smiles(text: str, limits: MoleculeLimits) -> str:
-    """Strip a SMILES and check everything about it that needs no chemistry.
+    """Strip a SMILES and run all checks that need no chemistry.
 
     Raises:
-        MoleculeError: If it is not a string, is empty or too long, or has characters or numbers
-            that no SMILES has.
+        MoleculeError: If the text is not a string, is empty or too long, or has characters or
+            numbers that no SMILES has.
     """
     smiles = _strip(text)
     _check_length(smiles, limits.max_characters)
@@ -113,7 +113,7 @@ def parse_molblock(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.
         MoleculeError: Same conditions as for `parse_smiles`; also query atoms and bonds, which
             RDKit would replace by their first alternative.
     """
-    _strip(block)  # Only a check: leading blank lines of a molblock are significant.
+    _strip(block)  # The result is not used: leading blank lines of a molblock are significant.
     _check_length(block, limits.max_molblock_characters)
     _check_characters(block, _INVALID_IN_MOLBLOCK)
     if block.count(_MOLBLOCK_END) != 1:

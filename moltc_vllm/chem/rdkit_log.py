@@ -10,9 +10,9 @@ from typing import Any
 
 from rdkit import rdBase
 
-# RDKit has one log per process. If two threads blocked it at once, the first to leave would
-# enable it for the second, and a capture would collect messages of both. RDKit's parsers hold
-# the GIL anyway, so serializing them with a lock costs nothing.
+# RDKit has one log per process. If two threads silenced it at once, the first to finish would
+# enable it for the other, and a capture would collect messages of both. RDKit's parsers hold the
+# GIL anyway, so serializing them with a lock costs nothing.
 _LOG_LOCK = threading.RLock()
 
 _TIMESTAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] ")
@@ -25,8 +25,8 @@ _POSITION = re.compile(r"check for mistakes around position (\d+)")
 class QuietLog:
     """Context manager that silences RDKit's log.
 
-    It costs a third of `captured_log`, so it is the right choice where failures are rare. Blocks
-    nest: around many short calls, one outer block is cheaper still.
+    It costs a third of `captured_log`, so use it where failures are rare. Uses may be nested;
+    around many short calls, one outer use is cheaper still.
     """
 
     __slots__ = ("_block",)

@@ -1,1 +1,1 @@
-"""Optional speed-ups of featurization; without them Python loops compute the same graphs."""
+"""Optional speed-ups of featurization; without them, Python loops compute the same graphs."""

@@ -1,6 +1,6 @@
-"""`CompiledReader`: RDKit molecules to graphs through `rdkit_pickle`.
+"""`CompiledReader`: converts RDKit molecules to graphs through `rdkit_pickle`.
 
-The module imports numba: get the reader from `dispatch.compiled_reader` instead of importing it at
+This module imports numba, which is slow: call `dispatch.compiled_reader` instead of importing it at
 the top of a module.
 """
 
@@ -23,9 +23,9 @@ _STRUCTURE_ONLY: Final = int(
 
 
 class CompiledReader:
-    """Featurizes molecules by reading RDKit's pickle of them in compiled code.
+    """Reader that featurizes molecules from their RDKit pickles in compiled code.
 
-    It does not support every molecule: for the others, use `featurize_loops`.
+    It does not support every molecule; `featurize_loops` handles the others.
     """
 
     def to_binary(self, mol: Chem.Mol) -> bytes:
@@ -64,8 +64,7 @@ class CompiledReader:
         """Pack several molecules in one call.
 
         Args:
-            pickles: Results of `to_binary`. The caller then need not keep RDKit's molecules,
-                which are large.
+            pickles: Results of `to_binary`, which are much smaller than RDKit's molecules.
 
         Returns:
             Sizes ``[B, 2]`` int64, the numbers of atoms and directed bonds of each molecule, 0

@@ -1,4 +1,4 @@
-"""Select how molecules are featurized: by the compiled reader or by Python loops.
+"""Selection of the compiled reader or the Python loops for featurization.
 
 ``MOLTC_FEATURIZE=loops`` selects the loops; ``fast`` is the default.
 """
@@ -30,7 +30,7 @@ def compiled_reader() -> CompiledReader | None:
     numba is missing, one warning is logged.
 
     Raises:
-        ValueError: If the environment variable ``MOLTC_FEATURIZE`` has another value.
+        ValueError: If ``MOLTC_FEATURIZE`` is neither ``fast`` nor ``loops``.
     """
     if not _selected:
         with _lock:
@@ -40,7 +40,7 @@ def compiled_reader() -> CompiledReader | None:
 
 
 def reset_compiled_reader() -> None:
-    """Make the next call of `compiled_reader` select again; for tests."""
+    """Discard the selection, so that the next `compiled_reader` call selects again; for tests."""
     with _lock:
         _selected.clear()
 

@@ -1,20 +1,20 @@
-"""Parse SMILES with only those sanitization steps whose outcome is used afterwards.
+"""Parse SMILES with only those sanitization steps whose results are used afterwards.
 
 ``Chem.MolFromSmiles`` parses, merges explicit hydrogens, sanitizes and assigns stereochemistry with
-all *possible* centers flagged. The functions here run the same steps in the same order, without
+all *possible* centers flagged. The functions here run the same steps in the same order, but skip
 
-* merging hydrogens: texts with a bracket hydrogen are left to default parsing;
-* cleaning up bonds to metals if the text has no metal;
-* flagging possible centers: nothing reads the flags, and ranking all atoms for them takes a fifth
-  of the whole parse;
-* for graphs of texts without a stereo mark: the sanitization steps that change no feature
+* the merging of hydrogens: SMILES with a bracket hydrogen need default parsing;
+* the clean-up of bonds to metals, if the SMILES has no metal;
+* the flags of possible centers: nothing reads them, and ranking all atoms for them takes a fifth of
+  the parsing time;
+* for graphs of SMILES without a stereo mark, the sanitization steps that change no feature
   (radicals, conjugation, hybridization, chirality, hydrogen counts of aromatic atoms). Stereo
   assignment depends on all of them: the double bond in ``c1(=N/R)nc(C)cc(C)[nH]1`` is stereogenic
   only because of the position of the hydrogen.
 
-The result is None for texts that are not plain organic SMILES and after every failure. The caller
-then uses RDKit's default parsing, so that errors do not depend on the path taken. `self_test`
-compares both paths at first use, ``benchmarks/featurize.py --check-all`` on all staged molecules.
+They return None for every SMILES that is not plain organic and after every failure. The caller then
+uses RDKit's default parsing, so errors do not depend on the path taken. `self_test` compares both
+paths at first use, and ``benchmarks/featurize.py --check-all`` on all molecules of the data sets.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ _UNSANITIZED: Final = _unsanitized_params()
 
 
 def try_parse_for_graph(smiles: str) -> Chem.Mol | None:
-    """Parse the properties that `featurize` reads; None where default parsing is needed.
+    """Parse a SMILES, computing only what `featurize` reads.
 
-    The molecule must not be written as SMILES or searched for substructures.
+    Returns:
+        A molecule that must not be written as SMILES or searched for substructures; None if the
+        SMILES needs default parsing.
     """
     kinds = scan_smiles(smiles)
     stereo = has_stereo(kinds)
@@ -63,9 +65,10 @@ def try_parse_for_graph(smiles: str) -> Chem.Mol | None:
 
 
 def try_parse_for_writing(smiles: str) -> Chem.Mol | None:
-    """Parse the properties that `featurize` and ``MolToSmiles`` read.
+    """Parse a SMILES, computing only what `featurize` and ``MolToSmiles`` read.
 
-    None where default parsing is needed.
+    Returns:
+        The molecule; None if the SMILES needs default parsing.
     """
     return _try_parse(smiles, scan_smiles(smiles), _STEPS_FOR_WRITING, True)
 

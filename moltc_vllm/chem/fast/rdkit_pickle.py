@@ -1,12 +1,12 @@
 """Read RDKit's pickle of a molecule in compiled code, without a Python loop over atoms.
 
 ``Mol.ToBinary`` writes a private format, which the functions here do not trust: every read stays
-inside the buffer, and every index is checked against its table. Features that they do not support
-(queries, dative bonds, dummy atoms, atom maps, another version of the format) give `UNSUPPORTED`;
-the caller then uses the Python loops, whose errors name the atom or bond. `dispatch` compares both
-at first use.
+inside the buffer, and every index is checked against its table. For features that they do not
+support (queries, dative bonds, dummy atoms, atom maps, another version of the format) they return
+`UNSUPPORTED`; the caller then uses the Python loops, whose errors name the atom or bond. `dispatch`
+compares both implementations at first use.
 
-The module imports numba, which takes a quarter of a second: do not import it at the top of a
+This module imports numba, which takes a quarter of a second: do not import it at the top of a
 module.
 
 Source: RDKit, ``Code/GraphMol/MolPickler.cpp`` (``_pickle``, ``_pickleAtom``, ``_pickleBond``).
@@ -41,7 +41,7 @@ U16 = npt.NDArray[np.uint16]
 
 
 def jit(function: _Function) -> _Function:
-    """Compile at the first call and cache the machine code on disk where that is possible."""
+    """Compile a function at its first call, and cache the machine code on disk if possible."""
     try:
         return numba.njit(cache=True)(function)
     except RuntimeError:  # "no locator available": read-only installation, no home directory
@@ -49,24 +49,24 @@ def jit(function: _Function) -> _Function:
 
 
 @jit
-def _read_byte(data: bytes, at: int) -> int:
+def _read_byte(data: bytes, offset: int) -> int:
     """Read one byte as int64; the caller has checked that it is inside the buffer."""
-    value: Any = np.int64(data[at])
+    value: Any = np.int64(data[offset])
     return value
 
 
 @jit
-def _read_uint32(data: bytes, at: int) -> int:
-    """Read four bytes as little-endian; the caller has checked that they are in the buffer."""
-    low = _read_byte(data, at) | _read_byte(data, at + 1) << 8
-    return low | _read_byte(data, at + 2) << 16 | _read_byte(data, at + 3) << 24
+def _read_uint32(data: bytes, offset: int) -> int:
+    """Read a little-endian integer; the caller has checked that it is inside the buffer."""
+    low = _read_byte(data, offset) | _read_byte(data, offset + 1) << 8
+    return low | _read_byte(data, offset + 2) << 16 | _read_byte(data, offset + 3) << 24
 
 
 @jit
 def read_sizes(data: bytes, begin: int, end: int) -> tuple[int, int]:
     """Read the numbers of atoms and bonds of the molecule in ``data[begin:end]``.
 
-    Both are `UNSUPPORTED` if the header is not of a supported format or states impossible numbers.
+    Both are `UNSUPPORTED` if the header has another format or contains impossible numbers.
     """
     if begin < 0 or end > len(data) or end - begin < _HEADER_BYTES:
         return UNSUPPORTED, UNSUPPORTED
@@ -87,72 +87,72 @@ def read_sizes(data: bytes, begin: int, end: int) -> tuple[int, int]:
 
 
 @jit
-def _read_atom(data: bytes, at: int, end: int) -> tuple[int, int, int]:
+def _read_atom(data: bytes, offset: int, end: int) -> tuple[int, int, int]:
     """Read element (atomic number - 1), chirality and the offset of the next atom.
 
-    The element is `UNSUPPORTED` if the atom is.
+    The element is `UNSUPPORTED` if the atom is not supported.
     """
-    if at + 6 > end:
+    if offset + 6 > end:
         return UNSUPPORTED, 0, 0
-    element = _read_byte(data, at) - 1
-    present = _read_uint32(data, at + 2)
-    if not 0 <= element < ATOM_TYPES or data[at + 1] & ~_ATOM_FLAGS or present >> 9:
+    element = _read_byte(data, offset) - 1
+    property_bits = _read_uint32(data, offset + 2)
+    if not 0 <= element < ATOM_TYPES or data[offset + 1] & ~_ATOM_FLAGS or property_bits >> 9:
         return UNSUPPORTED, 0, 0
-    at += 6
+    offset += 6
     chirality = 0
     for bit in range(9):
-        if present >> bit & 1:
+        if property_bits >> bit & 1:
             size = 4 if bit in (0, 8) else 1  # bit 0: mass difference, bit 8: isotope
-            if at + size > end:
+            if offset + size > end:
                 return UNSUPPORTED, 0, 0
             if bit == 2:  # chirality tag
-                chirality = _read_byte(data, at)
-            at += size
+                chirality = _read_byte(data, offset)
+            offset += size
     if chirality >= CHIRALITIES:
         return UNSUPPORTED, 0, 0
-    return element, chirality, at
+    return element, chirality, offset
 
 
 @jit
 def _read_bond(
-    data: bytes, at: int, end: int, width: int, atoms: int
+    data: bytes, offset: int, end: int, width: int, atoms: int
 ) -> tuple[int, int, int, int, int]:
     """Read type, direction, begin atom, end atom and the offset of the next bond.
 
-    Indices of atoms are ``width`` bytes wide. The type is `UNSUPPORTED` if the bond is.
+    Atom indices are ``width`` bytes wide. The type is `UNSUPPORTED` if the bond is not supported.
     """
     unsupported = UNSUPPORTED, 0, 0, 0, 0
-    if at + 2 * width + 1 > end:
+    if offset + 2 * width + 1 > end:
         return unsupported
     if width == 1:
-        first, second = _read_byte(data, at), _read_byte(data, at + 1)
+        first, second = _read_byte(data, offset), _read_byte(data, offset + 1)
     else:
-        first, second = _read_uint32(data, at), _read_uint32(data, at + 4)
-    flags = data[at + 2 * width]
-    at += 2 * width + 1
+        first, second = _read_uint32(data, offset), _read_uint32(data, offset + 4)
+    flags = data[offset + 2 * width]
+    offset += 2 * width + 1
     if first >= atoms or second >= atoms or first == second or flags & ~_BOND_FLAGS:
         return unsupported
     kind, direction = 1, 0
     if flags & 0x08:
-        if at >= end:
+        if offset >= end:
             return unsupported
-        kind = _read_byte(data, at)
-        at += 1
+        kind = _read_byte(data, offset)
+        offset += 1
     if flags & 0x04:
-        if at >= end:
+        if offset >= end:
             return unsupported
-        direction = _read_byte(data, at)
-        at += 1
+        direction = _read_byte(data, offset)
+        offset += 1
     if flags & 0x02:  # stereo: its type, a count, and that many atom indices
-        if at + 2 > end:
+        if offset + 2 > end:
             return unsupported
-        at += 2 + _read_byte(data, at + 1) * width
-    if not (1 <= kind <= 3 or kind == 12) or direction not in (0, 3, 4) or at > end:
+        offset += 2 + _read_byte(data, offset + 1) * width
+    if not (1 <= kind <= 3 or kind == 12) or direction not in (0, 3, 4) or offset > end:
         return unsupported
     kind = 3 if kind == 12 else kind - 1  # RDKit's 12 is AROMATIC.
     if direction != 0:
         direction = 5 - direction  # RDKit's 4 is ENDUPRIGHT, 3 is ENDDOWNRIGHT.
-    return kind, direction, first, second, at
+    return kind, direction, first, second, offset
 
 
 @jit
@@ -186,23 +186,23 @@ def read_graph(
         return False
     if bonds > min(bond_index.shape[1], len(bond_type), len(bond_direction)):
         return False
-    at = begin + _HEADER_BYTES
+    offset = begin + _HEADER_BYTES
     for atom in range(atoms):
-        element, chiral, at = _read_atom(data, at, end)
+        element, chiral, offset = _read_atom(data, offset, end)
         if element < 0:
             return False
         atomic_number[atom] = element
         chirality[atom] = chiral
-    if at >= end or data[at] != _BONDS_TAG:
+    if offset >= end or data[offset] != _BONDS_TAG:
         return False
-    at += 1
+    offset += 1
     width = 1 if atoms < _WIDE_INDEX_FROM and bonds < _WIDE_INDEX_FROM else 4
     for bond in range(bonds):
-        kind, direction, first, second, at = _read_bond(data, at, end, width, atoms)
+        kind, direction, first, second, offset = _read_bond(data, offset, end, width, atoms)
         if kind < 0:
             return False
         bond_index[0, bond] = first
         bond_index[1, bond] = second
         bond_type[bond] = kind
         bond_direction[bond] = direction
-    return at < end and (data[at] == _AFTER_BONDS[0] or data[at] == _AFTER_BONDS[1])
+    return offset < end and (data[offset] == _AFTER_BONDS[0] or data[offset] == _AFTER_BONDS[1])

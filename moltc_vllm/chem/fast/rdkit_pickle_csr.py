@@ -1,4 +1,4 @@
-"""Read RDKit's pickles into the arrays of a `PackedMolecule`, compiled; see `rdkit_pickle`."""
+"""Read RDKit's pickles into `PackedMolecule` arrays in compiled code; see `rdkit_pickle`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pack_one(
 def total_sizes(data: bytes, offsets: I64) -> tuple[int, int]:
     """Sum the numbers of atoms and directed bonds in the headers of molecules.
 
-    `pack_many` writes at most as many.
+    These are upper bounds on the lengths that `pack_many` writes.
     """
     num_atoms = num_bonds = 0
     for index in range(len(offsets) - 1):
@@ -100,7 +100,7 @@ def _sort_bonds(
 ) -> None:
     """Sort bonds by target (counting sort), in the order of `pack`.
 
-    First each bond from its begin to its end atom, then each bond from its end to its begin atom.
+    The bonds of one target are those that end at it, then those that begin at it.
     """
     degree[:] = 0
     for target in index.flat:

@@ -73,7 +73,7 @@ def find_difference(reader: GraphReader, smiles: str, must_support: bool = False
     Args:
         reader: Reader under test.
         smiles: SMILES that RDKit can parse.
-        must_support: Whether it counts as a disagreement if the reader returns None.
+        must_support: Whether a molecule that the reader does not support is a disagreement.
     """
     with QuietLog():
         default = Chem.MolFromSmiles(smiles)
