@@ -14,7 +14,7 @@ _LISTED_LABELS = 10
 
 
 class PairingMode(enum.StrEnum):
-    """Rule that pairs the molecules of two tables."""
+    """Rule that pairs the molecules of the input tables."""
 
     product = "product"
     zip = "zip"
@@ -36,8 +36,8 @@ class ProcessingOrder(enum.StrEnum):
         raise ValueError(f"order must be one of {', '.join(cls)}, not {value!r}")
 
 
-# Without slots, each default can be read from the class, e.g. `ScreenConfig.part_rows`: the
-# command and `moltc_vllm.screen` take theirs from here.
+# The class has no slots, so that each default can be read from it, e.g. `ScreenConfig.part_rows`:
+# `moltc screen` and `moltc_vllm.screen` take their defaults from here.
 @dataclass(frozen=True)
 class ScreenConfig:
     """Settings of a screen.
@@ -59,7 +59,7 @@ class ScreenConfig:
         text: Whether to keep the text that the model generated.
         part_rows: Number of pairs per part; a kill loses at most the unfinished parts.
         block: Number of second molecules that are processed together and stay encoded meanwhile.
-        retry_errors: Whether to submit pairs again that ended with the status ``error``.
+        retry_errors: Whether to resubmit the pairs whose status is ``error``.
     """
 
     task: str
@@ -79,7 +79,7 @@ class ScreenConfig:
     retry_errors: bool = False
 
     def __post_init__(self) -> None:
-        """Check the settings that can be checked without opening a file.
+        """Validate the settings that need no file.
 
         Raises:
             ValueError: If ``how`` or ``order`` is unknown, or a number is out of range.
@@ -95,7 +95,7 @@ class ScreenConfig:
         """Return the input files by their role: ``pairs``, or ``left`` and ``right``.
 
         Raises:
-            ValueError: If files are missing or do not go together.
+            ValueError: If files are missing, or their combination is not allowed.
         """
         roles = {"pairs": self.pairs, "left": self.left, "right": self.right}
         files = {role: path for role, path in roles.items() if path is not None}

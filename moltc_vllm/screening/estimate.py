@@ -52,7 +52,9 @@ class Estimate:
 
 
 def estimate(screen: Screen, engine: Engine, folder: Path) -> Estimate:
-    """Answer a sample of a screen's pairs: runs of neighbors, evenly spread over the plan.
+    """Estimate a screen's time, disk and memory by answering a sample of its pairs.
+
+    The sample consists of a few runs of neighboring pairs, evenly spread over the plan.
 
     Args:
         screen: Screen to estimate.
@@ -113,25 +115,25 @@ class _RateMeter:
     """
 
     def __init__(self) -> None:
-        self._begin = time.perf_counter()
-        self._warm: tuple[int, float] | None = None
-        self._last = (0, self._begin)
+        self._started_at = time.perf_counter()
+        self._warmed_up: tuple[int, float] | None = None
+        self._last = (0, self._started_at)
         self.failed = 0
 
     def update(self, progress: ScreenProgress) -> None:
         """See `moltc_vllm.screening.progress.ProgressCallback`."""
         now = time.perf_counter()
-        if self._warm is None and 4 * progress.done >= progress.total:
-            self._warm = progress.done, now
+        if self._warmed_up is None and 4 * progress.done >= progress.total:
+            self._warmed_up = progress.done, now
         self._last = progress.done, now
         self.failed = progress.failed
 
     def pairs_per_s(self) -> float:
         """Return the measured rate."""
-        start_done, start_s = self._warm or (0, self._begin)
+        start_done, start_s = self._warmed_up or (0, self._started_at)
         done, end_s = self._last
         if done <= start_done:
-            start_done, start_s = 0, self._begin
+            start_done, start_s = 0, self._started_at
         return (done - start_done) / max(end_s - start_s, 1e-9)
 
 
@@ -140,6 +142,6 @@ def _resident_bytes() -> int:
     process = psutil.Process()
     total = 0
     for member in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):  # the child may have ended in the meantime
+        with contextlib.suppress(psutil.Error):  # a child may have exited meanwhile
             total += member.memory_info().rss
     return total

@@ -29,7 +29,7 @@ def finalize(screen: Screen, ranking: Ranking, figures: Mapping[str, Any] | None
     Args:
         screen: Screen whose parts are all written.
         ranking: Ranking of the best rows.
-        figures: Measurements of this run, e.g. its seconds. Default: those of the run before.
+        figures: Measurements of this run, e.g. its seconds. Default: those of the previous run.
     """
     heatmap_rows = select_heatmap_rows(screen)
     summary = summarize(screen.folder, screen.part_count, screen.task, ranking, heatmap_rows)
@@ -66,7 +66,7 @@ def _build_page(
 
 
 def _settings(screen: Screen) -> dict[str, str]:
-    """Return the settings in the manifest, with one entry per value."""
+    """Return the settings in the manifest, flattened to one entry per value."""
     content = read_manifest(screen.folder)
     entries: dict[str, str] = {"moltc_vllm": content["moltc_vllm"]}
 

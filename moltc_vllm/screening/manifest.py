@@ -83,7 +83,7 @@ def check_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
 
     Raises:
         ManifestError: If the folder holds a screen with other settings, which are listed, or files
-            that are no screen.
+            that do not belong to a screen.
     """
     if not (folder / MANIFEST).exists():
         if folder.exists() and any(path.name[0] != "." for path in folder.iterdir()):

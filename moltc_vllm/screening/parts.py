@@ -56,16 +56,16 @@ class PartLayout:
 
     def __init__(self, inputs: PairTables, task: Task, *, text: bool = False) -> None:
         self._inputs = inputs
-        before = {ROW: pa.int64()}
+        leading = {ROW: pa.int64()}
         if not inputs.is_pair_table:
-            before |= {LEFT_ROW: pa.int64(), RIGHT_ROW: pa.int64()}
-        after = {STATUS: pa.string(), ERROR: pa.string(), **_answer_columns(task)}
-        after[CONFIDENCE] = pa.float64()
+            leading |= {LEFT_ROW: pa.int64(), RIGHT_ROW: pa.int64()}
+        trailing = {STATUS: pa.string(), ERROR: pa.string(), **_answer_columns(task)}
+        trailing[CONFIDENCE] = pa.float64()
         if text or not isinstance(task.kind, Choice | Number | Terms):
-            after[TEXT] = pa.string()
-        copied = _free_names(inputs.columns)
-        self._answer_columns = list(after)
-        fields = [*before.items(), *((name, pa.string()) for name in copied), *after.items()]
+            trailing[TEXT] = pa.string()
+        copied = _unique_names(inputs.columns)
+        self._answer_columns = list(trailing)
+        fields = [*leading.items(), *((name, pa.string()) for name in copied), *trailing.items()]
         self.schema = pa.schema(fields)
 
     def table(self, answered: Iterable[AnsweredPair]) -> pa.Table:
@@ -105,8 +105,8 @@ class PartLayout:
         ]
 
 
-def _free_names(columns: Sequence[str]) -> list[str]:
-    """Put ``input_`` in front of input columns whose name is taken."""
+def _unique_names(columns: Sequence[str]) -> list[str]:
+    """Prefix input columns whose name is taken with ``input_``."""
     names: list[str] = []
     for name in columns:
         while name in ANSWER_COLUMNS or name in names:
@@ -140,7 +140,7 @@ def answer_from_row(task: Task, row: Mapping[str, Any]) -> Answer:
         return task.failed(status, error, text)
     label = row.get(LABEL)
     labels = task.kind.labels if isinstance(task.kind, Choice) else ()
-    label_ids = {known.name: known.id for known in labels}
+    label_ids = {option.name: option.id for option in labels}
     low, items = row.get(LOW), row.get(ITEMS)
     return Answer(
         task=task.name,

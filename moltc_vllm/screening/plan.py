@@ -5,9 +5,9 @@ consecutive positions. The *row* of a pair counts from 1 and is shown to users: 
 table of pairs, or the row of a product in which the second molecule changes fastest.
 
 Products are processed in blocks of second molecules. Within a block the first molecule changes
-slowest, so that its part of the prompt stays in the prefix cache, and the molecules of the block
-stay encoded while all first molecules pass. Each second molecule is therefore encoded once, however
-large both libraries are.
+slowest, so that its part of the prompt stays in the prefix cache, and the encodings of the block's
+molecules stay cached until all first molecules are processed. Each second molecule is therefore
+encoded once, however large both libraries are.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Plan(Protocol):
         ...
 
     def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
-        """Yield the pairs at positions ``start`` to ``stop``; the plan's end is respected."""
+        """Yield the pairs at positions ``start:stop``; positions beyond the end are ignored."""
         ...
 
 
@@ -111,32 +111,34 @@ class Triangle:
         """See `Plan`."""
         stop = min(stop, len(self))
         position = 0  # of the block's first pair
-        for begin in range(0, self.rows, self.block_size):
-            end = min(begin + self.block_size, self.rows)
-            count = _pair_count(end) - _pair_count(begin)
+        for block_start in range(0, self.rows, self.block_size):
+            block_stop = min(block_start + self.block_size, self.rows)
+            count = _pair_count(block_stop) - _pair_count(block_start)
             if position + count > start:
                 yield from self._slice_block(
-                    begin, end, max(start - position, 0), min(stop - position, count)
+                    block_start, block_stop, max(start - position, 0), min(stop - position, count)
                 )
             position += count
             if position >= stop:
                 return
 
-    def _slice_block(self, begin: int, end: int, start: int, stop: int) -> Iterator[PairIndex]:
-        """Yield pairs ``start`` to ``stop`` of the block of second molecules ``begin:end``."""
-        width = end - begin
-        # First molecules before the block are paired with all of it, those inside only with the
-        # molecules that follow them. The former therefore have `width` pairs each.
-        first = min(start // width, begin)
+    def _slice_block(
+        self, block_start: int, block_stop: int, start: int, stop: int
+    ) -> Iterator[PairIndex]:
+        """Yield pairs ``start:stop`` of one block of second molecules."""
+        width = block_stop - block_start
+        # First molecules before the block are paired with the whole block and have `width` pairs
+        # each; those inside it are paired only with the molecules that follow them.
+        first = min(start // width, block_start)
         position = first * width
         while position < stop:
-            first_second = max(begin, first + 1)
-            for second in range(first_second + max(start - position, 0), end):
+            first_second = max(block_start, first + 1)
+            for second in range(first_second + max(start - position, 0), block_stop):
                 if position + second - first_second >= stop:
                     return
                 row = first * self.rows - _pair_count(first + 1) + second - first
                 yield PairIndex(row, first, second)
-            position += end - first_second
+            position += block_stop - first_second
             first += 1
 
 
@@ -158,7 +160,7 @@ class Shuffled:
     def __init__(self, plan: Plan, seed: int) -> None:
         self._plan = plan
         self._half_bits = max(1, -(-(len(plan) - 1).bit_length() // 2))
-        self._keys = [f"{seed} {turn}".encode() for turn in range(4)]
+        self._keys = [f"{seed} {round_index}".encode() for round_index in range(4)]
 
     def __len__(self) -> int:
         return len(self._plan)

@@ -61,21 +61,21 @@ def prepare(
     model: Mapping[str, Any],
     on_rows: IndexingCallback = lambda name, rows: None,
 ) -> PreparedScreen:
-    """Open or create the output folder of a screen.
+    """Validate the configuration, index the input tables and build the screen.
 
-    Tables are copied into the folder once, in a format with random access to rows.
+    The tables are copied into the output folder once, in a format with random access to rows.
 
     Args:
         config: Settings of the screen.
-        model: Description of the model that answers, as JSON values; part of the manifest.
-        on_rows: Callback that receives progress of the tables being copied.
+        model: Description of the model that answers, as JSON values; stored in the manifest.
+        on_rows: Callback that receives the progress of copying the tables.
 
     Raises:
         UnknownTaskError: If the task does not exist.
         PromptError: If the task does not take two molecules, or lacks its question.
         TableError: If a file cannot be read, or its molecule column cannot be determined.
         ManifestError: If the folder holds a screen with different settings.
-        ValueError: If files are missing or do not go together.
+        ValueError: If files are missing, or their combination is not allowed.
     """
     task = get_task(config.task)
     task.check(2, config.question)
@@ -86,7 +86,7 @@ def prepare(
     check_manifest(config.out, settings)
     inputs = _index_tables(config, files, columns, on_rows)
     plan = _build_plan(config, inputs)
-    # The manifest is written last: a screen that cannot be prepared leaves none behind.
+    # The manifest is written last, so that a screen that cannot be prepared leaves none behind.
     resumed = open_manifest(config.out, settings)
     screen = Screen(
         folder=config.out,
@@ -163,7 +163,7 @@ def _manifest_settings(
 
 
 def _prompt_version(task: Task) -> str:
-    """Return a checksum that changes when a version words a task or parses its answers anew."""
+    """Return a checksum of the task's wording and answer format, which releases may change."""
     text = f"{task.question}\n{task.kind}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

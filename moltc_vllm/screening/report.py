@@ -101,7 +101,7 @@ def write_report(path: Path, page: Page) -> None:
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("moltc_vllm.screening", "."),
-        autoescape=True,  # names and errors are taken from files of users
+        autoescape=True,  # names and errors come from users' files
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,

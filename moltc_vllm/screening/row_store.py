@@ -18,7 +18,7 @@ _COLUMN = "cell {}"  # neutral names, because a file's own column may be called 
 
 
 class RowStore:
-    """Memory-mapped rows of a table, in their order.
+    """Memory-mapped rows of a table, in the table's order.
 
     Args:
         path: File written by `build_row_store`.
@@ -35,10 +35,14 @@ class RowStore:
         self.columns: tuple[str, ...] = tuple(
             name.decode() for key, name in metadata.items() if key.startswith(b"column ")
         )
-        last = self._reader.num_record_batches - 1
+        last_batch = self._reader.num_record_batches - 1
         self._decoded: dict[int, list[Record]] = {}
         self._last_missed = -1  # batch of the last access that was not in `_decoded`
-        self._rows = last * _BATCH_ROWS + self._reader.get_batch(last).num_rows if last >= 0 else 0
+        self._rows = (
+            last_batch * _BATCH_ROWS + self._reader.get_batch(last_batch).num_rows
+            if last_batch >= 0
+            else 0
+        )
 
     def __len__(self) -> int:
         return self._rows
@@ -51,23 +55,23 @@ class RowStore:
         """Return the row at an index, from 0."""
         if not 0 <= index < self._rows:
             raise IndexError(f"row index {index} is out of range for {self._rows} rows")
-        number, offset = divmod(index, _BATCH_ROWS)
-        if number not in self._decoded:
-            # In a random order the next access is likely in another batch, so a batch is decoded
-            # completely only when two successive accesses miss it.
-            if number != self._last_missed:
-                self._last_missed = number
-                return self._decode(self._reader.get_batch(number).slice(offset, 1))[0]
+        batch_index, offset = divmod(index, _BATCH_ROWS)
+        if batch_index not in self._decoded:
+            # In a random order the next access is probably to another batch, so a whole batch is
+            # decoded only when two successive accesses miss it.
+            if batch_index != self._last_missed:
+                self._last_missed = batch_index
+                return self._decode(self._reader.get_batch(batch_index).slice(offset, 1))[0]
             if len(self._decoded) == _MAX_DECODED:
-                del self._decoded[next(iter(self._decoded))]  # the oldest
-            self._decoded[number] = self._decode(self._reader.get_batch(number))
-        return self._decoded[number][offset]
+                del self._decoded[next(iter(self._decoded))]  # evict the oldest
+            self._decoded[batch_index] = self._decode(self._reader.get_batch(batch_index))
+        return self._decoded[batch_index][offset]
 
     @property
     def unreadable_rows(self) -> int:
         """Number of rows that hold an error in place of cells."""
         batches = range(self._reader.num_record_batches)
-        columns = (self._reader.get_batch(number).column(0) for number in batches)
+        columns = (self._reader.get_batch(batch_index).column(0) for batch_index in batches)
         return sum(len(column) - column.null_count for column in columns)
 
     @staticmethod

@@ -76,12 +76,12 @@ def run_screen(
 class LocalExecutor:
     """Computes parts in this process.
 
-    Pairs are read as fast as the engine takes them, and answers are held until their part is
-    complete, so memory does not grow with the number of pairs.
+    Pairs are read only as fast as the engine takes them, and answers are held only until their part
+    is complete, so memory does not grow with the number of pairs.
 
     Attributes:
         engine: Engine that answers the pairs.
-        lock: Whether to hold the folder's lock; an actor leaves this to the driver of its cluster.
+        lock: Whether to hold the folder's lock; a Ray actor leaves locking to the driver.
     """
 
     engine: Engine
@@ -142,52 +142,52 @@ class _PartLoop:
     def _measure_waiting(
         self, answers: Iterator[tuple[Pair, Answer]]
     ) -> Iterator[tuple[Pair, Answer]]:
-        """Pass the answers on and count the time spent waiting for them.
+        """Yield the answers and measure the time spent waiting for them.
 
-        The engine reads pairs while it is asked for an answer, and reading may complete a part, so
-        the time of both is subtracted.
+        The engine reads pairs while it computes the next answer, and reading a pair may complete a
+        part, so the time of reading and writing is subtracted.
         """
         progress = self._progress
         while True:
-            begin, busy_s = time.perf_counter(), progress.reading_s + progress.writing_s
+            started_at, busy_s = time.perf_counter(), progress.reading_s + progress.writing_s
             result = next(answers, None)
             busy_s = progress.reading_s + progress.writing_s - busy_s
-            progress.waiting_s += time.perf_counter() - begin - busy_s
+            progress.waiting_s += time.perf_counter() - started_at - busy_s
             if result is None:
                 return
             yield result
 
     def _read_pairs(self) -> Iterator[Pair]:
-        """Yield the pairs to submit; rows that need no engine are answered here."""
+        """Yield the pairs to submit, and answer the rows that need no engine."""
         screen, progress = self._screen, self._progress
         for part in self._parts:
             if self._should_stop():
                 return
-            begin = time.perf_counter()
+            started_at = time.perf_counter()
             start = screen.part_start(part)
             pairs = screen.part_pairs(part)
             kept_answers = screen.kept_answers(part)
-            progress.reading_s += time.perf_counter() - begin
+            progress.reading_s += time.perf_counter() - started_at
             self._open_parts[part] = _OpenPart(pairs)
             for offset, pair_index in enumerate(pairs):
-                begin = time.perf_counter()
+                started_at = time.perf_counter()
                 kept = kept_answers.get(offset)
                 item = kept or self._read_pair(start + offset, pair_index)
-                progress.reading_s += time.perf_counter() - begin
+                progress.reading_s += time.perf_counter() - started_at
                 if isinstance(item, Answer):
                     self._add_answer(start + offset, item, is_new=kept is None)
                 else:
                     yield item
 
     def _read_pair(self, position: int, pair_index: PairIndex) -> Pair | Answer:
-        """Read a pair's molecules, or return the answer that says why they cannot be read."""
+        """Read a pair's molecules; return a failed answer if they cannot be read."""
         try:
             return Pair(position, self._screen.inputs.molecules(pair_index))
         except UnreadableRowError as error:
             return self._screen.task.failed("error", str(error))
 
     def _add_answer(self, position: int, answer: Answer, *, is_new: bool = True) -> None:
-        """Store the answer of a pair; write its part when that was the last one."""
+        """Store the answer of a pair, and write its part if the part is complete."""
         number, offset = divmod(position, self._screen.part_rows)
         part = self._open_parts.get(number)
         if part is None or not 0 <= offset < len(part.pairs) or part.answers[offset] is not None:
@@ -200,9 +200,9 @@ class _PartLoop:
             self._progress.done += 1
             self._progress.failed += answer.status != "ok"
         if not part.unanswered:
-            begin = time.perf_counter()
+            started_at = time.perf_counter()
             self._write(number)
-            self._progress.writing_s += time.perf_counter() - begin
+            self._progress.writing_s += time.perf_counter() - started_at
         self._callback.update(self._progress)
 
     def _fail_unanswered(self) -> None:

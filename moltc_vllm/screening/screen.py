@@ -26,7 +26,7 @@ _ERROR_STATUS = "error"
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """A question about many pairs, and the folder that receives the answers.
+    """A task to answer for many pairs, and the folder that receives the answers.
 
     Attributes:
         folder: Folder of the parts.
@@ -90,15 +90,15 @@ class Screen:
     def mark_errors_for_retry(self) -> None:
         """Mark every part with retryable errors, so that it is computed again.
 
-        Only failed pairs are submitted then; all other rows are kept. Rows whose input cannot be
-        read would fail again, so they do not mark a part.
+        Only failed pairs are then submitted again; all other rows are kept. Rows whose input cannot
+        be read would fail again, so a part with no other errors is not marked.
         """
         for part in range(self.part_count):
             if self._is_written(part) and self._has_retryable_error(part):
                 mark_for_retry(self.folder, part)
 
     def kept_answers(self, part: int) -> dict[int, Answer]:
-        """Return the answers that a recomputed part keeps, by position in the part."""
+        """Return the answers that a recomputed part keeps, by offset in the part."""
         if not self._is_written(part):
             return {}
         rows = read_part(self.folder, part).to_pylist()

@@ -13,7 +13,7 @@ from moltc_vllm.tasks import Answer, Choice, Number, Task
 
 _MAX_ROWS, _MAX_COLUMNS = 40, 60
 _MIN_FILLED = 0.5  # a limited or shuffled screen fills few cells, and its map would show nothing
-_MAX_SMILES = 60  # characters of a SMILES that stands for a name
+_MAX_SMILES = 60  # maximum length of a SMILES that replaces a missing name
 
 
 def select_heatmap_rows(screen: Screen) -> tuple[set[int], set[int]]:
@@ -61,7 +61,7 @@ def build_heatmap(screen: Screen, rows: Sequence[Mapping[str, Any]]) -> Heatmap 
 def _expected_share(screen: Screen) -> float:
     """Return the share of the cells that a complete screen fills.
 
-    A table against itself has each pair of molecules once, so that half of the map stays empty.
+    A table against itself has each pair of molecules once, so half of the map stays empty.
     """
     return 0.5 if screen.inputs.first.store is screen.inputs.second.store else 1.0
 
@@ -114,12 +114,12 @@ def _caption(screen: Screen, first_count: int, second_count: int) -> str:
     return f"{caption}; rows and columns are clustered by their answers"
 
 
-def _axis_label(side: MoleculeColumn, index: int) -> str:
+def _axis_label(molecules: MoleculeColumn, index: int) -> str:
     """Return a molecule's name, or else its SMILES, or else its row."""
-    if name := side.name(index):
+    if name := molecules.name(index):
         return name
-    record = side.store[index]
+    record = molecules.store[index]
     if record.error is not None:
-        return f"{side.row_label} {index + 1}"
-    smiles = record.cells[side.column]
+        return f"{molecules.row_label} {index + 1}"
+    smiles = record.cells[molecules.column]
     return smiles if len(smiles) <= _MAX_SMILES else f"{smiles[: _MAX_SMILES - 1]}…"

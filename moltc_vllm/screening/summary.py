@@ -266,7 +266,7 @@ def _push_top_k(
     for index in np.flatnonzero(scores >= worst_score):  # excludes NaN
         key = float(scores[index]), -int(batch[ROW][int(index)].as_py())
         if len(top) == top_k and key <= top[0][:2]:
-            continue  # saves converting the row, which matters where many scores are equal
+            continue  # skips the costly conversion of rows with equal scores
         entry = (*key, batch.slice(int(index), 1).to_pylist()[0])
         (heapq.heappush if len(top) < top_k else heapq.heapreplace)(top, entry)
 
