@@ -1,6 +1,6 @@
 """Launcher of vLLM with molecules: its environment, our default arguments and the server.
 
-This module must not import vLLM at its top, which reads its environment when it is imported.
+This module must not import vLLM at its top level, because vLLM reads its environment at import.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def on_cpu() -> bool:
 
 
 def prepare_environment() -> None:
-    """Set the environment variables that vLLM reads at import; set ones keep their values."""
+    """Set the environment variables that vLLM reads at import, unless they are already set."""
     names = os.environ.get("VLLM_PLUGINS", "").split(",")
     os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys(filter(None, [*names, *PLUGINS])))
     for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
@@ -45,8 +45,8 @@ def prepare_environment() -> None:
 def shared_metrics() -> Iterator[None]:
     """Export the worker processes' counters on the server's ``/metrics``.
 
-    Enter this before prometheus_client is imported, which chooses its mode then. The folder is a
-    new one, because counters of an earlier server would be added to those of this one.
+    Enter this before prometheus_client is imported, because it chooses its mode at import. The
+    folder is new, because counters of an earlier server would be added to those of this server.
     """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         yield
@@ -93,7 +93,7 @@ def server_arguments(arguments: Sequence[str]) -> list[str]:
             continue
         added += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
     if lora_modules:
-        # The list includes the user's adapters: of two such flags vLLM would take the last only.
+        # The list includes the user's adapters, because vLLM uses only the last of two such flags.
         added += ["--lora-modules", *lora_modules]
         rest = remove_flag("lora-modules", rest)
     middleware = ["--middleware", "moltc_vllm.plugin.server.middleware.MoleculeMiddleware"]
@@ -137,9 +137,9 @@ def serve(arguments: Sequence[str]) -> None:
         arguments: Checkpoint folder and any flag of ``vllm serve``.
 
     Raises:
-        AdapterError: If an adapter is incomplete or does not fit; nothing has started then.
+        AdapterError: If an adapter is incomplete or does not fit; raised before the server starts.
     """
-    complete = server_arguments(arguments)  # before vLLM's import, which takes seconds
+    complete = server_arguments(arguments)  # fails before the slow import of vLLM
     with shared_metrics():
         prepare_environment()
         from moltc_vllm.plugin.compat import cli_env_setup

@@ -1,7 +1,7 @@
 """Decoding strategies: the engine requests of one pair, and the generated tokens in their outputs.
 
 A strategy does not run the engine. The caller submits `DecodingStrategy.requests` and passes their
-outputs to `DecodingStrategy.step` until that returns a result; `VllmEngine` does so synchronously,
+outputs to `DecodingStrategy.step` until it returns a result; `VllmEngine` does so synchronously,
 the server's `InteractionsService` with coroutines.
 """
 
@@ -57,7 +57,7 @@ class DecodingStrategy(Protocol):
 
         Raises:
             EngineGenerateError: If one of the requests failed.
-            EngineDeadError: If the engine was shut down meanwhile.
+            EngineDeadError: If the engine has shut down.
         """
         ...
 
@@ -127,7 +127,7 @@ class BeamDecoding:
 
 
 class ForcedChoiceDecoding:
-    """Descent of the answer trie; the model chooses a child at each branching node.
+    """Descent through the answer trie; the model chooses a child at each branching node.
 
     The answer equals the one that is generated under a grammar, because a token without an
     alternative has probability 1 under the grammar's mask. Such forced tokens are not generated
@@ -169,8 +169,8 @@ class ForcedChoiceDecoding:
         (token_id,) = outputs[0].outputs[0].token_ids
         if not self._first_token_candidates:
             self._first_token_candidates = _candidates(candidates)
-        # By our default of vLLM's `logprobs_mode` the probability is relative to the allowed
-        # tokens, as under a grammar's mask.
+        # With our default of vLLM's `logprobs_mode`, the probability is relative to the allowed
+        # tokens, as it is under a grammar's mask.
         logprob = candidates[token_id].logprob
         forced, self._node = self._node.children[token_id].forced_prefix()
         self._token_ids += [token_id, *forced]
@@ -183,7 +183,7 @@ class ForcedChoiceDecoding:
 
 
 def _candidates(logprobs: Any) -> list[TokenCandidate]:
-    """Convert vLLM's log-probabilities of one position."""
+    """Convert vLLM's log-probabilities of one position to candidates."""
     return [TokenCandidate(token_id, entry.logprob) for token_id, entry in logprobs.items()]
 
 
@@ -197,7 +197,7 @@ def _single_token(output: RequestOutput) -> Any:
 
 
 def _failure(completion: CompletionOutput, missing: str) -> VLLMServerError:
-    """Build the error of an output without tokens: of the request, or of a dead engine."""
+    """Build the error for an output without tokens: a failed request or a dead engine."""
     if completion.finish_reason == "abort":
         return EngineDeadError()
     return EngineGenerateError(f"the engine gave no {missing}: {completion.finish_reason}")

@@ -1,6 +1,6 @@
-"""Build the engine requests of a pair of molecules, and parse the generated tokens to an `Answer`.
+"""Build the engine requests of a pair of molecules, and parse generated tokens into an `Answer`.
 
-Nothing here runs the engine, so that the engine in the caller's process and the server share it.
+This module does not run the engine, so both the in-process engine and the server can use it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SCORING_LOGPROBS_MODE = "processed_logprobs"
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """Options of generation.
+    """Options of generation, which the request or the engine's caller chooses.
 
     Attributes:
         constrained: Whether a grammar constrains answers to the task's form; default: the choice
@@ -103,7 +103,7 @@ class PairRequestBuilder:
             question: Question of a task that takes one.
 
         Raises:
-            VLLMValidationError: If a molecule has another form.
+            VLLMValidationError: If a molecule has none of these forms.
             PromptError: If molecules or question do not fit the task or the prompt style.
         """
         specs = [
@@ -137,7 +137,7 @@ class PairRequestBuilder:
         return GreedyDecoding(inputs, self._sampling_params(task, limits))
 
     def parse_result(self, task: Task, result: GenerationResult) -> Answer:
-        """Parse generated tokens to a typed answer.
+        """Parse generated tokens into a typed answer.
 
         Args:
             task: Task that was answered.
@@ -189,7 +189,7 @@ class PairRequestBuilder:
                 if grammar.kind == "choice"
                 else StructuredOutputsParams(regex=str(grammar.value))
             )
-            # Whatever the prompt style's stop token, a grammar ends with the tokenizer's.
+            # A grammar ends with the tokenizer's end token, in every prompt style.
             arguments["stop_token_ids"] = [self.tokenizer.eos_token_id]
             limits = GenerationLimits(self.settings.max_tokens or task.max_tokens)
         return SamplingParams(

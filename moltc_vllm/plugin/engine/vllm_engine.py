@@ -45,17 +45,17 @@ _VLLM_MAX_LOGPROBS = 20  # vLLM's default of `max_logprobs`
 _MULTIPROCESSING_ENV = "VLLM_ENABLE_V1_MULTIPROCESSING"
 _CPU_BINDING_ENV = "VLLM_CPU_OMP_THREADS_BIND"
 
-# The engine that runs in this process, if there is one.
+# Engine that runs in this process, if any.
 _in_process_engine: weakref.ref[LLMEngine] | None = None
 
 
 def _start_engine(arguments: EngineArgs) -> LLMEngine:
-    """Start an engine, on CPU without separate processes unless the user sets otherwise.
+    """Start an engine; on CPU it runs in this process, unless environment variables forbid it.
 
     On CPU the engine shares cores with the caller, so inter-process communication costs more than
     running in parallel gains. Only one engine can run in a process, because shutting it down
-    releases vLLM's process-wide state; a second one gets processes of its own. So does an engine
-    whose cores are bound, because vLLM binds the cores of a whole process.
+    releases vLLM's process-wide state; a second engine gets separate processes. So does an engine
+    with bound cores, because vLLM binds the cores of a whole process.
     """
     global _in_process_engine
     binds_cores = os.environ.get(_CPU_BINDING_ENV) != "nobind"
@@ -117,7 +117,7 @@ class _OpenPair:
 
 @dataclass(slots=True)
 class _InFlight:
-    """Work of one call of `VllmEngine.generate` in the engine.
+    """Requests and pairs of one `VllmEngine.generate` call that the engine holds.
 
     Attributes:
         requests: Pair and index in its round of each unfinished request, by request id.
@@ -195,7 +195,7 @@ class VllmEngine:
         """Answer every pair; see `moltc_vllm.tasks.engine.Engine`.
 
         Raises:
-            UnknownTaskError: If there is no such task.
+            UnknownTaskError: If the task does not exist.
         """
         known_task = get_task(task)
         for pair, result in self.generate(known_task, pairs, question):
@@ -211,7 +211,7 @@ class VllmEngine:
 
         Args:
             task: Task to answer.
-            pairs: Pairs, drawn as the engine has room for them.
+            pairs: Pairs to answer, read only as fast as the engine takes them.
             question: Question of a task that takes one.
 
         Yields:
@@ -237,11 +237,11 @@ class VllmEngine:
                 self.engine.abort_request(list(in_flight.requests))
 
     def _run(
-        self, task: Task, source: Iterator[Pair], question: str | None, in_flight: _InFlight
+        self, task: Task, remaining: Iterator[Pair], question: str | None, in_flight: _InFlight
     ) -> Iterator[tuple[Pair, GenerationResult | Answer]]:
         """Alternate between filling and stepping the engine until all pairs are complete."""
         while True:
-            yield from self._fill(task, source, question, in_flight)
+            yield from self._fill(task, remaining, question, in_flight)
             if not in_flight.requests:
                 return
             for output in self._step():
@@ -249,11 +249,11 @@ class VllmEngine:
                     yield result
 
     def _fill(
-        self, task: Task, source: Iterator[Pair], question: str | None, in_flight: _InFlight
+        self, task: Task, remaining: Iterator[Pair], question: str | None, in_flight: _InFlight
     ) -> Iterator[tuple[Pair, Answer]]:
         """Submit pairs until the engine holds `max_in_flight`; yield those that are rejected."""
         while in_flight.pair_count < self.max_in_flight:
-            pair = next(source, None)
+            pair = next(remaining, None)
             if pair is None:
                 return
             try:
@@ -287,7 +287,7 @@ class VllmEngine:
             raise
         except BaseException as error:
             self._broken = True
-            if isinstance(error, Exception):  # a process of its own would have died of it
+            if isinstance(error, Exception):  # an engine in a separate process would have died
                 raise EngineError(f"vLLM's engine has failed: {error}") from error
             raise
 

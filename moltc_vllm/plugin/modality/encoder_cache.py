@@ -1,7 +1,8 @@
 """Cache of encoded molecules in front of the projectors, on the worker's device.
 
-vLLM's own encoder cache holds the model's output, which is projected: with a projector per role or
-task it would need the same molecule encoded once for each. Here a molecule is encoded only once.
+vLLM's own encoder cache holds projected tokens. With a projector per role or task, it would need
+the same molecule encoded once for each. This cache holds the tokens in front of the projectors, so
+each molecule is encoded only once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class EncoderCache:
     """LRU cache of molecule tokens, ``[num_queries, hidden]`` each, in one tensor on the device.
 
     Args:
-        capacity_bytes: Size of that tensor in bytes; it holds at least one molecule.
+        capacity_bytes: Size of the tensor in bytes; it always holds at least one molecule.
     """
 
     def __init__(self, capacity_bytes: int) -> None:

@@ -54,7 +54,7 @@ _SHARED_CACHE_KEY = "moltc_shared_cache"
 _SHARED_CACHE_MB_KEY = "moltc_shared_cache_mb"
 _SHARED_CACHE_MB = 256.0
 
-# GenerationLimits the encoder's memory in a scheduler step with many large molecules.
+# Limits the encoder's memory in a scheduler step with many large molecules.
 _MAX_ATOMS_PER_RUN = 65_536
 
 
@@ -151,7 +151,7 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
             )
 
         encodings = self.encoder_cache.get_or_encode(molecule_ids, get_shared_or_encode)
-        # The projectors' indices stay on the host, which decides which projectors run.
+        # The indices stay on the host, because the host decides which projectors run.
         projectors = torch.tensor([molecule.projector for molecule in molecules])
         tokens = self.projectors(encodings, projectors)
         ENCODER_CACHE_HITS.inc(len(molecules) - encoded_count)
@@ -159,7 +159,7 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         return tokens
 
     def _encode(self, graphs: list[PackedMolecule]) -> Tensor:
-        """Encode graphs in as few runs as the limit of atoms allows.
+        """Encode graphs in as few runs as the limit on atoms per run allows.
 
         Returns:
             ``[graphs, num_queries, hidden]``.

@@ -37,7 +37,7 @@ class MoleculeSpec(NamedTuple):
     """A validated molecule of a request.
 
     Attributes:
-        smiles: SMILES as the request has it, or of the request's molblock.
+        smiles: SMILES as given in the request, or converted from the request's molblock.
         role: Index of the molecule's role; default: its position in the prompt.
         task: Task whose projector encodes it.
     """
@@ -57,7 +57,7 @@ class MoleculeSpec(NamedTuple):
 
         Raises:
             BadMoleculeError: If the molblock cannot be read.
-            VLLMValidationError: If the value has another form.
+            VLLMValidationError: If the value has none of these forms.
         """
         if isinstance(value, cls):
             return value
@@ -95,7 +95,7 @@ class MoleculeSpec(NamedTuple):
 
 
 class BadMoleculeError(VLLMValidationError):
-    """Error of an invalid molecule; the server answers it with status 400 and this message."""
+    """Error of an invalid molecule; the server responds with status 400 and its message."""
 
 
 def bad_molecule_error(error: MoleculeError, where: str) -> BadMoleculeError:
@@ -155,7 +155,7 @@ class MoleculeDataParser(MultiModalDataParser):
         return MoleculeItems([self._resolve(item, index) for index, item in enumerate(data)])
 
     def _resolve(self, item: Any, index: int) -> EncoderInput:
-        # vLLM parses items again that its cache lacks; those are resolved already.
+        # vLLM parses the items that its cache lacks a second time; they are already resolved.
         if isinstance(item, EncoderInput):
             return item
         where = f"{MODALITY}[{index}]"

@@ -22,7 +22,7 @@ _HEADER = struct.Struct("=2q3i")  # molecule id, projector, atoms, directed bond
 
 
 class PackedRow(NamedTuple):
-    """A received molecule.
+    """A serialized molecule with its header unpacked.
 
     Attributes:
         molecule_id: 128-bit hash of the molecule's key.

@@ -1,8 +1,9 @@
 """Cache of encoded molecules that is shared by all engines of one machine.
 
-Replicas answer pairs of the same library, so without it each of them encodes the whole library. The
-molecules' tokens are in one LMDB file, preferably in memory (``/dev/shm``). An engine claims the
-molecules that it is about to encode; other engines wait for them, but only for a limited time.
+Replicas answer pairs of the same library, so without this cache each replica would encode the whole
+library. The molecules' tokens are in one LMDB file, preferably in memory (``/dev/shm``). An engine
+claims the molecules that it is about to encode; other engines wait for them, but only for a limited
+time.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ _POLL_INTERVAL_S = 0.001
 class SharedEncoderCache:
     """Cache of the molecules that any engine on this machine has encoded with the same weights.
 
-    The file's content is trusted, so only these engines may have write access to its folder. When
-    the file is full, all entries are dropped.
+    The content of the file is trusted, so only these engines may have write access to its folder.
+    When the file is full, all entries are dropped.
 
     Args:
         folder: Folder of the file; created if it does not exist.
         capacity_mb: Capacity in MB.
         claim_timeout_s: Maximum time to wait for a molecule that another engine has claimed, in
-            seconds; after it the molecule is encoded here.
+            seconds; after that, this engine encodes the molecule itself.
 
     Raises:
         ModuleNotFoundError: If lmdb is not installed.
@@ -139,8 +140,8 @@ class SharedEncoderCache:
         Returns:
             Indices of the molecules that are still missing after the timeout.
         """
-        end = time.monotonic() + self.claim_timeout_s
-        while pending and time.monotonic() < end:
+        deadline = time.monotonic() + self.claim_timeout_s
+        while pending and time.monotonic() < deadline:
             time.sleep(_POLL_INTERVAL_S)
             cached |= self._read(keys, pending)
             pending = [index for index in pending if index not in cached]
@@ -194,7 +195,7 @@ def _open_lmdb(folder: Path, capacity: int) -> tuple[Any, Any, type[Exception]]:
             "a shared encoder cache needs lmdb: pip install 'moltc-vllm[ray]'"
         ) from error
     try:
-        # Without syncing, because the entries need not survive a crash of the machine. The spare
+        # Syncing is off, because the entries need not survive a crash of the machine. The spare
         # quarter holds the list of pages that a drop frees, and the last batch.
         size = capacity + capacity // 4 + _SPARE_BYTES
         environment = lmdb.open(str(folder), map_size=size, sync=False, metasync=False, mode=0o600)
@@ -217,7 +218,7 @@ def _pack_tokens(tokens: Tensor) -> bytes:
 def _unpack_tokens(entry: bytes) -> Tensor:
     dtype_index, num_queries, hidden = _TOKENS_HEADER.unpack_from(entry, 1)
     start = 1 + _TOKENS_HEADER.size
-    # Copied, because a tensor needs writable memory.
+    # The bytes are copied, because a tensor needs writable memory.
     data = bytearray(entry[start:])
     return torch.frombuffer(data, dtype=_DTYPES[dtype_index]).view(num_queries, hidden)
 

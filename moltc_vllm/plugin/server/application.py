@@ -52,7 +52,7 @@ class Application:
             ray_metrics: Whether Ray's exporter gets vLLM's metrics as well.
 
         Raises:
-            AdapterError: If an adapter is incomplete or does not fit; nothing has started then.
+            AdapterError: If an adapter is incomplete or does not fit; raised before the start.
         """
         _, parsed = parse(arguments)
         parsed.model = parsed.model_tag
@@ -87,7 +87,7 @@ class Application:
         """Check that the engine is alive.
 
         Raises:
-            EngineDeadError: If it is not.
+            EngineDeadError: If the engine has died.
         """
         await self._engine.check_health()
 

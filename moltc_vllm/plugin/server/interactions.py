@@ -36,7 +36,7 @@ from moltc_vllm.plugin.server.task_adapters import TaskAdapters
 from moltc_vllm.tasks import Answer, PromptError, Task, UnknownTaskError, get_task
 
 PAIRS_IN_FLIGHT = 512
-"""Maximum number of pairs of one request in the engine, so that other requests are scheduled."""
+"""Maximum number of pairs of one request in the engine; leaves capacity for other requests."""
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class InteractionsService:
         return [future.result() for future in futures]
 
     async def _answer_pair(self, job: _Job, index: int, pair: list[Molecule]) -> Answer:
-        """Answer one pair; an error that concerns this pair only becomes its answer."""
+        """Answer one pair; an error of this pair alone becomes its answer."""
         async with job.semaphore:
             try:
                 result = await self._generate(job, index, pair)

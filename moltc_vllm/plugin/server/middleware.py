@@ -1,9 +1,8 @@
 """ASGI middleware that completes requests before vLLM validates them.
 
-Molecules: Pydantic chooses between the request's message types by how well the content parts fit.
-It takes a message of unknown parts only for a lazily validated type, which raises an error later.
-A ``uuid`` key, which every multimodal part may have, makes it choose vLLM's own type, so the
-middleware adds the key and clients need not.
+Molecules: Pydantic chooses the message type that fits the content parts best. For unknown parts it
+chooses a lazily validated type, which raises an error later. A ``uuid`` key, which every multimodal
+part may have, makes Pydantic choose vLLM's own type instead, so the middleware adds the key.
 
 Tasks: ``model`` becomes the adapter of the task that a request names, and the renderer learns the
 task of the adapter that it names (`moltc_vllm.plugin.server.task_adapters`).
@@ -140,10 +139,10 @@ def _add_uuids(request: dict[str, Any]) -> bool:
 
 
 def _named_task(request: dict[str, Any]) -> str | None:
-    """Return the task that a request names at its top, in messages or in molecules.
+    """Return the task that a request names at its top level, in messages or in molecules.
 
     Raises:
-        VLLMValidationError: If a task is not a string, or two of them differ.
+        VLLMValidationError: If a task is not a string, or the request names two different tasks.
     """
     template = request.get("chat_template_kwargs")
     holders = [request, template, *_messages(request)]

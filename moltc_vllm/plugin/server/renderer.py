@@ -26,10 +26,11 @@ _MAX_CACHED_CHARACTERS = 256  # longest text whose tokens are cached
 class MoltcRenderer(HfRenderer):
     """vLLM's renderer for Hugging Face tokenizers, extended by molecules.
 
-    Every molecule is sent to the engine with its data. With vLLM's own processor cache the second
-    request with a molecule would be sent without; if it arrived first, because the other one is
-    streamed, or if the other one was rejected after rendering, the engine would fail it and the
-    client would get a 500. `MoleculeProcessor` caches packed molecules in this process instead.
+    Every molecule is sent to the engine with its data. With vLLM's own processor cache, the second
+    request with a molecule would be sent without the data. The engine would fail that request, and
+    the client would get a 500, if it arrived before the first one (which may be streamed) or if the
+    first one was rejected after rendering. `MoleculeProcessor` therefore caches packed molecules in
+    this process instead.
     """
 
     @property
@@ -169,7 +170,7 @@ class MoltcRenderer(HfRenderer):
         return spec
 
     def _task_of_question(self, content: str | Sequence[Any]) -> str | None:
-        """Return the task whose question the content has, if projectors depend on the task."""
+        """Return the task whose question is in the content, if projectors depend on the task."""
         if self._config.projector_sharing != "task_role":
             return None
         if not isinstance(content, str):
@@ -247,5 +248,5 @@ def _is_molecule_part(part: Any) -> bool:
 
 
 def _with_default_task(molecules: Sequence[MoleculeSpec], task: str | None) -> list[MoleculeSpec]:
-    """Set the task of molecules that have none."""
+    """Return the molecules, with the task set on those that have none."""
     return [spec if spec.task or not task else spec._replace(task=task) for spec in molecules]

@@ -22,7 +22,7 @@ class ServerStartError(RuntimeError):
 
 
 class ManagedService(ABC):
-    """Service that can be started and stopped; as a context manager it does both."""
+    """Service that runs within a ``with`` block, or between `start` and `stop`."""
 
     @abstractmethod
     def start(self) -> Self:
@@ -89,7 +89,7 @@ class ServerProcess(ManagedService):
         """
         started_at = time.monotonic()
         with self.log.open("wb") as output:
-            # In a session of its own, so that `stop` reaches its engine and worker processes, too.
+            # A new session lets `stop` reach the engine and worker processes as well.
             self.process = subprocess.Popen(
                 self.command,
                 stdout=output,
@@ -129,7 +129,7 @@ class ServerProcess(ManagedService):
             self.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout_s)
-        with contextlib.suppress(ProcessLookupError):  # its session may be empty
+        with contextlib.suppress(ProcessLookupError):  # no process may be left in its session
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None

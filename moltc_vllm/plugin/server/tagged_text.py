@@ -56,7 +56,7 @@ def reject_reserved(text: str, where: str) -> str:
         where: Field of the request, for error messages.
 
     Raises:
-        VLLMValidationError: If it has one of them.
+        VLLMValidationError: If the text contains one of these tokens.
     """
     for token in _RESERVED:
         if token in text:
@@ -71,7 +71,7 @@ def reject_reserved(text: str, where: str) -> str:
 
 
 def join_texts(texts: Sequence[str]) -> str:
-    """Join texts, with one space between two of them where neither has white space."""
+    """Join texts, and insert a space where two of them would meet without white space."""
     joined = ""
     for text in texts:
         if joined and text and not joined[-1].isspace() and not text[0].isspace():
