@@ -60,8 +60,8 @@ class AdapterConfig:
             folder: Folder of the adapter.
 
         Raises:
-            AdapterError: If the file is missing, malformed, or needs something that vLLM does not
-                apply.
+            AdapterError: If the file is missing or malformed, or has a setting that vLLM does not
+                support.
         """
         raw = _read_json(folder / ADAPTER_CONFIG_FILE)
         _check_support(raw)

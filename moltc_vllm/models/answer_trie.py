@@ -22,8 +22,8 @@ class TrieNode:
     """A prefix of answers; a node without children ends an answer.
 
     Args:
-        expand: Callback that returns the answers below this node, as token sequences from here on.
-            It is called on first access to `children`; default: answers are only added by `add`.
+        expand: Callback that returns the token sequences of the answers below this node. It is
+            called on first access to `children`; default: answers are only added by `add`.
     """
 
     __slots__ = ("_children", "_expand")
@@ -45,7 +45,7 @@ class TrieNode:
         """Add an answer below this node.
 
         Args:
-            tokens: Token ids from here on, at least one.
+            tokens: Token ids that follow this node's prefix, at least one.
             end: Node after the last token; default: a new one, which ends the answer.
         """
         *inner, last = tokens
@@ -58,7 +58,7 @@ class TrieNode:
         """Follow single children to the next choice or end.
 
         Returns:
-            The tokens on the way and the node they lead to.
+            The forced tokens and the node that they lead to.
         """
         tokens, node = [], self
         while len(node.children) == 1:
@@ -101,7 +101,7 @@ def _build(task: Task, tokenizer: Any) -> TrieNode | None:
 def _label_trie(kind: Choice, tokenizer: Any) -> TrieNode:
     root = TrieNode()
     for label in kind.labels:
-        # The end token tells a label apart from another label's sentence that it begins.
+        # The end token is needed where one label's sentence is a prefix of another's.
         root.add([*_encode(label.text, tokenizer), tokenizer.eos_token_id])
     return root
 

@@ -125,7 +125,7 @@ def load_model(
 
     Args:
         folder: Checkpoint folder.
-        dtype: Type that weights are converted to; default: the stored one.
+        dtype: Dtype that weights are converted to; default: the stored one.
         device: Device of the model.
 
     Returns:
@@ -206,7 +206,7 @@ def write_checkpoint(
         config: Configuration of the model.
         tokenizer: Tokenizer of the model; its chat template is replaced if the prompt style has
             one.
-        weights: Names and tensors; may be a stream, of which one file at a time is held in memory.
+        weights: Names and tensors; a stream is held in memory one file at a time.
         card: Description of the checkpoint, such as its training data and metrics; version and
             checksums are added.
         shard_bytes: Maximum size of a weight file in bytes.

@@ -53,7 +53,7 @@ def write_weights(
 
     Args:
         folder: Existing folder.
-        weights: Names and tensors; may be a stream, of which one file at a time is held in memory.
+        weights: Names and tensors; a stream is held in memory one file at a time.
         shard_bytes: Maximum size of a file in bytes; a larger tensor gets a file of its own.
 
     Raises:
@@ -66,7 +66,7 @@ def write_weights(
 
 
 class _ShardWriter:
-    """Weight files of limited size, written one after another."""
+    """Writer of weight files of limited size."""
 
     def __init__(self, folder: Path, shard_bytes: int) -> None:
         self._folder = folder
@@ -109,7 +109,7 @@ class _ShardWriter:
     def _flush(self) -> None:
         path = self._folder / f"part-{len(self._paths)}.safetensors"
         try:
-            # safetensors creates files that only their owner may read; keep the umask's mode.
+            # safetensors creates files that only their owner may read; restore the umask's mode.
             path.touch()
             mode = path.stat().st_mode
             save_file(self._shard, path, metadata={"format": "pt"})

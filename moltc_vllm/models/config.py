@@ -80,7 +80,7 @@ class QFormerConfig(PretrainedConfig):
     """Sizes of the Q-Former, whose queries attend to a molecule's atoms.
 
     Args:
-        num_queries: Number of queries, and so of molecule tokens.
+        num_queries: Number of queries, which is the number of tokens of each molecule.
         hidden_size: Width of a query.
         num_layers: Number of transformer layers.
         num_attention_heads: Number of heads; must divide ``hidden_size``.
@@ -204,7 +204,7 @@ class MoltcConfig(PretrainedConfig):
         self.molecule_prompt = molecule_prompt
         self.mask_molecule_token = mask_molecule_token
         kwargs.setdefault("architectures", ["MoltcForConditionalGeneration"])
-        # Generic transformers code reads this from the outer configuration, so copy it there.
+        # Generic transformers code reads this setting from the outer configuration.
         kwargs["tie_word_embeddings"] = language_config.tie_word_embeddings
         super().__init__(**kwargs)
 

@@ -1,7 +1,7 @@
 """Greedy decoding and beam search in plain torch, one token at a time with a KV cache.
 
-`transformers.generate` cannot replace this module, because the published model needs two things
-that it does not have: a first token predicted from a pad column, and the beam search of
+`transformers.generate` cannot replace this module, because it lacks two features that the published
+model needs: a first token predicted from a pad column, and the beam search of
 transformers 4.28. ``docs/concepts/published-model.md`` describes both.
 """
 
@@ -23,7 +23,7 @@ LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
 
 class IncrementalDecoder:
-    """A batch of prompts that is decoded one token per row and step.
+    """Decoder of a batch of prompts, one token per row and step.
 
     Args:
         language_model: Causal language model of transformers.
@@ -112,7 +112,7 @@ def greedy_search(
     ``processed_logprobs`` are the same.
 
     Args:
-        decoder: IncrementalDecoder that has processed the prompts.
+        decoder: Decoder that has processed the prompts.
         limits: Minimum and maximum number of new tokens.
         stop: Id of the token that ends an answer; ``None``: answers end at the maximum length.
         processors: Functions that mask logits, applied in order.
@@ -154,7 +154,7 @@ def beam_search(
     """Search for each row's answers with several beams.
 
     Args:
-        decoder: IncrementalDecoder that has processed the prompts.
+        decoder: Decoder that has processed the prompts.
         width: Number of beams per row.
         limits: Minimum and maximum length of an answer.
         stop: Id of the token that ends an answer; ``None``: answers end at the maximum length.

@@ -17,7 +17,7 @@ from moltc_vllm.models.token_candidate import TokenCandidate
 from moltc_vllm.tasks import Number, Task
 
 NUM_CANDIDATES = 20
-"""Number of most probable first tokens that a value is averaged over.
+"""Number of the most probable first tokens that a value is averaged over.
 
 vLLM returns at most this many log-probabilities per token by default (``--max-logprobs``).
 """
@@ -63,10 +63,10 @@ class IntervalVocabulary:
         """Compute the value at the mean position of the most probable tokens.
 
         Args:
-            candidates: Most probable first tokens; those that are no interval are ignored.
+            candidates: Most probable first tokens; those that are not intervals are ignored.
 
         Returns:
-            The value, rounded to the digits of a written value; ``None`` without an interval.
+            The value, rounded to the digits of a written value; ``None`` if no candidate is one.
         """
         total = weighted = 0.0
         for token, logprob in candidates:

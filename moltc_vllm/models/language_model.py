@@ -217,7 +217,7 @@ def _indexed_files(index: Path) -> list[str]:
 def _model_key(key: str, expected: Mapping[str, torch.Size], *, tied: bool) -> str | None:
     """Return a stored weight's name in the model; ``None`` for a tied output layer."""
     if key not in expected and f"model.{key}" in expected:
-        # Some exports leave out the class's prefix ("decoder.layers.0..." for OPT).
+        # Some exports omit the class's prefix ("decoder.layers.0..." for OPT).
         key = f"model.{key}"
     return None if tied and key == OUTPUT_LAYER else key
 
@@ -264,5 +264,5 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
 
 
 def _first_line(error: Exception) -> str:
-    # Errors of transformers explain at length after their first line.
+    # The errors of transformers have long explanations after their first line.
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -15,7 +15,7 @@ from moltc_vllm.tasks.number import VALUE_MARK
 
 _NUMBER = r"-?[0-9]+\.[0-9]+"
 _VALUE_PREFIX = f"{VALUE_MARK} is "
-_MAX_VALUE = 2000  # Larger values have no token for their leading digits.
+_MAX_VALUE = 2000  # larger values have no token for their leading digits
 
 
 class PhraseVocabulary(NamedTuple):

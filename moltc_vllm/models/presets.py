@@ -202,7 +202,7 @@ def create_checkpoint(
     tokenizer = _tokenizer(preset, language_model, phrases)
     config = MoltcConfig(
         **{"prompt_style": preset.prompt_style, **config_overrides},
-        # Published weights share the row of single bonds with self loops; new ones need not.
+        # Published weights use the row of single bonds for self loops; new ones do not.
         graph_encoder_config=GraphEncoderConfig(self_loop_bond_type=4, **preset.graph),
         qformer_config=QFormerConfig(**preset.qformer),
         text_config=_text_config(preset, tokenizer, language_model),

@@ -1,7 +1,7 @@
 """Projectors from molecule tokens to the width of the language model.
 
 Source: MolTC (Fang et al. 2024), section 3.3, dynamic parameter sharing: one projector serves both
-molecules of a pair in pre-training; after it each role, or each task and role, may have its own.
+molecules of a pair in pre-training; afterwards each role, or each task and role, may have its own.
 """
 
 from __future__ import annotations

@@ -47,21 +47,22 @@ class TorchGeneration(NamedTuple):
 
 
 class TorchEngine:
-    """`MoltcModel` behind the engine protocol, with the adapter of each task where there is one.
+    """Engine that runs `MoltcModel`, with the adapter of the task if the folder has one.
 
     Args:
         folder: Checkpoint folder.
         constrained: Whether answers must follow their task's grammar, which needs xgrammar (a
-            dependency of vLLM) and excludes beams; default: as the checkpoint's prompt style says.
+            dependency of vLLM) and excludes beams; default: the choice of the checkpoint's prompt
+            style.
         batch_size: Number of pairs generated together.
         device: Device of the model.
-        beams: Number of beams; 1 decodes greedily.
+        beams: Width of the beam search; 1 is greedy decoding.
         pad_query: Whether to predict the first token from a pad, see `prepare_inputs`.
         adapters: Whether to load the folder's adapters.
 
     Raises:
         CheckpointError: If the folder or one of its adapters is incomplete or invalid.
-        ValueError: If a grammar is combined with beams.
+        ValueError: If both a beam search and a grammar are requested.
     """
 
     def __init__(
@@ -94,19 +95,19 @@ class TorchEngine:
         self, task: str, pairs: Iterable[Pair], question: str | None = None
     ) -> Iterator[tuple[Pair, Answer]]:
         """Answer every pair; see `moltc_vllm.tasks.engine.Engine`."""
-        resolved = get_task(task)
+        known_task = get_task(task)
         remaining = iter(pairs)
         while batch := list(itertools.islice(remaining, self.batch_size)):
             prompts: list[tuple[Pair, Prompt]] = []
             for pair in batch:
                 try:
-                    prompts.append((pair, self._prompt(resolved, pair, question)))
+                    prompts.append((pair, self._prompt(known_task, pair, question)))
                 except MoleculeError as error:
-                    yield pair, resolved.failed("bad_molecule", str(error))
+                    yield pair, known_task.failed("bad_molecule", str(error))
                 except (ProjectorError, PromptError) as error:
-                    yield pair, resolved.failed("error", str(error))
+                    yield pair, known_task.failed("error", str(error))
             if prompts:
-                answers = self._answers(resolved, [prompt for _, prompt in prompts])
+                answers = self._answers(known_task, [prompt for _, prompt in prompts])
                 yield from zip((pair for pair, _ in prompts), answers, strict=True)
 
     def _prompt(self, task: Task, pair: Pair, question: str | None) -> Prompt:
@@ -131,8 +132,8 @@ class TorchEngine:
         Args:
             task: Task of all prompts, which determines adapter and grammar.
             prompts: Prompts that form one batch.
-            limits: Minimum and maximum length of the answers; default: as the prompt style has
-                them for the task.
+            limits: Minimum and maximum length of the answers; default: the prompt style's limits
+                for the task.
         """
         inputs = prepare_inputs(
             prompts, self.tokenizer, self.config, self.model.device, pad_query=self.pad_query
@@ -145,7 +146,7 @@ class TorchEngine:
     ) -> list[TorchGeneration]:
         if self.beams > 1:
             hypotheses = self.model.beam_search(
-                **inputs, width=self.beams, limits=limits, eos_token_id=_or_never(self._stop)
+                **inputs, width=self.beams, limits=limits, eos_token_id=_eos_argument(self._stop)
             )
             return [TorchGeneration(best.tokens, best.logprobs) for best, *_ in hypotheses]
         processors = self._grammars.processors(task) if self.constrained else []
@@ -158,7 +159,7 @@ class TorchEngine:
             max_new_tokens=limits.max_new_tokens,
             min_new_tokens=limits.min_new_tokens,
             logits_processor=processors,
-            eos_token_id=_or_never(stop),
+            eos_token_id=_eos_argument(stop),
         )
         rows = zip(out.token_ids, out.logprobs, _candidates(out.first_logprobs), strict=True)
         return [TorchGeneration(*row) for row in rows]
@@ -175,7 +176,8 @@ def _candidates(logprobs: Tensor) -> Iterator[list[TokenCandidate]]:
         yield [TokenCandidate(*candidate) for candidate in zip(*row, strict=True)]
 
 
-def _or_never(stop: int | None) -> int:
+def _eos_argument(stop: int | None) -> int:
+    """Return the stop token for `MoltcModel`, in which -1 means that no token ends an answer."""
     return -1 if stop is None else stop
 
 

@@ -62,7 +62,7 @@ def validated_tensor(key: str, tensor: Any, source: object) -> Tensor:
     Args:
         key: Name of the weight.
         tensor: Value from a file.
-        source: File that error messages name.
+        source: File that contains the weight, for error messages.
 
     Raises:
         WeightsError: If the value is not a dense floating-point tensor on CPU, or holds NaN or

@@ -25,9 +25,9 @@ class ConversionInputs:
     Attributes:
         checkpoint: Lightning checkpoint.
         encoder: Molecule encoder and projection.
-        bert: BERT configuration of the Q-Former, if there is one.
+        bert: BERT configuration of the Q-Former, if any.
         language: Language model.
-        lora: LoRA adapter, if there is one.
+        lora: LoRA adapter, if any.
     """
 
     checkpoint: LightningCheckpoint
@@ -112,7 +112,7 @@ def _check_weight_names(
 
 
 def _graph_encoder_hint(encoder: PublishedEncoder, lines: list[str]) -> str:
-    """Return a hint at ``--graph-encoder`` if weights of the graph encoder are missing."""
+    """Return a hint to use ``--graph-encoder`` if weights of the graph encoder are missing."""
     missing = f"missing weight {encoder.prefix}{GRAPH_ENCODER}"
     if encoder.graph_file is None and any(line.startswith(missing) for line in lines):
         return "; give --graph-encoder FILE to fill in missing weights of the graph encoder"

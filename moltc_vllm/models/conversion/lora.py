@@ -102,7 +102,7 @@ class LoraAdapter:
         for key, tensor in weights:
             pair = self.pairs.get(key.removesuffix(".weight"))
             if pair is not None and key.endswith(".weight"):
-                tensor = self._merge_one(tensor, *pair)
+                tensor = self._merge_pair(tensor, *pair)
                 if not torch.isfinite(tensor).all():
                     raise WeightsError(
                         f"{self.source}: {key} is not finite in {tensor.dtype} after merging"
@@ -126,7 +126,7 @@ class LoraAdapter:
         }
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
-    def _merge_one(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def _merge_pair(self, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
         # In float64 the only significant rounding is the final one to the weight's dtype.
         wide = weight.to(torch.float64, copy=True)
         target = wide.T if self.transposed else wide
