@@ -1,8 +1,8 @@
 """Affinity of requests to replicas by their first molecule.
 
-A replica that has answered a pair with the same first molecule has it encoded, and the beginning of
-the prompt in its prefix cache. Routers see only headers, so clients send a hash of the molecule in
-Ray Serve's session header, which Ray's own routers understand as well.
+A replica that has answered a pair with the same first molecule already has the molecule encoded and
+the beginning of the prompt in its prefix cache. Routers see only headers, so clients send a hash of
+the molecule in Ray Serve's session header, which Ray's own routers understand as well.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _open_local_engine(model: Path | None, is_torch: bool, options: dict[str, An
     from moltc_vllm.models.checkpoint import load_config
 
     folder = model or shipped_checkpoint()
-    load_config(folder)  # before vLLM's import, which takes seconds, and with a shorter message
+    load_config(folder)  # fails before the slow import of vLLM, with a shorter message
     if is_torch:
         from moltc_vllm.models.torch_engine import TorchEngine
 
@@ -84,7 +84,7 @@ def _open_local_engine(model: Path | None, is_torch: bool, options: dict[str, An
 def describe_model(
     task: str, model: Path | None = None, endpoint: str | None = None
 ) -> dict[str, Any]:
-    """Return an identification of the model that answers: checksum of a folder, or server model.
+    """Describe the model that answers: its name and a checksum of its folder or weights.
 
     Args:
         task: Task the model must support.

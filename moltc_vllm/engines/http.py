@@ -25,7 +25,7 @@ _MAX_ERROR_CHARACTERS = 200
 
 
 class ServerError(RuntimeError):
-    """The server rejected a whole request or is of another kind; has the server's message."""
+    """The server rejected a whole request, or is not a moltc-vllm server of this version."""
 
 
 class HttpEngine:
@@ -80,8 +80,8 @@ class HttpEngine:
         """Return the name of the model that answers.
 
         Raises:
-            ServerError: If the server does not have the given model, or if none was given and it
-                does not serve exactly one.
+            ServerError: If the server lacks the given model, or if no model was given and the
+                server does not serve exactly one.
         """
         # Adapters have a parent; the server selects them by the task.
         names = [model["id"] for model in self._list("models") if not model.get("parent")]
@@ -97,7 +97,7 @@ class HttpEngine:
         """Return the names of the tasks that the server answers.
 
         Raises:
-            ServerError: If the server is of another kind.
+            ServerError: If the server is not a moltc-vllm server.
         """
         return [task["id"] for task in self._list("tasks")]
 
@@ -105,7 +105,7 @@ class HttpEngine:
         """Return a checksum of the weights, or ``None`` if the server does not report one.
 
         Raises:
-            ServerError: If the server is of another kind.
+            ServerError: If the server is not a moltc-vllm server.
         """
         with _malformed_response_as_server_error():
             checksum = self._get("tasks").get("weights")
@@ -131,14 +131,14 @@ class HttpEngine:
             ServerError: If the server rejects a whole batch (unknown task, model, ...).
             httpx.HTTPError: If the server cannot be reached in any attempt.
         """
-        source = iter(pairs)
+        remaining = iter(pairs)
         in_flight: dict[Future[list[Answer]], list[Pair]] = {}
         stop = threading.Event()
         with ThreadPoolExecutor(self.max_in_flight, thread_name_prefix="moltc-http") as pool:
             try:
                 while True:
                     while len(in_flight) < self.max_in_flight:
-                        batch = list(itertools.islice(source, self.batch_size))
+                        batch = list(itertools.islice(remaining, self.batch_size))
                         if not batch:
                             break
                         future = pool.submit(self._answer_batch, task, batch, question, stop)
@@ -156,7 +156,7 @@ class HttpEngine:
     def _answer_batch(
         self, task: str, batch: list[Pair], question: str | None, stop: threading.Event
     ) -> list[Answer]:
-        """Return the answers of a batch in its order."""
+        """Post a batch of pairs and return its answers in order."""
         body: dict[str, Any] = {"task": task, "pairs": [list(pair.molecules) for pair in batch]}
         optional = {
             "model": self.model,
@@ -183,7 +183,7 @@ class HttpEngine:
         Args:
             body: JSON body.
             headers: Additional headers.
-            stop: Event that ends the retries.
+            stop: Event that stops further attempts.
         """
         for delay_s in (*self._retry_delays_s, None):
             retry_after_s = 0.0

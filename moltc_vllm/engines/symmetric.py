@@ -19,7 +19,8 @@ def is_symmetric_binary(task: Task) -> bool:
 class SymmetrizedEngine:
     """Engine that averages the label probabilities of both orders of a symmetric binary task.
 
-    Other tasks are passed on unchanged. If one of the orders fails, the pair gets its error.
+    Pairs of other tasks are passed on unchanged. If one order fails, the pair gets that failed
+    answer.
 
     Args:
         engine: Engine that answers each order.
