@@ -1,7 +1,7 @@
 """Tables of molecules: CSV, TSV, SMILES, SDF and Parquet files, plain or compressed.
 
-This package is the only code that opens such files. `open_table` keeps every row, bad ones with the
-reason; `read_columns` is the fast way to some columns of a file without bad rows.
+This package is the only code that opens such files. `open_table` keeps every row, bad rows with an
+error; `read_columns` reads some columns faster, but only from files without bad rows.
 """
 
 from moltc_vllm.tables.reader import open_table, read_columns

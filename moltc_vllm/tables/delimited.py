@@ -14,8 +14,8 @@ import pyarrow.csv as pa_csv
 from moltc_vllm.tables.streams import Line, first_line, open_stream, read_row_lines
 from moltc_vllm.tables.table import EMPTY_LINE, SMILES, Record, Table, TableError
 
-_MAX_LINES_OF_CELL = 50  # a quote that is not closed after as many lines is taken as a stray one
-# One thread: the order of the rows is kept and a malformed row is named by its number.
+_MAX_CELL_LINES = 50  # a quote that is not closed within this many lines is a stray one
+# A single thread keeps the order of the rows, so that Arrow can name a malformed row by number.
 _READ_OPTIONS = pa_csv.ReadOptions(use_threads=False)
 
 
@@ -149,18 +149,18 @@ def _join_quoted_lines(
     """Join a line with an open quote and the lines up to the closing quote.
 
     Two stray quotes look like one quoted cell that spans the rows between them, so the lines are
-    joined only if they make a row together.
+    joined only if together they form a row.
 
     Args:
         text: Line with an odd number of quotes.
         lookahead: Lines read ahead from ``source``; lines that are not joined stay in it.
         source: Further lines.
-        is_row: Predicate: the text is a row with the right number of cells.
+        is_row: Predicate for a text that is a row with the right number of cells.
 
     Returns:
-        The joined lines, or ``text`` if they make no row.
+        The joined lines, or ``text`` if they form no row.
     """
-    while len(lookahead) < _MAX_LINES_OF_CELL and (line := next(source, None)) is not None:
+    while len(lookahead) < _MAX_CELL_LINES and (line := next(source, None)) is not None:
         lookahead.append(line)
     joined = text
     for count, line in enumerate(lookahead, 1):

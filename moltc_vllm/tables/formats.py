@@ -1,4 +1,4 @@
-"""The registry of file formats. A new format is a module that opens it, and a row here."""
+"""Registry of file formats; a new format needs a module that opens it, and an entry here."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class FileFormat:
 
     Attributes:
         name: Name of the format.
-        suffixes: File name suffixes in lower case, without one for compression.
+        suffixes: File name suffixes in lower case, without those of compressed files.
         open: Function that opens a table, given the path and the first decompressed bytes.
         matches: Predicate on the first decompressed bytes, for files with another suffix or none.
-        is_binary: Whether ``matches`` is certain, so that it overrides the suffix of a text format.
+        is_binary: Whether ``matches`` is reliable enough to override the suffix of a text format.
     """
 
     name: str
@@ -50,8 +50,8 @@ def detect_format(path: Path, start: bytes) -> FileFormat:
         path: Path of the file.
         start: First decompressed bytes of the file.
     """
-    binary = next((each for each in FORMATS if each.is_binary and each.matches(start)), None)
+    binary = next((entry for entry in FORMATS if entry.is_binary and entry.matches(start)), None)
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    suffix = next((each for each in reversed(suffixes) if each not in COMPRESSED_SUFFIXES), "")
-    by_suffix = next((each for each in FORMATS if suffix in each.suffixes), None)
-    return binary or by_suffix or next(each for each in FORMATS if each.matches(start))
+    suffix = next((text for text in reversed(suffixes) if text not in COMPRESSED_SUFFIXES), "")
+    by_suffix = next((entry for entry in FORMATS if suffix in entry.suffixes), None)
+    return binary or by_suffix or next(entry for entry in FORMATS if entry.matches(start))

@@ -1,4 +1,4 @@
-"""Parquet files."""
+"""Parquet files, with their values as text or in the types of the file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def _to_texts(column: pa.Array) -> list[str]:
     if pa.types.is_nested(column.type):
         return ["" if value is None else str(value) for value in column.to_pylist()]
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        # Some types have no cast to text, and bytes may not be UTF-8: then cell by cell.
+        # Some types cannot be cast to text, and bytes may not be UTF-8; these columns are converted
+        # cell by cell below.
         with contextlib.suppress(pa.ArrowException):
             column = column.cast(pa.string())
     return [_to_text(cell) for cell in column]

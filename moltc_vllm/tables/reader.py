@@ -70,9 +70,9 @@ def _read_rows(
             for batch in table.read_batches(names):
                 yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
             return
-        for number, record in enumerate(table.records(), 1):
+        for row_number, record in enumerate(table.records(), 1):
             if record.error is not None:
-                raise TableError(f"{table.path.name}, row {number}: {record.error}")
+                raise TableError(f"{table.path.name}, row {row_number}: {record.error}")
             yield tuple(record.cells[index] for index in indices)
 
 

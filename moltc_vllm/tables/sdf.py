@@ -16,7 +16,7 @@ _BLOCK_END = "$$$$"
 def open_sdf(path: Path, start: bytes) -> Table:
     """Open an SDF as a table: ``smiles`` of the structure, ``name``, then the data fields.
 
-    The file is read once for the names of all fields, as each molecule may have others.
+    The file is first read for the names of all fields, because they may differ between molecules.
 
     Args:
         path: Path of the file.

@@ -15,7 +15,7 @@ MAX_LINE_BYTES = 1 << 17
 """Longer lines are not read: no molecule is that long, and memory use stays constant."""
 
 COMPRESSED_SUFFIXES = (".gz", ".zst", ".zstd")
-"""File name suffixes that say nothing about the format inside."""
+"""File name suffixes of compressed files, which do not identify the format inside."""
 
 _CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # by the first bytes of a file
 _CHUNK_BYTES = 1 << 20
@@ -97,7 +97,7 @@ def read_row_lines(path: Path) -> Iterator[Line]:
 
     Yields:
         The lines of `read_lines`; an empty line has the error `EMPTY_LINE`. Empty lines at the end
-        of the file are no rows and are dropped.
+        of the file are not rows and are dropped.
     """
     empty_lines = 0
     for line in read_lines(path):
@@ -111,7 +111,7 @@ def read_row_lines(path: Path) -> Iterator[Line]:
 
 
 def _split_lines(stream: pa.NativeFile) -> Iterator[tuple[bytes, int]]:
-    """Yield each line and its length in bytes; only the beginning of a line that is too long."""
+    """Yield each line and its length in bytes; a line that is too long is truncated."""
     kept, length = b"", 0
     while chunk := stream.read(_CHUNK_BYTES):
         *ended, rest = bytes(chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""Tables of molecules: column names, and rows that hold cells or the reason why they have none."""
+"""Tables of molecules: column names, and rows that hold cells or an error."""
 
 from __future__ import annotations
 
