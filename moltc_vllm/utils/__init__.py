@@ -1,1 +1,1 @@
-"""Helpers without chemistry: atomic files and signal handling."""
+"""General helpers: atomic files, JSON objects, error messages, deprecations and signals."""

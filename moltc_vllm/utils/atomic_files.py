@@ -33,7 +33,7 @@ def new_file(path: Path) -> Iterator[Path]:
     Yields:
         Path of the temporary file to write, hidden in the same folder.
     """
-    # The process id keeps processes apart: one that is believed to be dead may still write.
+    # The name has the process id, because a process that is believed to be dead may still write.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -81,7 +81,7 @@ def new_folder(folder: Path, error_type: type[ValueError] = ValueError) -> Itera
         ensure_free(folder, error_type)
         missing_parents = [parent for parent in folder.parents if not parent.exists()]
         partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # may be left from a killed process
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
         partial.mkdir(parents=True)
     except OSError as error:
         raise error_type(f"{folder}: {error.strerror}") from error

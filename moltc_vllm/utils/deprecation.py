@@ -10,7 +10,7 @@ REMOVED_IN = "0.3"
 def warn_renamed(old: str, new: str, *, stacklevel: int = 2) -> None:
     """Warn that a name has been renamed; the old one works until version 0.3.
 
-    `FutureWarning` is shown by default also outside ``__main__``, so that users of recipes,
+    Python shows `FutureWarning` by default, even outside ``__main__``, so users of recipes,
     requests and scripts see it.
 
     Args:

@@ -28,26 +28,29 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """
     stop_requested = False
 
-    def handle(number: int, _: FrameType | None) -> None:
+    def handle(signal_number: int, _: FrameType | None) -> None:
         nonlocal stop_requested
         if stop_requested:
             raise KeyboardInterrupt
         stop_requested = True
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        signal_number: signal.signal(signal_number, handle)
+        for signal_number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield lambda: stop_requested
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for signal_number, handler in previous.items():
+            signal.signal(signal_number, handler)
 
 
 @contextmanager
 def block_sigint_in_children() -> Iterator[None]:
     """Block SIGINT in this thread and in the processes that are started within the block.
 
-    A terminal sends Ctrl-C to all processes of a command at once. An engine process that ended
-    by itself would drop the requests that this process still waits for.
+    A terminal sends Ctrl-C to all processes of a command at once. An engine process that
+    exits because of it would drop the requests that this process still waits for.
     """
     # Starting the resource tracker would unblock SIGINT, and it is started only once.
     resource_tracker.ensure_running()
