@@ -1,4 +1,4 @@
-"""``moltc convert``: converts published files, or splits the projectors of a checkpoint."""
+"""``moltc convert``: convert published files, or split the projectors of a checkpoint."""
 
 from __future__ import annotations
 

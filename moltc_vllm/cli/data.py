@@ -52,7 +52,7 @@ class Chain(Enum):
 
 
 class SplitBy(Enum):
-    """Unit that is in one split only."""
+    """Unit whose occurrences all belong to the same split."""
 
     pair = "pair"
     molecule = "molecule"
@@ -178,7 +178,7 @@ def build_instructions(
     """
     started_at = time.monotonic()
     try:
-        # Entered before the imports, as a thread that exists already would receive the signal.
+        # The watcher comes before the imports, because threads that exist already get the signal.
         with sigint_watcher():
             from moltc_vllm.data.build import BuildOptions, build
             from moltc_vllm.data.dataset_registry import DATASETS, data_folder
@@ -197,7 +197,7 @@ def build_instructions(
             try:
                 with ProgressBars("rows") as bars:
                     manifest = build(data_folder(data), out, options, bars.update)
-            except ValueError as error:  # also a `DataError`
+            except ValueError as error:  # includes DataError
                 fail(str(error))
     except KeyboardInterrupt:
         fail(f"interrupted; {out} was not written", EXIT_INTERRUPTED)

@@ -91,8 +91,8 @@ def _run_until_signal(deployment: Deployment, console: Console) -> None:
     from moltc_vllm.deploy.cluster import ClusterError
     from moltc_vllm.deploy.deployment import DeploymentError
 
-    for number in _STOP_SIGNALS:
-        signal.signal(number, _raise_keyboard_interrupt)
+    for stop_signal in _STOP_SIGNALS:
+        signal.signal(stop_signal, _raise_keyboard_interrupt)
     try:
         deployment.start()
         console.print(f"Ray is at {deployment.address}")
@@ -105,8 +105,10 @@ def _run_until_signal(deployment: Deployment, console: Console) -> None:
     except KeyboardInterrupt:
         console.print("stopping after the requests in flight are finished")
     finally:
-        for number in _STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # another Ctrl-C must not interrupt the clean-up
+        for stop_signal in _STOP_SIGNALS:
+            signal.signal(
+                stop_signal, signal.SIG_IGN
+            )  # another Ctrl-C must not interrupt the clean-up
         deployment.stop()
 
 

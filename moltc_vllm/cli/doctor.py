@@ -20,7 +20,7 @@ class Check(NamedTuple):
 
     Attributes:
         name: Name of the checked component.
-        finding: Version or state that was found.
+        finding: Version or state of the component.
         fix: Command or instruction that solves the problem; ``None`` without a problem.
     """
 

@@ -90,22 +90,22 @@ def evaluate(
     from moltc_vllm.evaluate.bootstrap import LEVEL
     from moltc_vllm.evaluate.scoring import evaluate as evaluate_answers
 
-    # All input is validated before a model is loaded, which takes long.
-    selected, dataset = _read_data(task, data, split, limit, seed)
+    # All input is validated before the model is loaded, because loading takes long.
+    known_task, dataset = _read_data(task, data, split, limit, seed)
     if out is not None:
         _create_folder(out)
     stdout = _reserve_stdout()
     opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
-    symmetrized = both_orders and is_symmetric_binary(selected)
+    symmetrized = both_orders and is_symmetric_binary(known_task)
     collected = _collect_answers(
-        SymmetrizedEngine(opened) if symmetrized else opened, selected, dataset
+        SymmetrizedEngine(opened) if symmetrized else opened, known_task, dataset
     )
     evaluation = evaluate_answers(
-        selected, dataset, collected.answers, resamples=bootstrap, seed=seed
+        known_task, dataset, collected.answers, resamples=bootstrap, seed=seed
     )
     result = {
-        "task": selected.name,
-        "unit": getattr(selected.kind, "unit", None) or None,
+        "task": known_task.name,
+        "unit": getattr(known_task.kind, "unit", None) or None,
         "data": {"name": dataset.name, "sha256": dataset.sha256},
         "split": split,
         "limit": limit,
@@ -115,19 +115,19 @@ def evaluate(
         "beams": beams,
         "pad_query": pad_query,
         "both_orders": symmetrized,
-        "point_estimate": _point_estimate(selected, collected.answers),
+        "point_estimate": _point_estimate(known_task, collected.answers),
         "partial": collected.stopped is not None,
         "stopped": collected.stopped,
         "bootstrap": {"resamples": bootstrap, "level": LEVEL},
         **evaluation.as_json(),
     }
-    title = _title(selected, dataset, result)
+    title = _title(known_task, dataset, result)
     if out is not None:
-        _write_files(out, title, result, selected, dataset, collected.answers, evaluation)
+        _write_files(out, title, result, known_task, dataset, collected.answers, evaluation)
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False), file=stdout)
     else:
-        _print_tables(stdout, title, selected, evaluation, collected.stopped)
+        _print_tables(stdout, title, known_task, evaluation, collected.stopped)
     stdout.flush()
     if collected.exit_code:
         raise typer.Exit(collected.exit_code)
@@ -141,8 +141,8 @@ def _read_data(
     from moltc_vllm.tasks import UnknownTaskError, get_task
 
     try:
-        selected = get_task(task)
-        dataset = read_dataset(path, selected, split=split, limit=limit, seed=seed)
+        known_task = get_task(task)
+        dataset = read_dataset(path, known_task, split=split, limit=limit, seed=seed)
     except (UnknownTaskError, DataError) as error:
         fail(str(error))
     if not dataset.rows:
@@ -150,7 +150,7 @@ def _read_data(
             f"{path.name} has no row to evaluate: "
             f"none of its {dataset.in_split} rows has a measured target"
         )
-    return selected, dataset
+    return known_task, dataset
 
 
 def _point_estimate(task: Task, answers: Mapping[int, Answer]) -> str | None:
@@ -170,7 +170,7 @@ def _reserve_stdout() -> TextIO:
     """Redirect standard output to standard error and return the original standard output.
 
     vLLM writes log lines to standard output from several processes, even after the result is
-    printed. The redirection keeps the result the only output there.
+    printed. The redirection keeps the result the only output on standard output.
     """
     sys.stdout.flush()
     try:

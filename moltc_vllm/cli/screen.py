@@ -203,7 +203,7 @@ def _copy_streams(files: dict[str, Path | None], scratch: Path) -> dict[str, Pat
             fail(f"--{name}: {path} is a folder")
         copied[name] = copy = scratch / ("stdin" if path == _STDIN else name)
         with copy.open("wb") as file:
-            # Closing standard input is left to the interpreter.
+            # Standard input stays open; the interpreter closes it.
             stream = contextlib.nullcontext(sys.stdin.buffer) if path == _STDIN else path.open("rb")
             with stream as source:
                 shutil.copyfileobj(source, file)
@@ -263,7 +263,7 @@ def _prepare(
 def _compute_missing(
     prepared: PreparedScreen, options: EngineOptions, bars: ProgressBars
 ) -> dict[str, Any]:
-    """Compute the missing parts; the command ends here if not all of them could be computed.
+    """Compute the missing parts; exit if not all of them could be computed.
 
     Returns:
         Figures of the run; empty if no part was missing.
@@ -283,7 +283,7 @@ def _compute_missing(
     with options.open_executor() as (executor, engine):
         bars.start_task("", done)
         display = ScreenProgressDisplay(bars, engine)
-        begin = time.monotonic()
+        started_at = time.monotonic()
         try:
             with (
                 _exit_on_error(
@@ -296,14 +296,14 @@ def _compute_missing(
             fail(f"interrupted; {_RESUME_HINT}", EXIT_INTERRUPTED)
         if not is_complete:
             fail(f"interrupted after finishing started parts; {_RESUME_HINT}", EXIT_INTERRUPTED)
-        return display.figures(time.monotonic() - begin, total - done)
+        return display.figures(time.monotonic() - started_at, total - done)
 
 
 @contextlib.contextmanager
 def _exit_on_error(
     out: Path, endpoint: str | None, code: int = 2, suffix: str = ""
 ) -> Iterator[None]:
-    """End the command with a one-line message when files, servers or engines fail."""
+    """Exit with a one-line message if a file, a server or an engine fails."""
     import httpx
 
     from moltc_vllm.engines.http import ServerError

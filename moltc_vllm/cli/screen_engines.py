@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moltc_vllm.tasks.engine import Engine
 
 EXIT_ENGINE_FAILED = 1
-"""Exit status if an engine or a cluster fails; other wrong options and files exit with 2."""
+"""Exit status if an engine or a cluster fails; for wrong options and files it is 2."""
 
 
 class ScreenEngine(enum.StrEnum):
@@ -40,7 +40,7 @@ class EngineOptions:
         endpoint: URL of a running server.
         address: Address of a Ray cluster; default: a cluster started on this machine.
         actors: Minimum and maximum number of engines on the cluster.
-        score: Whether to generate only the tokens that decide the answer.
+        score: Whether only the tokens that distinguish answers are generated.
         both_orders: Whether to average symmetric tasks over both orders of the molecules.
     """
 
@@ -53,7 +53,7 @@ class EngineOptions:
     both_orders: bool
 
     def open_engine(self) -> Engine:
-        """Open an engine in this process; for a cluster, one like those of its actors."""
+        """Open an engine in this process; for a cluster, an engine like those of its actors."""
         from moltc_vllm.engines.symmetric import SymmetrizedEngine
         from moltc_vllm.utils.signals import block_sigint_in_children
 
@@ -101,10 +101,10 @@ class EngineOptions:
 
 
 def parse_actors(text: str) -> tuple[int, int]:
-    """Parse ``N`` or ``MIN:MAX``; the command ends if it is neither."""
-    least, _, most = text.partition(":")
+    """Parse ``N`` or ``MIN:MAX``; exit if the text is neither."""
+    minimum, _, maximum = text.partition(":")
     try:
-        actors = int(least), int(most or least)
+        actors = int(minimum), int(maximum or minimum)
     except ValueError:
         actors = (0, 0)
     if not 1 <= actors[0] <= actors[1]:

@@ -1,4 +1,4 @@
-"""Output of ``moltc screen``: its progress, its estimate and its summary."""
+"""Output of ``moltc screen``: progress, estimate and summary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ScreenProgressDisplay:
     """Progress callback that updates the bars and keeps the figures of the run.
 
     Args:
-        bars: ProgressBars to update.
+        bars: Progress bars to update.
         engine: Engine whose counters are shown; ``None`` if it runs elsewhere.
 
     Attributes:
@@ -126,7 +126,7 @@ def print_summary(out: Path, summary: Summary, figures: dict[str, Any], as_json:
     Args:
         out: Output folder.
         summary: Summary of the screen.
-        figures: Figures of this run; empty if all rows were done before.
+        figures: Figures of this run; empty if no row was missing.
         as_json: Whether to print one JSON object.
     """
     if as_json:

@@ -18,7 +18,7 @@ def serve(context: typer.Context) -> None:
     from moltc_vllm.checkpoints.shipped import NAME, shipped_checkpoint
     from moltc_vllm.models.checkpoint import CheckpointError, load_config
 
-    # The folder is not declared as a parameter: Typer would take the value of a flag for it.
+    # The folder is not declared as a parameter, because Typer could mistake a flag's value for it.
     arguments = [
         "--help=all" if argument == "--vllm-help" else argument for argument in context.args
     ]
