@@ -62,7 +62,7 @@ def predict(
 
     Returns:
         One answer per pair, in the given order. The answer for an invalid molecule has the status
-        ``bad_molecule`` and says in ``error`` what is wrong.
+        ``bad_molecule`` and gives the reason in ``error``.
 
     Raises:
         ValueError: If the arguments do not fit the task or each other; subclasses are
@@ -172,10 +172,10 @@ def screen(
             ``endpoint`` as well, which the folder's manifest records.
         part_rows: Number of pairs per part of the output.
         block: Number of second molecules that are processed together.
-        retry_errors: Whether to submit pairs again that ended with the status ``error``.
+        retry_errors: Whether to resubmit the pairs whose status is ``error``.
 
     Raises:
-        ValueError: If an argument is missing, or arguments do not go together; subclasses are
+        ValueError: If an argument is missing or contradicts another one; subclasses are
             `UnknownTaskError`, `PromptError`, `TableError`, `ManifestError` and `CheckpointError`.
         ServerError: If the server at ``endpoint`` is not a moltc-vllm server.
         httpx.HTTPError: If the server cannot be reached.
@@ -227,7 +227,7 @@ def _open_engine(
     beams: int = 1,
     score: bool = False,
 ) -> Engine:
-    """Open the engine that a call names; all functions of this module open theirs here."""
+    """Open an engine by name; every function of this module opens its engine here."""
     if name not in list(EngineName):
         raise ValueError(f"engine must be one of {', '.join(EngineName)}, not {name!r}")
     folder = None if model is None else Path(model)
@@ -308,7 +308,7 @@ class Screened:
         return finalize(self._screen, ranking)
 
     def finish(self, ranking: Ranking | None = None) -> Summary:
-        """Call `finalize`, under its name in version 0.1."""
+        """Call `finalize`; deprecated name."""
         warn_renamed("Screened.finish", "Screened.finalize")
         return self.finalize(ranking)
 
@@ -317,7 +317,7 @@ class Screened:
             pass
 
     def _tables(self) -> Generator[pa.Table, None, None]:
-        """Read the parts; this ends an earlier reading, as an engine serves one call at a time."""
+        """Read the parts, and end an earlier iteration: an engine serves one call at a time."""
         if self._open_tables is not None:
             self._open_tables.close()
         self._open_tables = self._read_tables()
@@ -348,7 +348,7 @@ class _TemporaryFiles:
     def path_of(
         self, name: str, molecules: Molecules | Pairs | None, columns: Sequence[str]
     ) -> Path | None:
-        """Return the path of a file of molecules; Python objects are written to a new one."""
+        """Return the path of a file of molecules; Python objects are written to a new file."""
         if molecules is None:
             return None
         if isinstance(molecules, Path | str):
