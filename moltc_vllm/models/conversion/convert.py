@@ -168,9 +168,9 @@ def _check_weights(
 
 
 def _check_lora_use(lora_as: str) -> None:
-    known = get_args(LoraUse)
-    if lora_as not in known:
-        raise ValueError(f"lora_as must be one of {', '.join(known)}, not {lora_as!r}")
+    allowed = get_args(LoraUse)
+    if lora_as not in allowed:
+        raise ValueError(f"lora_as must be one of {', '.join(allowed)}, not {lora_as!r}")
 
 
 def _check_task(task: str | None, config: MoltcConfig) -> None:

@@ -35,9 +35,9 @@ def check_sharing(sharing: str) -> None:
     Raises:
         ValueError: If the value is unknown.
     """
-    known = get_args(ProjectorSharing)
-    if sharing not in known:
-        raise ValueError(f"projectors must be one of {', '.join(known)}, not {sharing!r}")
+    allowed = get_args(ProjectorSharing)
+    if sharing not in allowed:
+        raise ValueError(f"projectors must be one of {', '.join(allowed)}, not {sharing!r}")
 
 
 def split_projectors(
