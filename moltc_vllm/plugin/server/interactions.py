@@ -113,7 +113,7 @@ class InteractionsService:
         )
 
     async def _answer_pairs(self, job: _Job, pairs: Sequence[list[Molecule]]) -> list[Answer]:
-        """Answer pairs concurrently; if one raises an error, the others are cancelled."""
+        """Answer pairs concurrently; an error of one pair cancels the others."""
         try:
             async with asyncio.TaskGroup() as group:
                 futures = [
