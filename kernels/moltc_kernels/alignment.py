@@ -1,7 +1,8 @@
-"""Aligned rows: rows start at multiples of 16 bytes, so that a thread loads 128 bits at once.
+"""Aligned rows, which start at multiples of 16 bytes so that a thread can load 128 bits at once.
 
-A row of 300 half-precision numbers has 600 bytes, which allow 64-bit loads only, so its stride is
-padded to 304 numbers. The padding has undefined content: kernels that load it replace it by zeros.
+A row of 300 half-precision numbers has 600 bytes, which allows only 64-bit loads, so its stride is
+padded to 304 numbers. The padding has undefined content: kernels that load it replace it with
+zeros.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from torch import Tensor
 
 VECTOR_BYTES = 16
-"""Width of a thread's widest load, and the alignment of rows that the library's fastest matrix
-products require."""
+"""Width of a thread's widest load, and the row alignment that the fastest matrix products of
+cuBLAS and hipBLAS require."""
 
 
 def round_up(size: int, multiple: int) -> int:
@@ -43,7 +44,7 @@ def empty_aligned_rows(like: Tensor, *shape: int) -> Tensor:
 
 
 def with_row_stride(x: Tensor) -> tuple[Tensor, int]:
-    """Return a tensor that a kernel can read with one row stride, and the stride.
+    """Return a tensor that a kernel can read with a single row stride, and that stride.
 
     Args:
         x: Rows, ``[..., width]``.

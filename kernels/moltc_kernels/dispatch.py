@@ -1,4 +1,4 @@
-"""Select the implementation of an operation: ``naive``, ``cpu`` or ``triton``.
+"""Selection of an operation's implementation: ``naive``, ``cpu`` or ``triton``.
 
 ``MOLTC_KERNELS=naive|cpu|triton`` overrides the selection for tests and measurements, and helps to
 find out whether a kernel causes an unexpected result.
@@ -32,7 +32,7 @@ def select_implementation(op: str, *tensors: Tensor) -> ModuleType:
         *tensors: All floating-point arguments of the operation, on one device.
 
     Raises:
-        ImplementationError: If ``MOLTC_KERNELS`` has another value, or names an implementation
+        ImplementationError: If ``MOLTC_KERNELS`` does not name an implementation, or names one
             that cannot run on the tensors' device.
     """
     return importlib.import_module(f"{op}.{implementation_for(*tensors)}")
@@ -50,7 +50,7 @@ def implementation_for(*tensors: Tensor) -> Implementation:
         ``cpu`` elsewhere.
 
     Raises:
-        ImplementationError: If ``MOLTC_KERNELS`` has another value, or names an implementation
+        ImplementationError: If ``MOLTC_KERNELS`` does not name an implementation, or names one
             that cannot run on the tensors' device.
     """
     choice = os.environ.get(KERNELS_ENV, "")

@@ -36,8 +36,8 @@ class LaunchConfig:
         return {
             "num_warps": self.num_warps,
             "num_stages": self.num_stages,
-            # Triton 3.9 fuses multiplications and additions only on request; older releases
-            # did so by default.
+            # Triton 3.9 fuses multiplications and additions only if this is set; older releases
+            # fused them by default.
             "enable_fp_fusion": True,
         }
 

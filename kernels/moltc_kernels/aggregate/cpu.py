@@ -12,8 +12,9 @@ from moltc_kernels.types import SELF_LOOP_CODE, BondCsr
 def aggregate(h: Tensor, csr: BondCsr, bond_table: Tensor) -> Tensor:
     """Compute `moltc_kernels.aggregate.naive.aggregate` without a message per bond.
 
-    Neighbor states are summed without being copied first. The bonds' share is one small product:
-    the histogram of the 18 bond codes at each atom, times the bond table. Not differentiable.
+    Neighbor states are summed without being copied first. The bond embeddings are added by one
+    small matrix product: the histogram of the 18 bond codes at each atom, times the bond table.
+    Not differentiable.
     """
     check_shapes(h, csr, bond_table)
     wide = h if h.dtype.itemsize >= 4 else h.float()

@@ -8,7 +8,7 @@ from moltc_kernels.types import SELF_LOOP_CODE, BondCsr, ShapeError
 
 
 def aggregate(h: Tensor, csr: BondCsr, bond_table: Tensor) -> Tensor:
-    """Sum each atom's neighbors and their bonds, and the atom's own self loop.
+    """Sum each atom's neighbor states, bond embeddings and self loop.
 
     ``a[v] = h[v] + table[0] + sum over bonds (u -> v) of (h[u] + table[code])``
 

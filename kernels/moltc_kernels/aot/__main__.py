@@ -17,10 +17,10 @@ from moltc_kernels.launch import TARGETS, Target
 
 
 def main() -> int:
-    """Build the kernels and print complaints.
+    """Build the kernels and print each violated limit and each regression against the budget.
 
     Returns:
-        Exit status: 0 if all is well, 1 if there are complaints, 2 if kernels are interpreted.
+        Exit status: 0 without violations and regressions, 1 with any, 2 if kernels are interpreted.
     """
     arguments = _parse_arguments()
     targets = arguments.targets or list(TARGETS)
@@ -30,8 +30,10 @@ def main() -> int:
 
     start = time.perf_counter()
     built = build_all(targets)
-    expected = configurations()
-    complaints = [line for name in built for line in limit_violations(expected[name], built[name])]
+    configs_by_name = configurations()
+    complaints = [
+        line for name in built for line in limit_violations(configs_by_name[name], built[name])
+    ]
     if arguments.check:
         complaints += _compare_with_budget(built, targets)
     elif not complaints:
@@ -68,18 +70,21 @@ def _parse_arguments() -> argparse.Namespace:
 def _compare_with_budget(
     built: Mapping[str, KernelStatistics], targets: Sequence[Target]
 ) -> list[str]:
-    """Describe the regressions of some device families, if the same Triton release built both."""
+    """Describe the regressions of some device families.
+
+    Returns nothing if another Triton release wrote the budget.
+    """
     budget = Budget.read()
     if budget.triton != triton.__version__:
-        # Other compilers give other numbers, but the limits apply to all of them.
+        # Compiler releases differ in their statistics, but the limits apply to all of them.
         print(f"{PATH.name} was written with Triton {budget.triton}, not {triton.__version__};")
         print("only limits are checked; --write records the statistics of this release")
         return []
-    expected = configurations()
+    configs_by_name = configurations()
     recorded = {
         name: statistics
         for name, statistics in budget.kernels.items()
-        if name not in expected or expected[name].target in targets
+        if name not in configs_by_name or configs_by_name[name].target in targets
     }
     return regressions(recorded, built)
 

@@ -1,9 +1,9 @@
 """Lower bounds of the encoder's time on an H100, computed from counted work and published peaks.
 
 Nothing is measured. A step takes as long as the slower of its arithmetic and its memory traffic.
-Traffic through HBM assumes that every tensor is read once and written once. Weights are counted
-only in steps that load them again for every molecule; elsewhere a whole batch shares them, and
-their share per molecule is negligible.
+HBM traffic assumes that every tensor is read once and written once. Weights are counted only in
+steps that load them again for every molecule; elsewhere a whole batch shares one load, whose cost
+per molecule is negligible.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def gin_latency(batch: int, tiles: int | None) -> float:
     launches = 1 if batch == 1 else 1 + LAUNCHES_AROUND_ONE
     weights = gin_one_launch(2, tiles).l2_traffic
     seconds_alone = weights / (L2_BYTES_CLOCK_SM * CLOCK_HZ)
-    full_waves, rest = divmod(batch, MULTIPROCESSORS)
-    waves = [MULTIPROCESSORS] * full_waves + [rest] * (rest > 0)
+    full_waves, remainder = divmod(batch, MULTIPROCESSORS)
+    waves = [MULTIPROCESSORS] * full_waves + [remainder] * (remainder > 0)
     busy = sum(max(seconds_alone, molecules * weights / L2_BYTES_S) for molecules in waves)
     return launches * LAUNCH_S + busy

@@ -2,8 +2,8 @@
 
 ``q . (W_k x + b_k) = (W_k^T q) . x + q . b_k``: the second term is the same for all tokens of a
 molecule and cancels in the softmax, so the key layer can be absorbed into the queries. Each query
-and head then is a row of the tokens' width. The softmax weights sum to 1, so the value layer can be
-applied after the sum: ``sum p (W_v x + b_v) = W_v (sum p x) + b_v``.
+and head then becomes a row of the tokens' width. The softmax weights sum to 1, so the value layer
+can be applied after the sum: ``sum p (W_v x + b_v) = W_v (sum p x) + b_v``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ragged cross-attention on CPU: absorbed, in groups of molecules of similar size."""
+"""Ragged cross-attention on CPU, absorbed and in groups of molecules of similar size."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from moltc_kernels.cross_attention.absorbed import absorb_query, project_context
 from moltc_kernels.cross_attention.naive import KeyValue, check_shapes
 
-# Sizes are rounded up to a multiple of this, and molecules of one rounded size are processed
-# together: a few large matrix products keep threads busier than two small ones per molecule.
+# Sizes are rounded up to a multiple of this, and molecules of the same rounded size are processed
+# together: a few large matrix products use threads better than two small ones per molecule.
 _SIZE_MULTIPLE = 8
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from moltc_kernels.cross_attention.naive import KeyValue, check_shapes, cross_attention
 
 _SMALLEST_GROUP_SIZE = 16
-"""Largest molecule of the first group, in tokens; each further group's limit is twice the last."""
+"""Size limit of the first group, in tokens; the limit doubles from each group to the next."""
 
 
 def grouped_cross_attention(

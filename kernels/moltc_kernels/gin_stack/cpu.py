@@ -1,4 +1,4 @@
-"""The GIN stack on CPU: equal atoms are computed once, in passes that fit the CPU cache."""
+"""The GIN stack on CPU, which computes equal atoms once, in passes that fit the CPU cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moltc_kernels.gin_stack.weights import GinLayerWeights, GinWeights
 from moltc_kernels.gin_stack.wl_dedup import unique_states_per_layer
 from moltc_kernels.types import BondCsr
 
-# Rows of one pass: states, hidden states and one layer's weights then fit a cache of 2 MB.
+# Number of rows per pass: states, hidden states and one layer's weights then fit a 2 MB cache.
 _ROWS_PER_PASS = 512
 
 # In smaller batches, finding equal atoms takes longer than computing all of them.
@@ -23,7 +23,7 @@ def gin_stack(
 ) -> Tensor:
     """Compute `moltc_kernels.gin_stack.naive.gin_stack`; not differentiable.
 
-    Atoms with the same surroundings are computed once (`moltc_kernels.gin_stack.wl_dedup`).
+    Atoms with equal neighborhoods are computed once (`moltc_kernels.gin_stack.wl_dedup`).
     """
     check_shapes(atoms, bonds)
     codes = atom_codes(atoms)
@@ -73,7 +73,7 @@ def _compute_unique_atoms(
 def _apply_layer(
     a: Tensor, histogram: Tensor, layer: GinLayerWeights, out: Tensor | None = None
 ) -> Tensor:
-    """Add the bonds' share to neighbor sums and apply the two linear layers.
+    """Add the bond embeddings to neighbor sums and apply the two linear layers.
 
     Sums are float32; the linear layers use the weights' dtype.
     """
@@ -83,7 +83,7 @@ def _apply_layer(
 
 
 def _with_self_loops(bonds: BondCsr) -> BondCsr:
-    """Insert each atom itself before its neighbors; the codes stay those of the bonds alone."""
+    """Insert each atom before its own neighbors; the codes still cover only the bonds."""
     offsets = bonds.offsets.long() + torch.arange(bonds.num_atoms + 1)
     target = bonds.target()
     source = torch.empty(bonds.num_atoms + len(target), dtype=torch.int64)

@@ -42,8 +42,8 @@ def _config(tiles: Tiles, inner: int, num_warps: int, num_stages: int) -> Launch
     return LaunchConfig(blocks, num_warps, num_stages)
 
 
-# `num_stages` prefetches as many blocks of weights as fit shared memory and, without spills,
-# registers.
+# `num_stages` is the number of weight blocks to prefetch: as many as fit into shared memory and,
+# without spills, into registers.
 LAUNCH_CONFIGS: dict[tuple[Target, Tiles], LaunchConfig] = {
     ("sm_80", 1): _config(1, inner=32, num_warps=8, num_stages=2),
     ("sm_80", 2): _config(2, inner=32, num_warps=8, num_stages=1),
@@ -57,21 +57,21 @@ LAUNCH_CONFIGS: dict[tuple[Target, Tiles], LaunchConfig] = {
 
 
 def select_tiles(atoms: Tensor, molecule_offsets: Tensor, weights: GinWeights) -> Tiles | None:
-    """Decide whether one launch is faster than layer by layer, and with how many tiles.
+    """Decide whether one launch is faster than computing layer by layer, and with how many tiles.
 
     A tile occupies its multiprocessor while all weights (4 MB) are loaded from the L2 cache, and
-    the more multiprocessors load them, the slower. Layer by layer, a small batch takes 19 launches
-    whatever its size. By the estimate for an H100 (`moltc_kernels.aot.roofline`), one launch is
-    faster up to about half a wave of tiles. It needs half precision, because tensor cores do not
-    keep float32's digits.
+    the loads become slower as more multiprocessors share the cache. Layer by layer, a small batch
+    takes 19 launches regardless of its size. By the estimate for an H100
+    (`moltc_kernels.aot.roofline`), one launch is faster up to about half a wave of tiles. It
+    needs half precision, because tensor cores do not keep all digits of float32.
 
     The decision may need the largest molecule's size, and reading it synchronizes with the device.
     It is read only if all other conditions are met and the total number of atoms does not imply
     that every molecule is small enough.
 
     Returns:
-        Number of tiles, or None for layer by layer. The latter also if the size would have to be
-        read while a CUDA graph is captured, which forbids synchronization.
+        Number of tiles, or None to compute layer by layer. None is also returned if the size
+        would have to be read during the capture of a CUDA graph, which forbids synchronization.
     """
     total, batch = atoms.shape[0], molecule_offsets.shape[0] - 1
     if weights.up.dtype.itemsize != 2 or weights.dim > MAX_DIM:

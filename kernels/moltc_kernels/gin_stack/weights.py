@@ -1,4 +1,4 @@
-"""Weights of the whole stack in the kernels' layout: tables summed, batch norm folded in."""
+"""Weights of the GIN stack in the kernels' layout: summed tables and folded batch norm."""
 
 from __future__ import annotations
 

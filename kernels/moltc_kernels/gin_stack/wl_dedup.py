@@ -1,10 +1,10 @@
 """Find the atoms of a batch that have equal states after a layer, without computing the states.
 
-After l layers an atom's state depends only on its surroundings up to l bonds away, so one of
-several atoms with equal surroundings is enough. These classes of atoms are the colors of the
-Weisfeiler-Lehman test, which bounds what any such network can distinguish (Xu et al. 2019). In a
-library they are few: the 47,405 atoms of 2,048 ZINC molecules have 520 different states after one
-layer, 7,067 after two and 39,536 after five.
+After l layers an atom's state depends only on its neighborhood up to l bonds away, so atoms with
+equal neighborhoods need to be computed only once. These classes of atoms are the colors of the
+Weisfeiler-Lehman test, which bounds what any such network can distinguish (Xu et al. 2019). A
+library has few of them: the 47,405 atoms of 2,048 ZINC molecules have 520 distinct states after
+one layer, 7,067 after two and 39,536 after five.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _OWN_FACTOR, _NEIGHBOR_FACTOR, _MIX_FACTOR = (
 
 
 class UniqueStates(NamedTuple):
-    """The u different states of one layer, and which of them each of V atoms has."""
+    """Distinct states of V atoms before or after a layer; u is their number."""
 
     representative: Tensor  # [u] int64, first atom of the batch with each state
     state: Tensor  # [V] int64, index of each atom's state, 0 to u - 1
 
 
 def unique_states_per_layer(codes: Tensor, bonds: BondCsr, layers: int) -> list[UniqueStates]:
-    """Find the different atom states before the first layer and after each of L layers.
+    """Find the distinct atom states before the first layer and after each of L layers.
 
     Args:
         codes: Atom codes, ``[V]`` int64.
@@ -41,7 +41,7 @@ def unique_states_per_layer(codes: Tensor, bonds: BondCsr, layers: int) -> list[
         layers: Number of layers, L.
 
     Returns:
-        L + 1 entries. Atoms are grouped by a hash of their surroundings and then compared, so a
+        L + 1 entries. Atoms are grouped by a hash of their neighborhoods and then compared, so a
         hash collision never merges atoms with different states.
     """
     atoms = codes.shape[0]

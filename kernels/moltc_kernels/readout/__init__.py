@@ -1,4 +1,4 @@
-"""Read-out of the graph encoder: a mean token per molecule, and LayerNorm of all tokens."""
+"""Readout of the graph encoder: a mean token per molecule, and LayerNorm of all tokens."""
 
 from __future__ import annotations
 

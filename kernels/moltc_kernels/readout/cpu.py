@@ -1,4 +1,4 @@
-"""Read-out on CPU: means through `embedding_bag`, one LayerNorm call for all rows."""
+"""Readout on CPU: means through `embedding_bag`, one LayerNorm call for all rows."""
 
 from __future__ import annotations
 
