@@ -1,4 +1,4 @@
-"""The typed answer for a pair: a value, a label or a text, or the reason for a failure."""
+"""The typed answer to one question: a value, a label or a text, or the reason for a failure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UnparsedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ParsedFields:
-    """ParsedFields of an `Answer` that an answer kind parses from a text."""
+    """Fields of an `Answer` that an answer kind parses from a text."""
 
     value: float | None = None
     generated_value: float | None = None
@@ -54,7 +54,7 @@ class Answer(BaseModel):
         confidence: Probability of the decisive part of the answer, in [0, 1]; see the task's
             answer kind.
         text: Generated text.
-        error: Reason of a failure.
+        error: Reason for a failure.
     """
 
     # `serialize_by_alias` concerns `_stated` alone: no other field has an alias.
@@ -114,19 +114,19 @@ class Answer(BaseModel):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
-        findings = (
+        result_fields = (
             *(self.value, self.generated_value, self.label, self.label_id),
             *(self.items, self.interval),
         )
         if self.status == "ok":
             if self.error is not None:
                 raise ValueError("an answer with status ok must not have an error")
-            if all(finding is None for finding in (*findings, self.text)):
+            if all(field is None for field in (*result_fields, self.text)):
                 raise ValueError("an answer with status ok needs a value, a label or a text")
         else:
             if not self.error:
                 raise ValueError(f"an answer with status {self.status} needs an error")
-            if any(field is not None for field in (*findings, self.unit, self.confidence)):
+            if any(field is not None for field in (*result_fields, self.unit, self.confidence)):
                 raise ValueError(
                     f"an answer with status {self.status} must have no fields but text and error"
                 )

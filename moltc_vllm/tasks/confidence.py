@@ -34,7 +34,7 @@ def tokens_before(text: str, tokens: Sequence[TokenLogprob], mark: str) -> Seque
     """Return the tokens of ``text`` that begin before ``mark``.
 
     White space and case are ignored, because tokenizers drop leading blanks and engines strip the
-    text. Tokens of end markers after the text are allowed. All tokens are returned if they do not
+    text. Tokens of end markers may follow the text. All tokens are returned if they do not
     concatenate to the text (a token may hold only part of a UTF-8 character) or the text does not
     contain ``mark``.
     """

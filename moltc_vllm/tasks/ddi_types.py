@@ -1,8 +1,8 @@
-"""The 86 interaction types of DeepDDI, as data from which their sentences are generated.
+"""The 86 interaction types of DeepDDI, as tables from which their sentences are generated.
 
-The types are directed: ``#Drug1`` acts on ``#Drug2``. The numbers are the "interaction type" of
-the public files, 1 to 86. Some later data sets count from 0, and "DDI type N" is yet another
-numbering.
+The types are directed: ``#Drug1`` acts on ``#Drug2``. They are numbered 1 to 86, as in the
+"interaction type" column of the public files. Some later data sets count from 0, and "DDI type N"
+is yet another numbering.
 
 Source: Ryu, Kim and Lee, PNAS 2018.
 """

@@ -29,7 +29,7 @@ class Number:
     accurate value is -4.27;``
 
     Values are rounded before they are assigned to an interval. Intervals include their lower end
-    and exclude their upper end, so the two ends always differ; in the published data a value on a
+    and exclude their upper end, so the two ends always differ; in the published data, a value on a
     boundary has an empty interval (docs/concepts/published-model.md, bug 12). The last interval
     may extend beyond the bounds.
 
@@ -117,7 +117,7 @@ class Number:
         return _intervals(self)
 
     def position(self, value: float) -> float:
-        """Return a value's position in units of intervals; 0.5 is the center of the first."""
+        """Return a value's position in units of intervals; 0.5 is the first interval's center."""
         ends = [float(end) for end in _ends(self)]
         index = min(max(bisect_right(ends, value) - 1, 0), len(ends) - 2)
         return index + (value - ends[index]) / (ends[index + 1] - ends[index])

@@ -30,7 +30,7 @@ class ComposedPrompt(NamedTuple):
 
 
 class GenerationLimits(NamedTuple):
-    """GenerationLimits on the length of an answer, in tokens.
+    """Limits on the length of an answer, in tokens.
 
     Attributes:
         max_new_tokens: Maximum number of generated tokens.
@@ -53,7 +53,7 @@ class PromptStyle(Protocol):
 
     @property
     def as_written(self) -> bool:
-        """Whether the encoder gets the molecule as its SMILES is written, not canonicalized.
+        """Whether molecules are encoded from the SMILES as written, not canonicalized.
 
         Chirality tags and bond directions depend on the atom order of the SMILES.
         """
@@ -215,8 +215,8 @@ def uses_grammar(style: PromptStyle, constrained: bool | None, beams: int) -> bo
     """Return whether answers follow their task's grammar.
 
     Args:
-        style: Prompt style of the checkpoint, which has the default.
-        constrained: Value given by the user, or None for the default.
+        style: Prompt style of the checkpoint.
+        constrained: Value given by the user, or None for the style's default.
         beams: Number of beams, at least 1. Beam search is not compatible with a grammar.
 
     Raises:

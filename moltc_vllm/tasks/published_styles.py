@@ -1,7 +1,7 @@
 """Prompt styles of the published MolTC code, with its post-processing of answers.
 
-There are two sets of templates: ``moltc-2024`` is the published code, ``moltc-2024-early`` its
-state before 24 May 2024, which the first released checkpoints were trained with.
+There are two sets of templates: ``moltc-2024`` is that of the published code, ``moltc-2024-early``
+that of its state before 24 May 2024, with which the first released checkpoints were trained.
 
 Source: MolTC's data and evaluation code (Fang et al. 2024); docs/concepts/published-model.md,
 sections "Prompt templates" and "Generation".
@@ -108,7 +108,7 @@ class PublishedStyle:
 
     @property
     def stop(self) -> str:
-        """Line break. The pair tasks never trained it, so most answers reach their length limit."""
+        """Line break; pair tasks were trained without it, so most answers reach their limit."""
         return "\n"
 
     @property
@@ -174,7 +174,7 @@ class PublishedStyle:
         return text.strip()
 
     def read(self, task: Task, text: str, tokens: Sequence[TokenLogprob] = ()) -> Answer:
-        """Parse the first answer in the text; descriptions may precede it, any text follow."""
+        """Parse the first answer in the text; other text may precede and follow it."""
         start, end = _answer_span(task, text)
         answer = task.parse_answer(text[start:end], tokens_between(text, tokens, start, end))
         return answer.model_copy(update={"text": text})
@@ -201,14 +201,14 @@ class PublishedStyle:
 
 
 def _answer_span(task: Task, text: str) -> tuple[int, int]:
-    """Return start and end of the first answer in a text; the whole text without a match."""
+    """Return start and end of the first answer in a text, or of the whole text if none matches."""
     if isinstance(task.kind, Number):
         start = max(text.find(f"The {task.kind.phrase} of "), 0)
         stop = text.find(";", start)
         return (start, stop + 1) if stop >= 0 else (start, len(text))
     if isinstance(task.kind, Choice):
         matches = (_whitespace_pattern(label.text).search(text) for label in task.kind.labels)
-        # Prefer the earliest match, then the longest, because one label may start with another.
+        # The longest of the earliest matches is the answer: one label may start with another.
         spans = ((match.start(), -match.end()) for match in matches if match)
         start, negative_end = min(spans, default=(0, -len(text)))
         return start, -negative_end

@@ -1,4 +1,4 @@
-"""Lookup of prompt styles by name."""
+"""Registry of the prompt styles by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task: a question about one or more molecules, with the form of its answer."""
+"""Task: a question about one or more molecules, with the kind of its answer."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Task:
         return self.kind.write(target)
 
     def parse_answer(self, text: str, tokens: Sequence[TokenLogprob] = ()) -> Answer:
-        """Parse a generated text; a text of another form becomes an ``unparsed`` answer.
+        """Parse a generated text; a text that is not an answer gives the status ``unparsed``.
 
         Args:
             text: Generated text.
