@@ -118,7 +118,7 @@ class Collator:
     ) -> PairGroup:
         answer_start = torch.tensor([len(prompt) - 1 for prompt, _ in rows])
         longest = max(len(item.answer) for _, item in rows)
-        # The last token of an answer is predicted, but nothing is predicted from it.
+        # The last token of an answer is a label only, so it is not an input.
         width = int(answer_start.max()) + max(longest, 1)
         input_ids = torch.full((len(rows), width), int(self._tokenizer.pad_token_id))
         labels = torch.full((len(rows), longest), IGNORED_LABEL)
@@ -137,11 +137,11 @@ class Collator:
         )
 
     def _prompt(self, task: Task, molecules: Sequence[int]) -> tuple[list[int], tuple[int, ...]]:
-        """Return the token ids of a pair's prompt, and the order of its molecules in it."""
+        """Return the token ids of a pair's prompt, and the order of the molecules in it."""
         smiles = [self._molecules.smiles[index] for index in molecules]
         text, order = self._config.style.compose(task, smiles)
         if text not in self._prompt_ids:
-            # Prompts with SMILES are as many as there are pairs, so the cache must be bounded.
+            # If prompts contain SMILES, every pair has its own, so the cache must be bounded.
             if len(self._prompt_ids) > _CACHED_PROMPTS:
                 self._prompt_ids.clear()
             ids = self._tokenizer.encode(text, add_special_tokens=False)

@@ -1,4 +1,4 @@
-"""Test metrics of a trained checkpoint, and its card with them."""
+"""Test metrics of a trained checkpoint, and the card that reports them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def ship(
 
 
 def _data_sets(stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the measured data sets of all stages, sorted by name."""
+    """Return the data sets with measured values that any stage was trained on, sorted by name."""
     mixtures = [
         stage["mixture"] if "mixture" in stage else stage["parts"]  # "parts" in version 0.1
         for stage in stages

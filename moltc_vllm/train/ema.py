@@ -8,11 +8,11 @@ from moltc_vllm.models.moltc import MoltcModel
 
 
 def create_ema(model: MoltcModel, decay: float) -> AveragedModel | None:
-    """Return a moving average of the weights that begins with their present values.
+    """Return a moving average of the weights, initialized with their current values.
 
     Args:
         model: Model to average.
-        decay: Weight of the old average in each update; 0 for no average.
+        decay: Weight of the old average in each update; 0 turns averaging off.
     """
     if not decay:
         return None

@@ -62,7 +62,7 @@ class MoleculeTable:
             else:
                 self._indices[text] = len(self.packed)
                 self.smiles.append(text)
-                # Copies let go of the memory that all rows of a chunk share.
+                # Without copies, one row would keep the arrays of its whole chunk in memory.
                 atoms, degree, source, code = row[1]
                 graph = PackedMolecule(atoms.copy(), degree.copy(), source.copy(), code.copy())
                 self.packed.append(self._blind_graph or graph)

@@ -39,7 +39,7 @@ INITIAL_CHECKPOINT = "start"
 """Folder of the model that a run starts from, in the run's folder; deleted when it ends."""
 
 LOG_EVERY = 20
-"""Steps whose mean loss is one line of the log."""
+"""Number of steps whose mean loss is one line of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,8 @@ def train(
     if recipe.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable()
     examples = read_training_data(recipe, data, model.config, tokenizer, progress.message)
-    # Creating a model consumes random numbers and loading one does not; dropout must not differ.
+    # Creating a model consumes random numbers and loading one does not. Reseeding makes dropout the
+    # same in both cases.
     set_seed(recipe.seed)
     return _Trainer(recipe, run, accelerator, model, tokenizer, examples, progress).run()
 
@@ -152,14 +153,14 @@ class _Trainer:
         )
         self.ema = create_ema(model, recipe.ema_decay)
         self.states = StateStore(run, accelerator, self.ema)
-        # Pending losses belong to the steps since the last line of the log.
+        # The pending losses are those of the steps since the last line of the log.
         self.step, self._pending_losses = self.states.load_latest(progress)
         if accelerator.is_main_process:
             self.log = TrainingLog(run, self.step)
 
     def run(self) -> TrainingResult:
         """Train up to the last step and export the model, or save a state when interrupted."""
-        recipe, began, pairs = self.recipe, time.monotonic(), 0
+        recipe, start_time, pairs = self.recipe, time.monotonic(), 0
         valid: dict[str, dict[str, float]] = {}
         self.loss_module.train()
         with stop_on_signal() as interrupted:
@@ -168,7 +169,7 @@ class _Trainer:
                 self._pending_losses.append([float(component) for component in losses])
                 self.step += 1
                 pairs += recipe.pairs_per_step
-                rate = pairs / (time.monotonic() - began)
+                rate = pairs / (time.monotonic() - start_time)
                 self.progress.update(self.step, recipe.max_steps, rate, float(losses.total))
                 if self.step % LOG_EVERY == 0 or self.step == recipe.max_steps:
                     self._log_losses(rate)

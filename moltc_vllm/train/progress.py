@@ -26,10 +26,7 @@ class TrainingProgress(Protocol):
 
 
 class NullTrainingProgress:
-    """Progress that is discarded.
-
-    Of several processes only the main one reports.
-    """
+    """Receiver that discards progress, for all processes but the main one."""
 
     def message(self, text: str) -> None:
         """Discard the message."""
@@ -39,11 +36,11 @@ class NullTrainingProgress:
 
 
 class PrintedProgress:
-    """Progress as lines on standard error, for terminals and log files.
+    """Receiver that prints progress to standard error, for terminals and log files.
 
     Args:
         stage: Name that begins each line.
-        every: Steps between two printed ones; the first step is always printed.
+        every: Interval of printed steps; the first step is always printed.
     """
 
     def __init__(self, stage: str, every: int) -> None:

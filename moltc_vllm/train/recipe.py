@@ -105,7 +105,7 @@ class LossSettings(BaseModel):
 
 
 class LoraSettings(BaseModel):
-    """Low-rank adapters of the language model (PEFT).
+    """Settings of the language model's low-rank adapters (PEFT).
 
     Attributes:
         r: Rank of the update matrices.
@@ -220,7 +220,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _warn_of_old_keys(cls, content: Any) -> Any:
+    def _warn_about_old_keys(cls, content: Any) -> Any:
         for old, new in find_old_keys(content).items():
             warn_renamed(f"recipe key {old!r}", repr(new), stacklevel=3)
         return content
@@ -323,7 +323,7 @@ def _use_spelling(
         mapping: Mapping of a recipe's content, changed in place.
         path: Keys that lead to the mapping.
         key: Key to set in the mapping.
-        spellings: Spellings of the changes so far, by path and new name; extended.
+        spellings: Spellings in earlier changes, by path and new name; this one is added.
 
     Raises:
         RecipeError: If an earlier change spelled the same key differently.

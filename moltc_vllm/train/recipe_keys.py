@@ -72,15 +72,15 @@ def find_old_keys(content: Any) -> dict[str, str]:
     Raises:
         ValueError: If a mapping has a key under both names.
     """
-    found: dict[str, str] = {}
+    old_keys: dict[str, str] = {}
     for mapping, renamed in _mappings(content):
         for old, new in renamed.items():
             if old not in mapping:
                 continue
             if new in mapping:
                 raise ValueError(both_names_message(old, new))
-            found[old] = new
-    return found
+            old_keys[old] = new
+    return old_keys
 
 
 def both_names_message(old: str, new: str) -> str:

@@ -16,7 +16,7 @@ from moltc_vllm.utils.json_objects import read_json_object
 
 RECIPE_FILE = "recipe.json"
 
-# Keys of recipe.json beside those of the recipe, as an error message names them.
+# Names in error messages of the keys of recipe.json that are not keys of a recipe.
 _LABELS = {"from": "--model", "processes": "the number of processes"}
 
 _STATE_NAME = re.compile(r"state-(\d{7})")
@@ -95,7 +95,7 @@ def check_run_identity(run: Path, identity: RunIdentity) -> None:
         return
     content = read_json_object(path)
     init_from, processes = content.pop("from"), content.pop("processes", 1)
-    # Validation fills in settings that were added, and renames those that were renamed, since.
+    # Validation supplies settings that are newer than the file and translates old names.
     recipe = Recipe.model_validate(content)
     before = RunIdentity(recipe, init_from, processes).as_json()
     now = identity.as_json()

@@ -24,7 +24,7 @@ class PairBlockSampler:
     """Sampler without replacement over one data set's pairs.
 
     Attributes:
-        name: Name of the data set; each name gives another order.
+        name: Name of the data set, which enters the seed.
         molecules: ``[N, roles]`` int32, molecule indices of each pair.
         block: Numbers of first and second molecules in a block, 0 for all of them; ``None``
             samples in random order.
@@ -41,7 +41,7 @@ class PairBlockSampler:
         """Return ``[count]`` pair indices of the endless sequence of epochs.
 
         Args:
-            start: Position of the first one in the sequence.
+            start: Position of the first index in the sequence.
             count: Number of indices.
 
         Raises:
@@ -68,7 +68,7 @@ class PairBlockSampler:
         order = rng.permutation(len(self.molecules))
         if self.block is None:
             return order
-        # One permutation serves both roles: a drug is in the same block as first and as second.
+        # Both roles share one permutation, so a drug is in the same block in either role.
         position = rng.permutation(int(self.molecules.max() + 1))
         used = np.unique(self.molecules)
         rank = np.empty(len(position), np.int64)

@@ -19,8 +19,8 @@ from moltc_vllm.train.recipe import LoraSettings, Recipe
 def prepare_model(model: MoltcModel, recipe: Recipe) -> None:
     """Set dropout rates, add LoRA layers and select the trained weights, in place.
 
-    Trained weights become float32 whatever precision they were stored in, because the small
-    updates of an optimizer are lost in half precision. A frozen language model keeps its dtype.
+    Trained weights become float32 regardless of their stored precision, because the small updates
+    of an optimizer are lost in half precision. A frozen language model keeps its dtype.
 
     Args:
         model: Model to prepare.
@@ -83,7 +83,7 @@ def _linear_weights(model: nn.Module) -> Iterator[Tensor]:
 def _set_dropout(model: nn.Module, rate: float) -> None:
     """Set the dropout rate of all modules.
 
-    Some models hold it in `nn.Dropout` modules, others in attributes that are plain numbers.
+    Some models store the rate in `nn.Dropout` modules, others in numeric attributes.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -29,7 +29,7 @@ class StateStore:
     Args:
         run: Folder of the run.
         accelerator: Accelerator that has prepared model and optimizer.
-        ema: Moving average of the weights; ``None`` without one.
+        ema: Moving average of the weights; ``None`` if averaging is off.
     """
 
     def __init__(self, run: Path, accelerator: Accelerator, ema: AveragedModel | None) -> None:

@@ -51,7 +51,7 @@ class StepBatches:
         rng = step_rng(self._recipe.seed, name, step)
         reverse = rng.random(size)[own] < 0.5
         full_text = rng.random(size)[own] < self._recipe.loss.full_text_fraction
-        # Only a first token that decides the answer can stand for the whole text.
+        # The rest of the text may be left out only if the first token decides the answer.
         decisive = (Choice, Number) if self._recipe.uses_intervals else Choice
         always_full = not isinstance(examples.task.kind, decisive)
         for position, index in enumerate(indices[own].tolist()):

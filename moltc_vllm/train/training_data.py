@@ -37,7 +37,7 @@ class TrainingData:
     """Examples of a recipe's data sets, and their molecules.
 
     Attributes:
-        molecules: MoleculeTable of all examples.
+        molecules: Table of the molecules of all examples.
         train: Training examples by data set.
         valid: Validation examples by data set; calculated properties have none.
     """
@@ -103,7 +103,7 @@ def read_training_data(
 
 
 class _Splits(NamedTuple):
-    """Rows of each data set, and the test whether a molecule is held out of training."""
+    """Rows of each data set, and a predicate for molecules that are held out of training."""
 
     train: dict[str, Sequence[Row]]
     valid: dict[str, Sequence[Row]]
@@ -144,9 +144,9 @@ def _featurize(
     molecules: MoleculeTable, row_lists: Iterable[Sequence[Row]], message: Message
 ) -> None:
     """Featurize all molecules in one call, so that worker processes start only once."""
-    began = time.monotonic()
+    start_time = time.monotonic()
     molecules.add(smiles for rows in row_lists for row in rows for smiles in row.molecules)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start_time
     message(f"featurized {len(molecules.packed)} molecules in {seconds:.0f} s")
     for error in molecules.rejected:
         message(f"dropped a molecule: {error}")
@@ -163,10 +163,10 @@ def _task(name: str) -> Task:
 
 
 def without_contradicted(training: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
-    """Drop negative pairs that another data set of the same binary task has as positive.
+    """Drop negative pairs that are positive in another data set of the same binary task.
 
-    A negative of these data sets is a pair without a report, so a report elsewhere is the better
-    evidence.
+    A negative pair in these data sets is one without a report, so a report in another data set is
+    stronger evidence.
 
     Args:
         training: Training rows by data set.
@@ -200,7 +200,7 @@ def _is_binary(task: Task) -> bool:
 
 
 def property_rows(folder: Path, count: int, seed: int) -> list[Row]:
-    """Draw random pairs of library molecules; their target states calculated properties.
+    """Draw random pairs of library molecules, with their calculated properties as target text.
 
     Pairs with a molecule that RDKit cannot read are dropped.
 
@@ -215,13 +215,13 @@ def property_rows(folder: Path, count: int, seed: int) -> list[Row]:
     library = read_libraries(folder)
     rng = np.random.default_rng(seed)
     rows = []
-    for number, indices in enumerate(rng.choice(len(library), (count, 2)), 1):
+    for row_number, indices in enumerate(rng.choice(len(library), (count, 2)), 1):
         smiles = tuple(library[index] for index in indices)
         try:
             properties = [calculate_properties(text) for text in smiles]
         except MoleculeError:
             continue
         rows.append(
-            Row(number, smiles, format_properties(("molecule 1", "molecule 2"), properties))
+            Row(row_number, smiles, format_properties(("molecule 1", "molecule 2"), properties))
         )
     return rows

@@ -29,10 +29,10 @@ def validate(
 ) -> dict[str, dict[str, float]]:
     """Compute metrics of each data set.
 
-    ``hits`` is the fraction of pairs whose most probable first token is the right one. Numbers
-    whose intervals are one token each have ``rmse`` and ``mae`` of the expected value. Labels have
-    ``accuracy``, and ``auroc`` if there are two. The probabilities of a symmetric task are averaged
-    over both orders of the molecules.
+    ``hits`` is the fraction of pairs whose most probable first token is correct. Numbers whose
+    intervals are one token each have ``rmse`` and ``mae`` of the expected value. Labels have
+    ``accuracy``, and binary labels also ``auroc``. The probabilities of a symmetric task are
+    averaged over both orders of the molecules.
 
     Args:
         model: Model to validate; its training mode is restored.

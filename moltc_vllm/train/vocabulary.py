@@ -1,4 +1,4 @@
-"""Phrase vocabulary of a new model's tokenizer: task texts and statements of properties."""
+"""Phrase vocabulary of a new model's tokenizer: task texts and property sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_INTEGER_PART = 1000  # larger integer parts have no token together with the
 
 
 def training_phrases() -> PhraseVocabulary:
-    """Return the phrases of all tasks and of the property statements in `moltc_vllm.data`."""
+    """Return the phrases of all tasks and of the property sentences in `moltc_vllm.data`."""
     tasks = phrase_vocabulary(TASKS.values())
     texts: dict[str, None] = dict.fromkeys(tasks.texts)
     patterns = []
@@ -35,7 +35,7 @@ def _suffix(descriptor: Descriptor) -> str:
 
 
 def _phrases(descriptor: Descriptor) -> list[str]:
-    """Return whole sentences of an integer descriptor, or both halves around the decimal point."""
+    """Return the whole sentences of an integer descriptor, or their halves at the decimal point."""
     prefix, suffix = _prefix(descriptor), _suffix(descriptor)
     low, high = int(descriptor.bounds[0]), min(int(descriptor.bounds[1]), _MAX_INTEGER_PART)
     integers = [str(number) for number in range(low, high + 1)]
