@@ -1,8 +1,8 @@
 """Build of the instruction data, from the data sets to shards on disk.
 
-1. Rows are collected, and the properties of each molecule, joined by canonical SMILES.
+1. The rows of the data sets are read, and the properties of all molecules by canonical SMILES.
 2. Each number task gets its intervals, from the task table or from `choose_intervals`.
-3. Each record states some properties of each molecule, any of which may be missing.
+3. Each record states the known properties of its molecules, up to a limit.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ UNSEEN_MOLECULES = {KNOWN: 0, ONE_UNSEEN: 1, BOTH_UNSEEN: 2}
 """Number of unseen molecules in the rows of each part of `UnseenSplits.rows`."""
 
 BuildProgress = Callable[[str, int, int], None]
-"""Callback for a name of a data set and split, its written records, and its rows."""
+"""Progress callback that receives the name of a data set and split, and its numbers of written
+records and of rows."""
 
 _MAX_DRAWS = 1000  # attempts to draw a molecule that can be parsed and is not excluded
 _RECORDS_PER_UPDATE = 500
@@ -65,9 +66,9 @@ class BuildOptions:
         pairs: Number of pairs of random molecules of the libraries.
         properties: Largest number of properties to state per molecule.
         chain: Levels of reasoning in the text.
-        intervals: Origin of the interval widths: ``table``, the task table, whose widths a model is
-            asked with, or ``rule``, `choose_intervals`.
-        split_by: ``pair`` for the splits of the data sets. ``molecule`` and ``scaffold`` divide
+        intervals: Origin of the interval widths: ``table`` takes those of the task table, which are
+            also used for inference; ``rule`` computes them with `choose_intervals`.
+        split_by: ``pair`` keeps the splits of the data sets. ``molecule`` and ``scaffold`` divide
             their train splits (`unseen_splits`): the test records state how many of their molecules
             are unseen, and there are no valid records.
         fraction: Fraction of the molecules or scaffolds to exclude from the train records.
@@ -105,7 +106,7 @@ class _SplitRows(NamedTuple):
 
 
 class _RecordStream(NamedTuple):
-    """Records that are written to shards of their own.
+    """Records that are written to their own shards.
 
     Attributes:
         name: Beginning of the names of the shards.
@@ -177,7 +178,9 @@ def build(
             "sources": {
                 spec.name: {
                     **_describe_dataset(spec, tasks[spec.name], folder),
-                    "rows": {each.split: len(each.rows) for each in splits if each.spec is spec},
+                    "rows": {
+                        split.split: len(split.rows) for split in splits if split.spec is spec
+                    },
                     "held_back": datasets[spec.name].held_out,
                 }
                 for spec in specs
@@ -241,7 +244,7 @@ def _shuffle_splits(
 
 
 def _choose_task(spec: DatasetSpec, splits: Sequence[_SplitRows], options: BuildOptions) -> Task:
-    """Return the task of a data set, with intervals as the options say."""
+    """Return the task of a data set, with the intervals that the options select."""
     task = get_task(spec.task)
     if options.intervals == "table" or not isinstance(task.kind, Number):
         return task

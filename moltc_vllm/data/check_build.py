@@ -121,12 +121,14 @@ def _parses_to_target(task: Task, answer: str, target: Any) -> bool:
 def _check_properties(built: Path, folder: Path) -> CheckResult:
     """Check that no property of a molecule is the answer of a held-out pair, or of its own pair."""
     result = CheckResult("no property reveals an answer")
-    reveals = {each.name: each.reveals for each in MOLECULE_PROPERTIES if each.reveals}
+    reveals = {
+        measured.name: measured.reveals for measured in MOLECULE_PROPERTIES if measured.reveals
+    }
     holdout = read_holdout({family for family, _ in reveals.values()}, folder, flat_key)
     for record in read_records(built, ["id", "source", "smiles", "properties"]):
         spec = DATASETS.get(record["source"])
         for smiles, properties in zip(record["smiles"], record["properties"], strict=True):
-            for name in (each["name"] for each in properties):
+            for name in (item["name"] for item in properties):
                 result.checked += 1
                 if name not in reveals:
                     continue

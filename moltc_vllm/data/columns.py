@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Glossary(NamedTuple):
-    """A second file, with the names of the ids in the target column.
+    """Second file, which contains the names of the ids in the target column.
 
-    The file is in the folder of the data file. Its name is the name of the data file with the
-    suffix, or the name for the staged data set.
+    The file is in the folder of the data file. Its name is that of the data file with a suffix, or
+    a default name.
 
     Attributes:
         suffix: Suffix of the file name, before the file name extension.
-        default: File name for the staged data set, without extension.
+        default: Default file name, without extension.
         id_column: Column of the ids.
         name_column: Column of the names.
     """

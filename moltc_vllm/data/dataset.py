@@ -42,12 +42,12 @@ class Dataset:
 
     Attributes:
         name: Name of the file.
-        sha256: Checksum of the file as it is on disk.
+        sha256: Checksum of the file on disk, i.e. of its compressed bytes.
         columns: Columns that were read.
         split: Split that the rows are from; ``None`` for all rows of the file.
         in_split: Number of rows in the split.
         measured: Number of rows in the split that have a target.
-        rows: Rows with a target, or the sampled ones, in the order of the file.
+        rows: Rows with a target, or a sample of them, in the order of the file.
         not_measured: Rows without a target; empty if a limit removed rows that have one.
     """
 

@@ -86,7 +86,7 @@ def compute_descriptors(smiles: str) -> tuple[float, ...]:
     """Compute the value of every descriptor, in the order of `DESCRIPTORS`.
 
     Args:
-        smiles: SMILES of the molecule. Values are cached by it, so the canonical one is best.
+        smiles: SMILES of the molecule, preferably canonical, because it is the key of the cache.
 
     Raises:
         MoleculeError: If the SMILES cannot be parsed.

@@ -17,7 +17,7 @@ class DataError(ValueError):
 
 
 def sha256(path: Path) -> str:
-    """Compute the checksum of a file as it is on disk, i.e. of the compressed bytes.
+    """Compute the checksum of a file on disk, i.e. of its compressed bytes.
 
     Raises:
         DataError: If the file cannot be read.

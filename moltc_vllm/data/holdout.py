@@ -46,7 +46,7 @@ class Holdout:
 
     def __init__(self, key: KeyFunction = molecule_key) -> None:
         self._key = key
-        # By family and pair: the row of highest rank of each data set.
+        # Row of highest rank in each data set, by family and pair.
         self._locations: dict[tuple[str, UnorderedPair], dict[str, RowLocation]] = {}
 
     def add(self, family: str, molecules: Sequence[str], location: RowLocation) -> None:
@@ -55,13 +55,14 @@ class Holdout:
         Args:
             family: Family of the data set.
             molecules: SMILES of the pair.
-            location: Location of the row; of several rows of a data set, the highest rank counts.
+            location: Location of the row; of several rows of a data set, the one with the highest
+                rank is kept.
         """
         if RANK[location.split]:
             pair = unordered(map(self._key, molecules))
             locations = self._locations.setdefault((family, pair), {})
-            known = locations.setdefault(location.dataset, location)
-            if RANK[known.split] < RANK[location.split]:
+            previous = locations.setdefault(location.dataset, location)
+            if RANK[previous.split] < RANK[location.split]:
                 locations[location.dataset] = location
 
     def find(
@@ -94,9 +95,9 @@ def read_holdout(families: Iterable[str], folder: Path, key: KeyFunction = molec
     Raises:
         DataError: If a file cannot be read.
     """
-    holdout, wanted = Holdout(key), set(families)
+    holdout, selected = Holdout(key), set(families)
     for spec in DATASETS.values():
-        if spec.family in wanted:
+        if spec.family in selected:
             for split, row in read_split_rows(folder / spec.file, get_task(spec.task)):
                 location = RowLocation(spec.name, row.number, split)
                 holdout.add(spec.family, row.molecules, location)

@@ -1,7 +1,7 @@
 """Instructions: a question about molecules, and an answer text with two levels of reasoning.
 
-The upper level states the properties of the first molecule, then of the second. The answer follows;
-for a number it has two steps, the interval and the value, which are the lower level.
+The upper level states the properties of the first molecule, then those of the second. The answer
+follows; that of a number task has two steps, the interval and the value, which are the lower level.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UPPER_SEPARATOR = "\n"
 """Separator between the properties and the answer, which is the last line of the text."""
 
 PAIRS, PAIR_TASK = "pairs", "pair_properties"
-"""Name of the source and of the task of random pairs, which belong to no data set."""
+"""Source and task of random pairs, which belong to no data set."""
 
 _PROPERTY = pa.struct(
     [("name", pa.string()), ("value", pa.float64()), ("unit", pa.string()), ("text", pa.string())]
@@ -69,7 +69,7 @@ class Instruction:
             ``answer``; without it, the last line of a number task has the value alone
             (`value_text`), which the task's parser does not accept.
         target: Measured value, as in `Row.target`; ``None`` for random pairs.
-        number: Row number in the file of the data set, from 1; for random pairs a running number.
+        number: Row number in the file of the data set, or index of a random pair; from 1.
         unseen: Number of molecules that no train record contains; ``None`` if the split is not by
             molecule or scaffold.
     """
@@ -98,7 +98,8 @@ class Instruction:
             "smiles": list(self.smiles),
             "question": self.question,
             "properties": [
-                [each._asdict() for each in of_molecule] for of_molecule in self.properties
+                [item._asdict() for item in molecule_properties]
+                for molecule_properties in self.properties
             ],
             "upper": self.upper,
             "answer": self.answer,

@@ -19,7 +19,7 @@ SPREAD_PER_WIDTH = 8.0
 """Spread divided by width, before the width is rounded to a step of 1, 2, 5, 10, 20, 50, ..."""
 
 MAX_TAIL = 4.0
-"""For a longer tail the intervals grow with the value. The exponential distribution has 3.6."""
+"""Longest tail for which all intervals have equal widths; the exponential distribution has 3.6."""
 
 FIRST_INTERVAL_SHARE = 0.01
 """Largest fraction of the values in the first interval of a growing scale."""
@@ -32,7 +32,7 @@ class Intervals:
     """Intervals that the rule chooses for some values.
 
     Attributes:
-        width: Width of every interval, for scale ``1-2-5`` of the first one; in the values' unit.
+        width: Width of every interval, or of the first one for scale ``1-2-5``.
         scale: Scale, as in `moltc_vllm.tasks.Number`.
         spread: Standard deviation of the normal distribution with the same interquartile range; the
             standard deviation of the values if more than half of them are equal.

@@ -23,10 +23,10 @@ class CheckResult:
     """Result of one check.
 
     Attributes:
-        name: Condition that has to hold.
+        name: Condition that must hold.
         checked: Number of items that were checked.
         findings: Items that violate the condition, one line each.
-        is_note: Whether findings are only reported; otherwise they make the check fail.
+        is_note: Whether findings are only reported and do not make the check fail.
     """
 
     name: str
@@ -90,7 +90,7 @@ def check_pairs(pairs: Sequence[RecordedPair], folder: Path) -> Iterator[CheckRe
     flat_name = f"{name}, compared without stereochemistry"
     flat_holdout = read_holdout(families, folder, flat_key)
     yield find_leaks(f"{flat_name} across data sets", pairs, flat_holdout, across=True)
-    # Within a data set, isomers are rows with their own values, so these are no leaks.
+    # Within a data set, isomers are rows with their own values, so these findings are not leaks.
     note = find_leaks(flat_name, pairs, flat_holdout)
     note.is_note = True
     yield note
@@ -105,7 +105,7 @@ def find_leaks(
         name: Name of the check.
         pairs: Pairs to check.
         holdout: Held-out pairs.
-        across: Whether rows of a pair's own data set do not count.
+        across: Whether to ignore the rows of a pair's own data set.
     """
     result = CheckResult(name)
     for pair in pairs:

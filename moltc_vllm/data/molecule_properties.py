@@ -27,7 +27,7 @@ class MeasuredProperty:
         name: Key in the instructions.
         file: File name in the data folder.
         column: Column of the values in the file.
-        texts: Sentences about the value: one with a placeholder for a number, or one each for the
+        texts: Sentences about the value: either one with a placeholder for a number, or two for the
             values 0 and 1.
         decimals: Number of digits after the decimal point.
         bounds: Range of plausible values.

@@ -1,4 +1,4 @@
-"""Properties of single molecules, each as a sentence of its own.
+"""Properties of single molecules, each as a separate sentence.
 
 This is step 3 of the paper's instructions: a property that is missing, vague or not plausible is
 left out, and the other properties of the molecule are kept.
@@ -44,7 +44,7 @@ PROPERTY_NAMES = (
     *(measured.name for measured in MOLECULE_PROPERTIES),
     *(descriptor.name for descriptor in DESCRIPTORS),
 )
-"""All properties in the order of their sentences; those that a graph does not contain are first."""
+"""All properties in the order of their sentences; those that no graph contains come first."""
 
 
 class PropertyTable:
@@ -134,16 +134,16 @@ def calculate_properties(smiles: str) -> list[Property]:
 
 
 def format_properties(names: Sequence[str], properties: Sequence[Sequence[Property]]) -> str:
-    """Write the upper level of the chain of thought: per molecule, one sentence per property.
+    """Write the upper level of the chain of thought: one sentence per molecule and property.
 
     Args:
         names: Name of each molecule, e.g. its role.
         properties: Properties of each molecule; a molecule without properties is left out.
     """
     return " ".join(
-        f"{name.capitalize()}: {' '.join(each.text for each in of_molecule)}"
-        for name, of_molecule in zip(names, properties, strict=True)
-        if of_molecule
+        f"{name.capitalize()}: {' '.join(item.text for item in molecule_properties)}"
+        for name, molecule_properties in zip(names, properties, strict=True)
+        if molecule_properties
     )
 
 

@@ -36,15 +36,15 @@ class DatasetSplits:
 
 
 def read_splits(names: Iterable[str], folder: Path) -> dict[str, DatasetSplits]:
-    """Read data sets without the pairs that any data set, read or not, holds out.
+    """Read data sets without the pairs that any data set in `DATASETS` holds out.
 
     A pair in the test split of a data set is removed from the train and valid splits of every data
     set that reveals its family (`DatasetSpec.reveals`), in either order; a pair in a valid split is
-    removed from these train splits. So FreeSolv's test pairs are absent from both CombiSolv sets,
-    and those of ZhangDDI from TWOSIDES, the origin of its positives.
+    removed from these train splits. For example, FreeSolv's test pairs are removed from both
+    CombiSolv sets, and those of ZhangDDI from TWOSIDES, the origin of its positives.
 
-    Across data sets, molecules are compared without stereochemistry, which some data sets leave
-    out. Within a data set, isomers have their own values, so molecules are compared as written.
+    Across data sets, molecules are compared without stereochemistry, which some data sets omit.
+    Within a data set, isomers have their own values, so molecules are compared as written.
 
     Args:
         names: Keys of `DATASETS`.
@@ -79,7 +79,7 @@ def read_splits(names: Iterable[str], folder: Path) -> dict[str, DatasetSplits]:
 
 
 def read_by_split(spec: DatasetSpec, folder: Path) -> dict[str, list[Row]]:
-    """Read all rows of a data set by split, also those that other data sets hold out.
+    """Read all rows of a data set by split, including those that other data sets hold out.
 
     Args:
         spec: Description of the data set.

@@ -1,8 +1,8 @@
-"""Splits by molecule and by scaffold, which measure the accuracy on molecules a model never saw.
+"""Splits by molecule and by scaffold, which measure accuracy on molecules unseen in training.
 
-They divide the train splits only; the published valid and test splits stay as they are. Whether a
-molecule is excluded from training depends on the seed and the molecule alone. It is therefore
-excluded in every data set, and a larger fraction excludes the same molecules and more.
+They divide the train splits only; the published valid and test splits are unchanged. Whether a
+molecule is excluded from training depends only on the seed and the molecule, so it is excluded in
+every data set, and a larger fraction excludes a superset of the molecules.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ KNOWN, ONE_UNSEEN, BOTH_UNSEEN = "train", "one_unseen", "both_unseen"
 """Parts of the divided rows: rows to train on, and rows with one or two unseen molecules."""
 
 COMMON = 0.05
-"""Fraction of a data set's rows above which a molecule is never excluded. Without water, little
-would be left to train on, and a test on water alone says nothing about new solvents."""
+"""Fraction of a data set's rows above which a molecule is never excluded. If water were excluded,
+few rows would remain for training, and a test on water says little about new solvents."""
 
 _CACHE_SIZE = 1 << 17
 
@@ -46,8 +46,7 @@ def scaffold_key(smiles: str) -> str | None:
         smiles: SMILES of the molecule.
 
     Returns:
-        SMILES of the scaffold; ``None`` for a molecule without rings, as such molecules share no
-        scaffold that could be unseen.
+        SMILES of the scaffold; ``None`` for a molecule without rings, which has no scaffold.
     """
     try:
         molecule = parse_smiles(smiles)
@@ -65,8 +64,8 @@ class UnseenSplits:
 
     Attributes:
         by: Whether molecules are compared as a whole or by scaffold.
-        excluded: Keys that no train row may have: the sampled ones, and those of molecules all of
-            whose partners were sampled.
+        excluded: Keys that no train row may have: the sampled ones, and those that occur only in
+            pairs with a sampled one.
         rows: Rows of each data set by ``train``, ``one_unseen`` and ``both_unseen``.
     """
 
@@ -122,7 +121,7 @@ def unseen_splits(
     """Divide the train rows of several data sets that are trained on together.
 
     A row with an excluded molecule is not trained on. A molecule is unseen if no remaining train
-    row of any data set contains it. This includes molecules all of whose partners are excluded.
+    row of any data set contains it, which is also true if all its partners are excluded.
 
     Args:
         datasets: Train rows by data set.
@@ -176,7 +175,7 @@ def read_unseen(
         ValueError: If the fraction is not between 0 and 1.
     """
     splits = read_splits(DATASETS, folder)
-    train_rows = {name: each.rows[TRAIN] for name, each in splits.items()}
+    train_rows = {name: dataset.rows[TRAIN] for name, dataset in splits.items()}
     return unseen_splits(train_rows, seed, fraction), splits
 
 
@@ -192,7 +191,7 @@ def count_unseen(by: SplitBy, molecules: Iterable[str], seen: frozenset[str | No
 
 
 def collect_keys(by: SplitBy, molecules: Iterable[str]) -> frozenset[str | None]:
-    """Return the keys of molecules, and ``None``, the key of molecules without a scaffold."""
+    """Return the keys of molecules, and ``None``, the key of any molecule without a scaffold."""
     return frozenset({None, *(_key(by, smiles) for smiles in molecules)})
 
 
@@ -219,7 +218,7 @@ def _sample_excluded(
 
 
 def _uniform_hash(key: str, seed: int) -> float:
-    """Return a number from 0 to 1 that depends on the molecule and the seed only."""
+    """Return a number from 0 to 1 that depends only on the molecule and the seed."""
     digest = hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
