@@ -21,7 +21,7 @@ BootstrapMetric = Callable[[Floats], Floats]
 
 
 def ratio(numerator: Column, denominator: Column) -> BootstrapMetric:
-    """Ratio of two sums over the rows.
+    """Return the metric that is the ratio of two sums over the rows.
 
     Args:
         numerator: ``[rows]`` summands of the numerator.
@@ -37,12 +37,12 @@ def ratio(numerator: Column, denominator: Column) -> BootstrapMetric:
 
 
 def square_root(metric: BootstrapMetric) -> BootstrapMetric:
-    """Square root of another metric."""
+    """Return the metric that is the square root of another one."""
     return lambda weights: np.sqrt(metric(weights))
 
 
 def r2(target: Floats, value: Floats, valid: Flags) -> BootstrapMetric:
-    """Coefficient of determination.
+    """Return the coefficient of determination as a metric.
 
     Args:
         target: ``[rows]`` measured values.
@@ -66,7 +66,7 @@ def r2(target: Floats, value: Floats, valid: Flags) -> BootstrapMetric:
 
 
 def auroc(positive: Flags, score: Floats, valid: Flags) -> BootstrapMetric:
-    """Area under the ROC curve; equal scores count half.
+    """Return the area under the ROC curve as a metric; equal scores count half.
 
     Args:
         positive: ``[rows]``, whether a row is positive.
@@ -85,7 +85,7 @@ def auroc(positive: Flags, score: Floats, valid: Flags) -> BootstrapMetric:
 
 
 def aupr(positive: Flags, score: Floats, valid: Flags) -> BootstrapMetric:
-    """Average precision: precision at each score, weighted by the recall gained there.
+    """Return average precision as a metric: precision at each score, weighted by the recall gain.
 
     Args:
         positive: ``[rows]``, whether a row is positive.
@@ -96,10 +96,10 @@ def aupr(positive: Flags, score: Floats, valid: Flags) -> BootstrapMetric:
 
     def compute(weights: Floats) -> Floats:
         positives, negatives = groups.sums(weights)
-        # Rows with this score or a higher one.
+        # Sums over the rows with at least this score.
         true_positives = np.cumsum(positives[:, ::-1], axis=1)[:, ::-1]
         predicted = true_positives + np.cumsum(negatives[:, ::-1], axis=1)[:, ::-1]
-        # A score that was not drawn gains no recall, so its precision does not matter.
+        # A score that was not drawn has no recall gain, so its precision does not matter.
         precision = np.divide(
             true_positives, predicted, out=np.zeros_like(predicted), where=predicted > 0
         )
@@ -112,12 +112,12 @@ def aupr(positive: Flags, score: Floats, valid: Flags) -> BootstrapMetric:
 
 
 def f1_of_classes(truth: Integers, predicted: Integers, *, weighted: bool) -> BootstrapMetric:
-    """Mean F1 of the classes that occur in the true or predicted labels.
+    """Return the mean F1 of the classes in the true or predicted labels as a metric.
 
     Args:
         truth: ``[rows]`` true class of each row, from 0.
         predicted: ``[rows]`` predicted class; negative without a prediction.
-        weighted: Whether a class counts by its number of true rows; otherwise all count alike.
+        weighted: Whether to weight classes by their number of true rows; otherwise equally.
     """
     classes = int(max(truth.max(), predicted.max())) + 1
     answered = predicted >= 0
@@ -136,7 +136,7 @@ def f1_of_classes(truth: Integers, predicted: Integers, *, weighted: bool) -> Bo
 
 
 def calibration_error(bins: Integers, gap: Floats, valid: Flags) -> BootstrapMetric:
-    """Expected calibration error with fixed bins.
+    """Return the expected calibration error with fixed bins as a metric.
 
     Args:
         bins: ``[valid rows]`` bin of each valid row, from 0.

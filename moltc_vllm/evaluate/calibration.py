@@ -22,7 +22,7 @@ class CalibrationBin:
     Attributes:
         rows: Number of answers.
         confidence: Mean confidence.
-        hit_rate: Fraction of answers that are right.
+        hit_rate: Fraction of answers that are correct.
     """
 
     rows: int
@@ -52,8 +52,8 @@ def calibrate(confidence: Floats, hit: Flags, valid: Flags) -> tuple[Metric, lis
 
     Args:
         confidence: ``[rows]`` confidences.
-        hit: ``[rows]``, whether an answer is right.
-        valid: ``[rows]``, whether a row has both.
+        hit: ``[rows]``, whether an answer is correct.
+        valid: ``[rows]``, whether a row has a confidence and a hit.
     """
     confidence, hits = confidence[valid], hit[valid].astype(np.float64)
     bins = bins_of_equal_mass(confidence)

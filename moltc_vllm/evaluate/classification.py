@@ -1,4 +1,4 @@
-"""Metrics of answers that are one of several labels."""
+"""Metrics of classification tasks."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _NO_ANSWER = -1  # predicted class of a row without an answer; it equals no true
 
 
 def classification_metrics(kind: Choice, answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
-    """Compute accuracy, and AUROC, AUPR and F1 of two labels or mean F1 of more.
+    """Compute accuracy; also AUROC, AUPR and F1 for two labels, or mean F1 for more labels.
 
     Args:
-        kind: Labels of the task.
+        kind: Answer kind of the task.
         answered: Rows with their answers, at least one.
     """
     truth, predicted = class_indices(kind, answered)
@@ -46,7 +46,7 @@ def classification_metrics(kind: Choice, answered: Sequence[AnsweredRow]) -> Ite
         positive = positive_class(kind)
         yield _f1(truth == positive, predicted == positive)
         return
-    # Explicit labels, because scikit-learn would treat "no answer" as a class of its own.
+    # The labels are explicit, because scikit-learn would treat "no answer" as a separate class.
     present = sorted(set(truth) | set(predicted) - {_NO_ANSWER})
     for average in ("macro", "weighted"):
         f1 = partial(f1_score, truth, predicted, labels=present, average=average, zero_division=0)
@@ -72,12 +72,12 @@ def label_hits(kind: Choice, answered: Sequence[AnsweredRow]) -> Flags:
 
 
 def positive_class(kind: Choice) -> int:
-    """Return the index of the positive one of two labels, which has the higher id."""
+    """Return the index of the positive label of a binary task, which has the higher id."""
     return max(range(len(kind.labels)), key=lambda index: kind.labels[index].id)
 
 
 def positive_scores(kind: Choice, answered: Sequence[AnsweredRow]) -> tuple[Flags, Floats, Flags]:
-    """Compute the score of the positive one of two labels.
+    """Compute the score of the positive label of a binary task.
 
     The score is the confidence of an answer with the positive label, and 1 minus the confidence of
     an answer with the negative label.

@@ -1,8 +1,8 @@
 """One metric with its value and its function for bootstrap resamples.
 
 A row without an answer (unparsed text, bad molecule, engine error) counts as wrong in metrics that
-count right and wrong answers. Metrics that need a number or a score leave it out. Each metric
-states which of the two applies.
+count correct and wrong answers. Metrics that need a number or a score leave it out. Each metric
+states which rule it applies.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Metric:
         failed: Treatment of rows without an answer.
         rows: Number of rows that the metric is computed from.
         value: Value; ``None`` if the metric is undefined.
-        reason: Reason of an undefined value.
+        reason: Reason for an undefined value.
         bootstrap_metric: The same metric as a function of resamples of all rows.
     """
 
@@ -66,7 +66,7 @@ def compute_metric(
         rows: Number of rows that the metric is computed from.
         function: Function that computes the value, usually scikit-learn's.
         bootstrap_metric: The same metric as a function of resamples.
-        undefined: Reason why the metric is undefined, if it is.
+        undefined: Reason why the metric is undefined; ``None`` if it is defined.
     """
     value = math.nan if undefined else float(function())
     if math.isfinite(value):

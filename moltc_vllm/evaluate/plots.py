@@ -1,7 +1,7 @@
 """``evaluation.png``: plots of an evaluation.
 
-Numbers have a parity plot and residuals; two labels have a ROC curve, more labels the F1 of each.
-Both have a reliability diagram of the confidence.
+A number task has a parity plot and residuals, a binary task a ROC curve, and a task with more
+labels the F1 of each label. All of them have a reliability diagram of the confidence.
 """
 
 from __future__ import annotations

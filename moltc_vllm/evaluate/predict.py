@@ -10,7 +10,7 @@ from moltc_vllm.tasks.engine import Engine, EngineError, Pair
 
 
 def predict_rows(engine: Engine, task: Task, rows: Sequence[Row]) -> Generator[tuple[Row, Answer]]:
-    """Submit all rows to an engine and yield their answers, in any order, each row once.
+    """Submit all rows to an engine and yield each row's answer once, in any order.
 
     A row that the engine never answered gets an `Answer` with status ``error``.
 
@@ -22,12 +22,12 @@ def predict_rows(engine: Engine, task: Task, rows: Sequence[Row]) -> Generator[t
     Raises:
         EngineError: If the engine answers a row twice, or one that was not submitted.
     """
-    waiting = {row.number: row for row in rows}
+    unanswered = {row.number: row for row in rows}
     pairs = (Pair(row.number, row.molecules) for row in rows)
     for pair, answer in engine.submit(task.name, pairs):
-        row = waiting.pop(pair.row, None)
+        row = unanswered.pop(pair.row, None)
         if row is None:
             raise EngineError(f"the engine answered row {pair.row} twice, or without a request")
         yield row, answer
-    for row in waiting.values():
+    for row in unanswered.values():
         yield row, task.failed("error", "the engine gave no answer")

@@ -25,9 +25,9 @@ _SEPARATOR = "; "
 def write_predictions(path: Path, data: Dataset, answers: Mapping[int, Answer]) -> None:
     """Write all rows of the data in their order.
 
-    The molecule columns have their names in the data, and ``answer`` has the form of the target.
-    The status of a row is that of its answer, ``not_measured`` if it has no target, or
-    ``not_reached`` if the evaluation stopped before it.
+    The molecule columns are named as in the data, and ``answer`` has the form of the target. The
+    status of a row is that of its answer, ``not_measured`` if it has no target, or ``not_reached``
+    if the evaluation stopped before it.
 
     Args:
         path: CSV file to write.

@@ -18,7 +18,7 @@ def regression_metrics(kind: Number, answered: Sequence[AnsweredRow]) -> Iterato
     """Compute MAE, RMSE, R2 and the fraction of intervals that contain the target.
 
     Args:
-        kind: Form of the task's answers.
+        kind: Answer kind of the task.
         answered: Rows with their answers, at least one.
     """
     target, value = targets_and_values(answered)

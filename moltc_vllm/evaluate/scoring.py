@@ -36,7 +36,7 @@ class Counts:
             one of the following counts.
         answered: Rows with an answer.
         unparsed: Rows whose generated text could not be parsed.
-        bad_molecules: Rows with a molecule that the model cannot take.
+        bad_molecules: Rows with a molecule that cannot be read or encoded.
         errors: Rows with another error of the engine.
         not_reached: Rows without a result because the evaluation stopped.
     """
@@ -53,7 +53,7 @@ class Counts:
 
     @property
     def failed(self) -> int:
-        """Number of rows that came back without an answer."""
+        """Number of evaluated rows without an answer."""
         return self.unparsed + self.bad_molecules + self.errors
 
 
@@ -67,7 +67,7 @@ class MetricResult:
         high: Upper end of the interval; ``None`` without an interval.
         rows: Number of rows that the metric is computed from.
         failed: Treatment of rows without an answer.
-        reason: Reason of a missing value or interval.
+        reason: Reason for a missing value or interval.
     """
 
     value: float | None
@@ -80,13 +80,13 @@ class MetricResult:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Agreement of confidence and the probability to be right.
+    """Agreement of an answer's confidence with its probability of being correct.
 
-    The interval of the error is biased upward, because noise in a bin adds to the error whatever
-    its sign.
+    The interval of the error is biased upward, because noise in a bin adds to the error regardless
+    of its sign.
 
     Attributes:
-        of: Name of the metric that defines a right answer.
+        of: Name of the metric that defines a correct answer.
         error: Expected calibration error.
         bins: Bins of similar confidence, in ascending order.
     """
@@ -157,7 +157,7 @@ def evaluate(
 
 
 def compute_metrics(task: Task, answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
-    """Compute all metrics of a task; no rows give no metrics."""
+    """Compute all metrics of a task; without rows there are none."""
     if not answered:
         return
     if isinstance(task.kind, Choice):
@@ -174,7 +174,10 @@ def compute_metrics(task: Task, answered: Sequence[AnsweredRow]) -> Iterator[Met
 def _calibration(
     task: Task, answered: Sequence[AnsweredRow]
 ) -> tuple[Metric, list[CalibrationBin]] | None:
-    """Return ``None`` for lists and texts, whose confidence is no probability to be right."""
+    """Compute the calibration error and its bins.
+
+    Lists and texts give ``None``: their confidence is not a probability of being correct.
+    """
     confidence = confidences(answered)
     has_confidence = ~np.isnan(confidence)
     if isinstance(task.kind, Choice):

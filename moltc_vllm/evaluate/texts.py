@@ -16,25 +16,30 @@ from moltc_vllm.evaluate.metric import AnsweredRow, Metric, compute_metric
 def terms_metrics(answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
     """Compute micro-averaged precision, recall and F1 of the terms of all rows.
 
-    Case and whitespace of terms do not matter. A row without an answer has no predicted terms.
+    Case and whitespace of terms are ignored. A row without an answer has no predicted terms.
 
     Args:
         answered: Rows with their answers, at least one.
     """
     true = [{normalize_text(term) for term in _as_terms(row.target)} for row, _ in answered]
     predicted = [{normalize_text(term) for term in answer.items or ()} for _, answer in answered]
-    hits = np.array([len(one & other) for one, other in zip(true, predicted, strict=True)])
+    hits = np.array(
+        [
+            len(true_terms & predicted_terms)
+            for true_terms, predicted_terms in zip(true, predicted, strict=True)
+        ]
+    )
     true_sizes, predicted_sizes = (
         np.array([len(terms) for terms in term_sets]) for term_sets in (true, predicted)
     )
 
     @cache
     def scores() -> Sequence[float]:
-        # The empty term occurs in no row. It is added because scikit-learn would take a matrix of
-        # one column for a vector.
+        # The empty term occurs in no row. It is added because scikit-learn would interpret a matrix
+        # with one column as a vector.
         terms = ["", *sorted(set().union(*true, *predicted))]
         binarizer = MultiLabelBinarizer(classes=terms, sparse_output=True).fit([])
-        # "micro" counts the cells of the [rows, terms] matrices, whatever their term.
+        # "micro" counts the cells of the [rows, terms] matrices, regardless of their term.
         result: Sequence[float] = precision_recall_fscore_support(
             binarizer.transform(true),
             binarizer.transform(predicted),
@@ -73,7 +78,7 @@ def exact_match(answered: Sequence[AnsweredRow]) -> Metric:
 
 
 def normalize_text(text: str) -> str:
-    """Return a text without differences of case and whitespace."""
+    """Fold case and collapse whitespace."""
     return " ".join(text.split()).casefold()
 
 
