@@ -62,7 +62,7 @@ class RetryableErrorMiddleware:
     """Answer 503 with ``Retry-After`` instead of 500 after the engine has died.
 
     vLLM answers 500 to every internal error, which clients do not retry. A response whose status
-    has been sent already is left as it is.
+    has already been sent is not changed.
 
     Args:
         app: Application to wrap.

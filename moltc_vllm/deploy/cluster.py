@@ -167,7 +167,8 @@ def prepare_ray_environment() -> None:
     """Set the variables with which this process can start private clusters and join them.
 
     Raises:
-        ClusterError: If Ray was imported before; it would wait for the cluster at another address.
+        ClusterError: If Ray was imported before the variables were set; it would wait for the
+            cluster at another address.
     """
     required = {
         "RAY_USAGE_STATS_ENABLED": "0",

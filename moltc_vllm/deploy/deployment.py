@@ -95,7 +95,7 @@ class Deployment(ManagedService):
             ClusterError: If Ray does not start, or there is no cluster at the address.
             DeploymentError: If an application fails, or does not answer in time.
         """
-        begin = time.monotonic()
+        start_time = time.monotonic()
         try:
             if self.cluster is not None:
                 self._check_port_is_free()
@@ -103,7 +103,7 @@ class Deployment(ManagedService):
             join_cluster(self.address, namespace="serve")
             self._start_serve_run()
             while not self._is_running():
-                elapsed = time.monotonic() - begin
+                elapsed = time.monotonic() - start_time
                 if elapsed > timeout_s:
                     raise DeploymentError(f"not all replicas answered within {timeout_s:.0f} s")
                 if on_wait is not None:
@@ -115,7 +115,7 @@ class Deployment(ManagedService):
         return self
 
     def _check_port_is_free(self) -> None:
-        # Clients, and the checks of this class, would take another server for this one.
+        # Clients and the checks of this class would mistake another server for this one.
         host, port = self.configuration.host, self.configuration.port
         with socket.socket() as probe:
             probe.settimeout(1)
@@ -137,8 +137,8 @@ class Deployment(ManagedService):
             stdout=self._output,
             stderr=self._output,
             env=self.cluster.environment if self.cluster is not None else None,
-            start_new_session=True,  # keeps Ctrl-C away from it, so that `stop` can drain requests
-            # Children inherit an ignored SIGINT, which a shell's background jobs have.
+            start_new_session=True,  # Ctrl-C must not reach it, so that `stop` can drain requests
+            # A shell's background jobs ignore SIGINT, and children would inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
@@ -161,7 +161,7 @@ class Deployment(ManagedService):
         )
 
     def _applications(self) -> dict[str, Any]:
-        """Serve's status of the configuration's applications that it knows, by name."""
+        """Return Serve's status of those applications that it has, by name."""
         applications = serve.status().applications
         names = self.configuration.application_names
         return {name: applications[name] for name in names if name in applications}

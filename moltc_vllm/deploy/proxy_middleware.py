@@ -164,7 +164,7 @@ def first_molecule(body: bytes) -> str | None:
         body: Request body.
 
     Returns:
-        The molecule's SMILES or mol block as written in the body, or ``None`` if it is not found.
+        The molecule's SMILES or molblock as written in the body, or ``None`` if it is not found.
     """
     match = _FIRST_MOLECULE.search(body, 0, _SEARCHED_BYTES)
     if match is None:

@@ -217,20 +217,20 @@ def _report_progress(
     total = len(screen.plan)
     progress = ScreenProgress(total, total - sum(rows.values()))
     callback.update(progress)
-    begin = time.perf_counter()
+    start_time = time.perf_counter()
     for result in results:
         if not result["written"]:
             continue
         progress.done += rows[result["part"]]
         progress.failed += result["failed"]
-        progress.waiting_s = time.perf_counter() - begin
+        progress.waiting_s = time.perf_counter() - start_time
         callback.update(progress)
         yield int(result["part"])
 
 
 @contextlib.contextmanager
 def _joined_cluster(address: str) -> Iterator[None]:
-    """Connect to the cluster for the duration of the block, unless this process has joined it."""
+    """Connect to the cluster for the duration of the context, unless already connected to it."""
     if ray.is_initialized():
         joined = ray.get_runtime_context().gcs_address
         if address not in (joined, "auto"):
@@ -253,7 +253,7 @@ def _joined_cluster(address: str) -> Iterator[None]:
 def _touch_on_stop(
     items: Iterator[T], should_stop: Callable[[], bool], stop_file: Path
 ) -> Iterator[T]:
-    """Pass the items on, and create the stop file as soon as `should_stop` returns true.
+    """Yield the items, and create the stop file as soon as `should_stop` returns true.
 
     A thread polls `should_stop`, because the next item may take minutes.
     """
@@ -276,7 +276,7 @@ def _touch_on_stop(
 
 @contextlib.contextmanager
 def _stop_file(folder: Path) -> Iterator[Path]:
-    """Yield the path of a file that does not exist yet, and delete the file after the block."""
+    """Yield the path of a file that does not exist yet, and delete the file at the end."""
     path = folder / f".stop-{uuid.uuid4().hex[:8]}"
     try:
         yield path

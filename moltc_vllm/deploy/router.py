@@ -61,7 +61,7 @@ class MoleculeAffinityRouter(FIFOMixin, RequestRouter):
         key = ""
         if pending_request is not None:
             key = pending_request.metadata.session_id
-            # If all replicas reject the request, Serve waits before it asks them again.
+            # If all replicas reject the request, Serve waits before it tries them again.
             pending_request.routing_context.should_backoff = True
         if not key:
             return [random.sample(candidate_replicas, min(2, len(candidate_replicas)))]
