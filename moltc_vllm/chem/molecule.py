@@ -62,7 +62,7 @@ def as_written_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
         limits: Bounds on the molecule's size.
 
     Returns:
-        The text without surrounding white space.
+        The text without surrounding whitespace.
 
     Raises:
         MoleculeError: If the molecule cannot be read or encoded.

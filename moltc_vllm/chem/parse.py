@@ -29,7 +29,7 @@ _Parser = Callable[[str, bool], Chem.Mol | None]
 def parse_smiles(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> Chem.Mol:
     """Parse one SMILES with RDKit's default sanitization.
 
-    All fragments are kept, and hydrogens become implicit where RDKit makes them so. White space
+    All fragments are kept, and hydrogens become implicit where RDKit makes them so. Whitespace
     around the text is ignored. RDKit itself accepts ``"CCO foo"`` as ethanol with a name and ``""``
     as a molecule without atoms; both raise here, and so do CXSMILES extensions.
 

@@ -54,7 +54,7 @@ class Choice:
         raise ValueError(f"unknown label {label_id}; known labels: {known}")
 
     def parse(self, text: str) -> ParsedFields:
-        """Return the label with this text, ignoring case and white space.
+        """Return the label with this text, ignoring case and whitespace.
 
         The whole text must match: "do not exhibit" contains "exhibit".
 
@@ -143,7 +143,7 @@ class Text:
     """Free text."""
 
     def write(self, text: str) -> str:
-        """Return the text without surrounding white space.
+        """Return the text without surrounding whitespace.
 
         Raises:
             ValueError: If the text is empty.

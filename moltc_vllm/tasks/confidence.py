@@ -33,7 +33,7 @@ def mean_probability(tokens: Sequence[TokenLogprob]) -> float | None:
 def tokens_before(text: str, tokens: Sequence[TokenLogprob], mark: str) -> Sequence[TokenLogprob]:
     """Return the tokens of ``text`` that begin before ``mark``.
 
-    White space and case are ignored, because tokenizers drop leading blanks and engines strip the
+    Whitespace and case are ignored, because tokenizers drop leading blanks and engines strip the
     text. Tokens of end markers may follow the text. All tokens are returned if they do not
     concatenate to the text (a token may hold only part of a UTF-8 character) or the text does not
     contain ``mark``.
@@ -50,7 +50,7 @@ def tokens_between(
 ) -> Sequence[TokenLogprob]:
     """Return the tokens that overlap ``text[start:end]``.
 
-    As in `tokens_before`, white space and case are ignored, and all tokens are returned if they do
+    As in `tokens_before`, whitespace and case are ignored, and all tokens are returned if they do
     not concatenate to the text.
     """
     joined, target = _normalized("".join(token.text for token in tokens)), _normalized(text)

@@ -77,7 +77,7 @@ class Number:
         return f"{self.answer_prefix}{interval}{VALUE_MARK} is {rounded};"
 
     def parse(self, text: str) -> ParsedFields:
-        """Parse interval and value; case, white space and the final ``;`` are optional.
+        """Parse interval and value; case, whitespace and the final ``;`` are optional.
 
         A value outside its interval is accepted; both are returned as written.
 

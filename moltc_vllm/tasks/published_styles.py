@@ -216,5 +216,5 @@ def _answer_span(task: Task, text: str) -> tuple[int, int]:
 
 
 def _whitespace_pattern(text: str) -> re.Pattern[str]:
-    """Return a pattern for the text with any white space between words, ignoring case."""
+    """Return a pattern for the text with any whitespace between words, ignoring case."""
     return re.compile(r"\s+".join(map(re.escape, text.split())), re.IGNORECASE)
