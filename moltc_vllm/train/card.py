@@ -53,11 +53,13 @@ def measure(
     """
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
     molecules = MoleculeTable(model.config)
-    rows = {name: part.rows[TEST][:limit] for name, part in read_splits(names, data).items()}
-    molecules.add(smiles for part in rows.values() for row in part for smiles in row.molecules)
+    test_rows = {
+        name: dataset.rows[TEST][:limit] for name, dataset in read_splits(names, data).items()
+    }
+    molecules.add(smiles for rows in test_rows.values() for row in rows for smiles in row.molecules)
     examples = {
-        name: make_examples(get_task(DATASETS[name].task), part, molecules, tokenizer)
-        for name, part in rows.items()
+        name: make_examples(get_task(DATASETS[name].task), rows, molecules, tokenizer)
+        for name, rows in test_rows.items()
     }
     collator = Collator(molecules, model.config, tokenizer)
     results = validate(model, collator, tokenizer, examples)

@@ -95,12 +95,12 @@ def train(
         return TrainingResult(finished, recipe.max_steps, read_card(finished)["metrics"]["valid"])
     # No process may write before all of them have checked the folder.
     accelerator.wait_for_everyone()
-    start = run / INITIAL_CHECKPOINT
+    initial_checkpoint = run / INITIAL_CHECKPOINT
     if accelerator.is_main_process:
-        create_initial_checkpoint(recipe, start, checkpoint)
+        create_initial_checkpoint(recipe, initial_checkpoint, checkpoint)
         write_run_identity(run, identity)
     accelerator.wait_for_everyone()
-    model, tokenizer = load_model(start), load_tokenizer(start)
+    model, tokenizer = load_model(initial_checkpoint), load_tokenizer(initial_checkpoint)
     prepare_model(model, recipe)
     if recipe.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable()
@@ -188,8 +188,8 @@ class _Trainer:
         valid = self._validate()
         return TrainingResult(self._finish(valid), self.step, valid)
 
-    def _is_due(self, every: int) -> bool:
-        return every > 0 and self.step % every == 0 and self.step < self.recipe.max_steps
+    def _is_due(self, interval: int) -> bool:
+        return interval > 0 and self.step % interval == 0 and self.step < self.recipe.max_steps
 
     def _optimize(self) -> LossComponents:
         """Do one optimizer step and return its losses."""
@@ -238,8 +238,8 @@ class _Trainer:
         folder = self.folder / CHECKPOINT
         if self.accelerator.is_main_process:
             shutil.rmtree(folder, ignore_errors=True)
-            start = self.folder / INITIAL_CHECKPOINT
-            earlier_stages = read_card(start).get("stages", [])
+            initial_checkpoint = self.folder / INITIAL_CHECKPOINT
+            earlier_stages = read_card(initial_checkpoint).get("stages", [])
             card = {
                 "prompt_style": self.model.config.prompt_style,
                 "stages": [*earlier_stages, self.recipe.model_dump(mode="json")],
@@ -248,6 +248,6 @@ class _Trainer:
                 "metrics": {"valid": valid},
             }
             export_checkpoint(folder, averaged_model(self.model, self.ema), self.tokenizer, card)
-            shutil.rmtree(start)
+            shutil.rmtree(initial_checkpoint)
             self.states.clear()
         return folder

@@ -97,9 +97,9 @@ def check_run_identity(run: Path, identity: RunIdentity) -> None:
     init_from, processes = content.pop("from"), content.pop("processes", 1)
     # Validation supplies settings that are newer than the file and translates old names.
     recipe = Recipe.model_validate(content)
-    before = RunIdentity(recipe, init_from, processes).as_json()
-    now = identity.as_json()
-    differing = sorted(_LABELS.get(key, key) for key in now if before[key] != now[key])
+    original = RunIdentity(recipe, init_from, processes).as_json()
+    current = identity.as_json()
+    differing = sorted(_LABELS.get(key, key) for key in current if original[key] != current[key])
     if differing:
         raise ValueError(
             f"{run} was started with another value of {', '.join(differing)}; "

@@ -86,19 +86,18 @@ def read_training_data(
     molecules = MoleculeTable(config, blind="graph" in recipe.ablate)
     _featurize(molecules, (*train.values(), *valid.values()), message)
 
-    def examples(rows: Mapping[str, Sequence[Row]]) -> dict[str, Examples]:
+    def examples(rows_by_name: Mapping[str, Sequence[Row]]) -> dict[str, Examples]:
         return {
             name: make_examples(
-                _task(name), part, molecules, tokenizer, intervals=recipe.uses_intervals
+                _task(name), rows, molecules, tokenizer, intervals=recipe.uses_intervals
             )
-            for name, part in rows.items()
+            for name, rows in rows_by_name.items()
         }
 
     data = TrainingData(molecules, examples(train), examples(valid))
-    for name, part in data.train.items():
-        message(
-            f"{name}: {len(part)} training pairs, {len(data.valid.get(name, ()))} for validation"
-        )
+    for name, train_examples in data.train.items():
+        valid_count = len(data.valid.get(name, ()))
+        message(f"{name}: {len(train_examples)} training pairs, {valid_count} for validation")
     return data
 
 
@@ -113,16 +112,16 @@ class _Splits(NamedTuple):
 def _read_splits(recipe: Recipe, folder: Path) -> _Splits:
     names = [name for name in recipe.mixture if name != PROPERTIES]
     if recipe.unseen is None:
-        parts = read_splits(names, folder)
+        datasets = read_splits(names, folder)
         return _Splits(
-            {name: parts[name].rows[TRAIN] for name in names},
-            {name: parts[name].rows[VALID] for name in names},
+            {name: datasets[name].rows[TRAIN] for name in names},
+            {name: datasets[name].rows[VALID] for name in names},
             lambda _: False,
         )
-    unseen, parts = read_unseen(folder, recipe.unseen.seed, recipe.unseen.fraction)
+    unseen, datasets = read_unseen(folder, recipe.unseen.seed, recipe.unseen.fraction)
     return _Splits(
         {name: unseen.rows[name][KNOWN] for name in names},
-        {name: unseen.drop_excluded(parts[name].rows[VALID]) for name in names},
+        {name: unseen.drop_excluded(datasets[name].rows[VALID]) for name in names},
         unseen.is_excluded,
     )
 

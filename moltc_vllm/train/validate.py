@@ -44,9 +44,9 @@ def validate(
     was_training = model.training
     model.eval()
     metrics = {
-        name: _Validation(model, collator, tokenizer, part, batch_size).metrics()
-        for name, part in examples.items()
-        if len(part)
+        name: _Validation(model, collator, tokenizer, dataset_examples, batch_size).metrics()
+        for name, dataset_examples in examples.items()
+        if len(dataset_examples)
     }
     model.train(was_training)
     return metrics
