@@ -145,10 +145,10 @@ def _check_properties(built: Path, folder: Path) -> CheckResult:
 def _check_unseen(built: Path, by: SplitBy) -> CheckResult:
     """Check the number of unseen molecules that each record states."""
     result = CheckResult(f"every record's number of unseen {by}s is correct")
-    seen = collect_keys(by, _train_molecules(read_records(built, ["split", "smiles"])))
+    train_keys = collect_keys(by, _train_molecules(read_records(built, ["split", "smiles"])))
     for record in read_records(built, ["id", "smiles", "unseen"]):
         result.checked += 1
-        unseen = count_unseen(by, record["smiles"], seen)
+        unseen = count_unseen(by, record["smiles"], train_keys)
         if unseen != (record["unseen"] or 0):
             result.findings.append(f"{record['id']} has {unseen} unseen, not {record['unseen']}")
     return result

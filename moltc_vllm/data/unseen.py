@@ -137,18 +137,18 @@ def unseen_splits(
         raise ValueError(f"fraction {fraction} of molecules is not between 0 and 1")
     excluded = _sample_excluded(datasets.values(), seed, fraction, by, roles)
     is_trained: dict[str, list[bool]] = {}
-    seen: set[str | None] = {None}  # a molecule without a key cannot be unseen
+    train_keys: set[str | None] = {None}  # a molecule without a key cannot be unseen
     for name, rows in datasets.items():
         is_trained[name] = [excluded.isdisjoint(_keys(by, row)) for row in rows]
         for row, trained in zip(rows, is_trained[name], strict=True):
             if trained:
-                seen.update(_keys(by, row))
+                train_keys.update(_keys(by, row))
     divided = {}
     unseen: set[str | None] = set()
     for name, rows in datasets.items():
         parts: dict[str, list[Row]] = {KNOWN: [], ONE_UNSEEN: [], BOTH_UNSEEN: []}
         for row, trained in zip(rows, is_trained[name], strict=True):
-            unseen_keys = [key for key in _keys(by, row) if key not in seen]
+            unseen_keys = [key for key in _keys(by, row) if key not in train_keys]
             label = KNOWN if trained else ONE_UNSEEN if len(unseen_keys) < 2 else BOTH_UNSEEN
             parts[label].append(row)
             unseen.update(unseen_keys)
