@@ -53,14 +53,14 @@ class ReplicaSettings(BaseModel):
         if self.model is None:
             flags.setdefault("served-model-name", NAME)
         if self.shared_cache_mb:
-            given = flags.get("additional-config") or {}
-            if not isinstance(given, dict):
+            additional_config = flags.get("additional-config") or {}
+            if not isinstance(additional_config, dict):
                 raise ValueError("the flag additional-config has to be a mapping")
             defaults = {
                 "moltc_shared_cache": str(cache_folder),
                 "moltc_shared_cache_mb": self.shared_cache_mb,
             }
-            flags["additional-config"] = {**defaults, **given}
+            flags["additional-config"] = {**defaults, **additional_config}
         arguments = [self.model or str(shipped_checkpoint())]
         for name, value in flags.items():
             arguments += _flag_arguments(name, value)
