@@ -3,22 +3,22 @@
     python benchmarks/ablations.py --out ablations.jsonl [--seeds 0 1] [--variant full lower ...]
 
 Each variant is pretrained on computed solvation energies and on properties of library molecules,
-and fine-tuned on two small data sets, with the same steps and seeds. Then it answers their test
-parts.
+fine-tuned on two small data sets, and scored on their test splits. All variants have the same steps
+and seeds.
 
 * `full`: all components: two levels of training, graphs only, projectors split per task and role.
 * `upper`: no pretraining on properties of both molecules, which is the upper level here (8 of the
-  104 pairs of a step); the computed energies stay.
+  104 pairs of a step); the computed energies remain.
 * `lower`: numbers without their interval, and thus without its token, its smoothed targets and the
-  loss on its mean.
+  loss of the expected value.
 * `graph`: prompts with SMILES, and an encoder that sees only methane.
 * `split`: one projector for both molecules and all tasks.
 
 `stated` scores the number in the greedily generated text, without a grammar; an answer without a
-number (`unread`) counts as the mean of the train part. `expected` scores the mean of the
+number (`unread`) counts as the mean of the train split. `expected` scores the mean of the
 distribution over intervals, if the variant has one. All variants are trained for minutes only and
-are less accurate than the shipped model. To resume, run the command again: results that the file
-has already are not computed again.
+are less accurate than the shipped model. To resume, run the command again: results that are already
+in the file are not computed again.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def generated_numbers(
 
 
 def score_variant(checkpoint: Path, variant: Variant, data: Path) -> dict[str, dict[str, float]]:
-    """Return the errors on the test parts, by data set.
+    """Return the errors on the test splits, by data set.
 
     Args:
         checkpoint: Checkpoint folder of the variant.

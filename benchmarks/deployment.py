@@ -1,4 +1,4 @@
-"""Overhead and throughput of replicas, and how clients fare when a replica dies.
+"""Overhead and throughput of replicas, and responses to clients when a replica dies.
 
     python benchmarks/deployment.py overhead --json overhead.json  # bare, Serve's proxy, HAProxy
     python benchmarks/deployment.py affinity --json affinity.json  # 50 x 200 pairs on two replicas

@@ -40,7 +40,7 @@ from moltc_vllm.models import BatchMolGraph, MoleculeEncoder, MoltcConfig
 from moltc_vllm.models.molecule_encoder import initialize_molecule_weights
 from moltc_vllm.models.qformer import QFormer
 
-ROWS_PER_PASS, MOLECULES_PER_PASS = 512, 128  # of the floors, so that data fit the cache
+ROWS_PER_PASS, MOLECULES_PER_PASS = 512, 128  # Sizes with which the floors' data fit the cache.
 TOLERANCE = 1e-5
 MAX_SECONDS = 20.0  # No further round of a part starts after this time.
 
@@ -104,7 +104,7 @@ def _absorbed_products(cross: Any, h: Tensor, tokens: Tensor) -> Tensor:
 def parts_of(
     encoder: MoleculeEncoder, graphs: list[MolGraph]
 ) -> Iterator[tuple[str, dict[str, Method]]]:
-    """Generate the parts to measure on some molecules: name, and methods that compute it."""
+    """Yield the name of each part of the encoder, and the methods that compute it for molecules."""
     batch = BatchMolGraph.from_graphs(graphs)
     data = PublishedBatch.of(batch)
     published, floor = PublishedGIN(encoder.graph_encoder), gin_floor(encoder, len(batch.atoms))
@@ -127,12 +127,12 @@ def parts_of(
             "floor": products,
         },
     )
-    whole = PublishedEncoder(encoder)
+    full_encoder = PublishedEncoder(encoder)
     yield (
         "encoder",
         {
             "ours": lambda: encoder(batch),
-            "published": lambda: whole(data, batch.molecule_offsets),
+            "published": lambda: full_encoder(data, batch.molecule_offsets),
             "floor": lambda: torch.cat([floor().flatten(), products().flatten()]),
         },
     )

@@ -1,4 +1,4 @@
-"""Compare SMILES to graph with RDKit's bare parse: CPU time per molecule.
+"""Compare the CPU time of featurizing SMILES with that of RDKit's parsing alone.
 
 One process, one core, CPU time. Each method reads every chunk of molecules, in a rotating order, so
 that all methods see the same state of the machine. A round is a pass over all chunks; figures are
@@ -8,9 +8,9 @@ end with bonds in CSR form.
     python benchmarks/featurize.py --json featurize.json
     python benchmarks/featurize.py --check-all
 
-The second command compares the compiled reader with the Python loops on every staged molecule, in
-three spellings, and its canonical key with the key that RDKit's defaults give. It exits with status
-1 if anything differs.
+The second command compares the compiled reader with the Python loops on every molecule of the data
+files, in three spellings, and its canonical key with the key that RDKit's defaults give. It exits
+with status 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def python_loops(chunk: list[str]) -> object:
 
 
 def key_and_graph(chunk: list[str]) -> object:
-    """Compute canonical key and graph, as a server does for a molecule that it has not seen."""
+    """Compute canonical key and graph, as a server does for a molecule that is not cached."""
     molecule._cached_key.cache_clear()
     molecule._canonicalize.cache_clear()
     return [packed_of(canonical_key(smiles)) for smiles in chunk]
@@ -156,8 +156,8 @@ def _run_round(
     floor_of_pyg = 0.0
     for index, chunk in enumerate(chunks):
         is_read_by_pyg = index * CHUNK < pyg_molecules
-        turn = (index + round_index) % len(methods)
-        for name, method in methods[turn:] + methods[:turn]:
+        shift = (index + round_index) % len(methods)
+        for name, method in methods[shift:] + methods[:shift]:
             if name.startswith("pyg") and not is_read_by_pyg:
                 continue
             start = time.process_time()
@@ -208,7 +208,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "pool": {},
     }
     gc.freeze()  # Imported modules never become garbage; collections need not traverse them.
-    with QuietLog():  # RDKit's warnings would slow the bare parse down.
+    with QuietLog():  # RDKit's warnings would slow its parser down.
         for name, file in MOLECULE_FILES.items():
             path = arguments.data / file
             smiles = list(itertools.islice(read_smiles(path), arguments.molecules))

@@ -1,4 +1,4 @@
-"""Compare the compiled reader with the Python loops on every staged molecule.
+"""Compare the compiled reader with the Python loops on every molecule of the data files.
 
 Run as ``python benchmarks/featurize.py --check-all``.
 """
@@ -29,10 +29,10 @@ def _default_key(smiles: str) -> str:
     """Compute the canonical key with RDKit's defaults alone."""
     key = Chem.MolToSmiles(Chem.MolFromSmiles(smiles))
     for _ in range(_MAX_CANONICALIZATIONS):
-        following = Chem.MolToSmiles(Chem.MolFromSmiles(key))
-        if following == key:
+        next_key = Chem.MolToSmiles(Chem.MolFromSmiles(key))
+        if next_key == key:
             break
-        key = following
+        key = next_key
     return key
 
 
@@ -77,10 +77,10 @@ def _check_batch(batch: tuple[int, list[str]]) -> tuple[Counter[str], list[str]]
 
 
 def check_all(data: Path, workers: int) -> int:
-    """Compare all staged molecules and print counts and mismatches.
+    """Compare all molecules of the data files and print counts and mismatches.
 
     Args:
-        data: Folder of the staged data.
+        data: Folder of the data files.
         workers: Number of processes.
 
     Returns:

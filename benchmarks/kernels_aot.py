@@ -60,10 +60,10 @@ def builds_section() -> Iterator[str]:
         "`aggregate dim300`, which takes states that other code has computed."
     )
     yield ""
-    expected = configurations()
+    configs_by_name = configurations()
     rows = []
     for name, statistics in build_all().items():
-        configuration = expected[name]
+        configuration = configs_by_name[name]
         device = DEVICES[configuration.target]
         resident = occupancy(
             device, statistics.registers, statistics.shared_bytes, configuration.launch.num_warps

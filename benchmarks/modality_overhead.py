@@ -204,12 +204,12 @@ def print_report(result: dict[str, Any]) -> None:
     print("sources of a cold batch's difference, ms per pair:")
     difference = median["cold"] - median["text"]
     render = median["render cold"] - median["render text"]
-    rest = difference - render - result["cold_encoder_s"]
+    remainder = difference - render - result["cold_encoder_s"]
     for label, seconds in [
         ("rendering, minus that of text", render),
         ("  of it with encoded molecules", median["render again"] - median["render text"]),
         ("encoder", result["cold_encoder_s"]),
-        ("rest (engine, noise)", rest),
+        ("rest (engine, noise)", remainder),
         ("total difference", difference),
     ]:
         print(f"{label:<36}{seconds * per_pair:>8.2f}")

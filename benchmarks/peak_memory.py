@@ -11,7 +11,7 @@ SAMPLE_INTERVAL_S = 0.5
 
 
 class PeakMemory:
-    """Samples the memory of a process and its children for the duration of a block.
+    """Context manager that samples the memory of a process and its children.
 
     Pages that several processes share are counted once (proportional set size).
 

@@ -37,11 +37,11 @@ def run_deployment(
     change: Callable[[Any], None],
     *arguments: str,
 ) -> Iterator[RunningDeployment]:
-    """Run ``moltc deploy`` on a private cluster for the duration of the block.
+    """Run ``moltc deploy`` on a private cluster for the duration of the context.
 
     Args:
         folder: Folder for the changed configuration and the log.
-        name: Name of a file in serve_configs/, without its ending.
+        name: Name of a file in serve_configs/, without its extension.
         options: Options of the benchmark; ``options.model`` is the checkpoint folder.
         change: Function that changes the configuration's application in place.
         arguments: Further arguments of ``moltc deploy``.

@@ -10,9 +10,9 @@ On a GPU, run `score` and `loop` with `--device cuda --dtype bfloat16 --gpu-memo
 several engines share the GPU's memory.
 
 `memory` uses an engine without a model, so that only the screen's own memory can grow with the
-number of pairs. `score` and `loop` let two engines answer the same pairs in turn, new pairs in each
-round, and report the median of the rounds' ratios. Memory is that of all processes, with pages
-that they share counted once.
+number of pairs. `score` and `loop` let two engines answer the same pairs in turn, with new pairs in
+each round, and report the median of the rounds' ratios. Memory is that of all processes; pages that
+they share are counted once.
 """
 
 from __future__ import annotations

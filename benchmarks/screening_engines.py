@@ -62,7 +62,7 @@ def loop(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _vllm_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Options of the benchmark that are passed to vLLM; unset ones keep vLLM's defaults."""
+    """Return the options that are passed to vLLM; unset ones keep vLLM's defaults."""
     settings = {"dtype": options.dtype, "gpu_memory_utilization": options.gpu_memory}
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -79,7 +79,7 @@ def _open_torch(engine_class: Any, options: argparse.Namespace, **settings: Any)
 
 
 def _transformers_engine_class() -> Any:
-    """Define an engine that generates with `transformers`, as scripts of the field do."""
+    """Define an engine that generates with `transformers`, as typical research scripts do."""
     import torch
 
     from moltc_vllm.models.torch_engine import TorchEngine, TorchGeneration
@@ -164,19 +164,25 @@ def _compare(rates: Rates) -> dict[str, Any]:
 
 def _agreement(answers: list[tuple[Answer, Answer]]) -> dict[str, Any]:
     """Count the differences between two engines' answers to the same pairs."""
-    answered = [(one, two) for one, two in answers if one.status == two.status == "ok"]
+    answered = [
+        (first, second) for first, second in answers if first.status == second.status == "ok"
+    ]
     return {
         "pairs": len(answers),
-        "status_differs": sum(one.status != two.status for one, two in answers),
-        "label_differs": sum(one.label != two.label for one, two in answered),
-        "interval_differs": sum(one.interval != two.interval for one, two in answered),
-        "value_off_by": _max_difference([(one.value, two.value) for one, two in answered]),
+        "status_differs": sum(first.status != second.status for first, second in answers),
+        "label_differs": sum(first.label != second.label for first, second in answered),
+        "interval_differs": sum(first.interval != second.interval for first, second in answered),
+        "value_off_by": _max_difference(
+            [(first.value, second.value) for first, second in answered]
+        ),
         "confidence_off_by": _max_difference(
-            [(one.confidence, two.confidence) for one, two in answered]
+            [(first.confidence, second.confidence) for first, second in answered]
         ),
     }
 
 
 def _max_difference(values: list[tuple[float | None, float | None]]) -> float | None:
-    differences = [abs(one - two) for one, two in values if one is not None and two is not None]
+    differences = [
+        abs(first - second) for first, second in values if first is not None and second is not None
+    ]
     return max(differences, default=None)

@@ -46,10 +46,10 @@ def row_counts(reference: Sequence[ResultRow], rows: Sequence[ResultRow]) -> dic
         reference: Rows of an undisturbed screen.
         rows: Rows of the screen to check.
     """
-    numbers = [row["row"] for row in rows]
+    row_numbers = [row["row"] for row in rows]
     return {
         "rows": len(rows),
-        "once_each": sorted(numbers) == list(range(1, len(numbers) + 1)),
+        "once_each": sorted(row_numbers) == list(range(1, len(row_numbers) + 1)),
         "same": sum(first == second for first, second in zip(reference, rows, strict=True)),
     }
 

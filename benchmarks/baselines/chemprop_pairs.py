@@ -64,7 +64,7 @@ def solve(problem: Problem, *, python: str, seed: int, threads: int, epochs: int
     with tempfile.TemporaryDirectory() as name:
         chemprop, begin = _Chemprop(python, Path(name), threads), cpu_seconds()
         _train(chemprop, problem, ids, seed, epochs)
-        trained = cpu_seconds()
+        train_end = cpu_seconds()
         orders = [[row.molecules for row in rows]]
         if task.symmetric:
             orders.append([row.molecules[::-1] for row in rows])
@@ -72,7 +72,7 @@ def solve(problem: Problem, *, python: str, seed: int, threads: int, epochs: int
         answers = _answers(task, rows, ids, np.mean(predictions, axis=0))
         end = cpu_seconds()
     counts = len(problem.train), len(problem.valid)
-    return Solution(answers, trained - begin, end - trained, *counts)
+    return Solution(answers, train_end - begin, end - train_end, *counts)
 
 
 def versions(python: str) -> dict[str, str]:

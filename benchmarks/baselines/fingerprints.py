@@ -95,14 +95,14 @@ def solve(problem: Problem, *, seed: int, threads: int, trees: int | None = None
             best = loss, leaves, model
     assert best is not None
     _, leaves, model = best
-    trained = cpu_seconds()
+    train_end = cpu_seconds()
     answers = _answers(task, model, problem.test_rows)
     selected = f"{leaves} leaves"
     if settings.patience:
         selected += f", {model.best_iteration_} trees"
     end = cpu_seconds()
     counts = len(problem.train), len(problem.valid)
-    return Solution(answers, trained - begin, end - trained, *counts, selected)
+    return Solution(answers, train_end - begin, end - train_end, *counts, selected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Rows of a data set to train on, to select models with, and to score.
 
-The split ``published`` is the data set's own. The split ``unseen`` is made from the train parts of
-all data sets (`moltc_vllm.data.unseen`): some molecules are held out of all of them, and pairs are
-scored by the number of their molecules that no train row has.
+The split ``published`` is the data set's own. The split ``unseen`` is made from the train splits of
+all data sets (`moltc_vllm.data.unseen`): some molecules are held out of all of them, and scored
+pairs are divided by the number of their molecules that no train row has.
 """
 
 from __future__ import annotations
@@ -119,12 +119,12 @@ def read_published(
     else:
         # Other data sets may lack stereochemistry, so their rows can reveal an isomer's target.
         held_out = {flat_pair(row.molecules) for row in (*own[TEST], *own[VALID])}
-        more = [
+        additional_rows = [
             row
             for other in others
             for row in _measured_by_split(get_dataset_spec(other), folder)[TRAIN]
         ]
-        allowed = [row for row in more if flat_pair(row.molecules) not in held_out]
+        allowed = [row for row in additional_rows if flat_pair(row.molecules) not in held_out]
         train, valid = [*own[TRAIN], *allowed], own[VALID]
     test_pairs = _pairs(own[TEST])
     valid = _without(valid, test_pairs)
