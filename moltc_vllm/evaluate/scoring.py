@@ -157,7 +157,7 @@ def evaluate(
 
 
 def compute_metrics(task: Task, answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
-    """Compute all metrics of a task; without rows there are none."""
+    """Compute all metrics of a task; an empty sequence gives no metrics."""
     if not answered:
         return
     if isinstance(task.kind, Choice):
