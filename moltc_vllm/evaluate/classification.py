@@ -32,7 +32,7 @@ def classification_metrics(kind: Choice, answered: Sequence[AnsweredRow]) -> Ite
     """Compute accuracy; also AUROC, AUPR and F1 for two labels, or mean F1 for more labels.
 
     Args:
-        kind: Answer kind of the task.
+        kind: Kind of the task's answers.
         answered: Rows with their answers, at least one.
     """
     truth, predicted = class_indices(kind, answered)

@@ -18,7 +18,7 @@ def regression_metrics(kind: Number, answered: Sequence[AnsweredRow]) -> Iterato
     """Compute MAE, RMSE, R2 and the fraction of intervals that contain the target.
 
     Args:
-        kind: Answer kind of the task.
+        kind: Kind of the task's answers.
         answered: Rows with their answers, at least one.
     """
     target, value = targets_and_values(answered)
