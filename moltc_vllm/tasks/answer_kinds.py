@@ -22,7 +22,7 @@ class Label:
     Attributes:
         id: Number of the class in the data set.
         name: Short name for display.
-        text: Answer text.
+        text: Text of the answer.
     """
 
     id: int
