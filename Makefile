@@ -17,9 +17,9 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-# Tests that start no engine, server, cluster or training.
+# Tests without the marker `heavy`, which tests/conftest.py sets.
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow and not gpu and not engine"
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow and not gpu and not heavy"
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -34,8 +34,38 @@ _SLOW_FOLDERS = ("train", "integration", "golden", "kernels")
 _FILES_WITH_OWN_SERVER = ("test_adapters.py", "test_shipped.py")
 
 
+_HEAVY_FOLDERS = ("deploy", "examples", "golden", "integration", "plugin", "train")
+_HEAVY_FILES = (
+    "benchmarks/test_problem.py",
+    "chem/test_library.py",
+    "chem/test_partial_sanitize.py",
+    "cli/test_cli.py",
+    "cli/test_convert.py",
+    "cli/test_data.py",
+    "cli/test_evaluate.py",
+    "cli/test_screen_signals.py",
+    "data/test_build.py",
+    "docs/test_executed_blocks.py",
+    "docs/test_reference_pages.py",
+    "kernels/test_aot.py",
+    "kernels/test_triton.py",
+    "kernels/test_triton_gin.py",
+    "models/test_decoding.py",
+    "models/test_kernel_backends.py",
+    "screening/test_resume.py",
+    "test_boundaries.py",
+    "test_written_by_0_1.py",
+)
+"""Folders and files with tests that start an engine, a server, training or many processes,
+interpret GPU kernels, or read much data: `make test-fast` leaves them out."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run slow folders first, so that no worker is left with one of them at the end."""
+    """Mark heavy tests and sort slow folders first, so that no worker ends with one of them."""
+    for item in items:
+        path = item.path.relative_to(TESTS)
+        if path.parts[0] in _HEAVY_FOLDERS or path.as_posix() in _HEAVY_FILES:
+            item.add_marker(pytest.mark.heavy)
     items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in _SLOW_FOLDERS)
 
 

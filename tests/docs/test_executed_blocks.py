@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from moltc_vllm.plugin.server.server_process import ServerProcess
-from tests.docs.blocks import blocks
+from tests.docs.blocks import ROOT, blocks
 
 SERVED = [block for block in blocks("python") if block.mark == "run with server"]
 ALONE = [
@@ -26,11 +26,15 @@ def url(tmp_path_factory):
         yield server.url
 
 
-def run(text, folder):
+def run(text, folder, *arguments):
     script = folder / "example.py"
     script.write_text(text)
     completed = subprocess.run(
-        [sys.executable, script], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, script, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert completed.returncode == 0, completed.stderr[-3000:]
     assert completed.stdout.strip()
@@ -43,10 +47,20 @@ def test_block_runs(block, tmp_path):
     output = run(block.text, tmp_path)
     if "library.smi" in block.text:
         assert output.count("molecule 'C1CC': syntax") == 1
-    elif "kcal/mol" in output:
-        assert -30 < float(output.split()[0 if "predict" in block.text else 3]) < 10
+    elif "solvation" in block.text and "answer.value" in block.text:
+        values = [line.split()[0] for line in output.splitlines() if "kcal/mol" in line]
+        assert len(values) == 2
+        assert all(-30 < float(value) < 10 for value in values)
 
 
 @pytest.mark.parametrize("block", SERVED, ids=lambda block: block.name)
 def test_block_runs_with_server(block, url, tmp_path):
     run(block.text.replace("http://127.0.0.1:8000", url), tmp_path)
+
+
+def test_openai_client_example_gets_answers(url, tmp_path):
+    script = (ROOT / "examples" / "openai_client.py").read_text()
+    output = run(script, tmp_path, "--url", url)
+    assert "chat: #Drug1 and #Drug2" in output
+    assert "batch: ok" in output
+    assert "batch: bad_molecule molecule 'C1CC'" in output

@@ -1,17 +1,18 @@
-"""The scripts and notebooks in examples/ run to their end."""
+"""The scripts and notebooks in examples/ run to their end.
+
+tests/docs/test_executed_blocks.py runs the one that needs a server, because it has one.
+"""
 
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from moltc_vllm.checkpoints.shipped import shipped_checkpoint
-from moltc_vllm.plugin.server.server_process import ServerProcess
+from tests.docs.blocks import ROOT
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def run(script, *arguments, folder):
@@ -48,16 +49,7 @@ def test_screen_library_prints_the_matrix_and_resumes(tmp_path):
     assert again == output
 
 
-def test_openai_client_gets_answers(tmp_path):
-    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    log = tmp_path / "server.log"
-    with ServerProcess(shipped_checkpoint(), [], log=log, environment=environment) as server:
-        output = run("openai_client.py", "--url", server.url, folder=tmp_path)
-    assert "chat: #Drug1 and #Drug2" in output
-    assert "batch: ok" in output
-    assert "batch: bad_molecule molecule 'C1CC'" in output
-
-
+@pytest.mark.slow
 def test_finetune_trains_and_evaluates(tmp_path):
     from tests.paths import data_dir
 
