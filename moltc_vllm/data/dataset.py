@@ -13,6 +13,7 @@ import numpy as np
 
 from moltc_vllm.data.columns import COLUMNS, SPLIT, Glossary, TaskColumns
 from moltc_vllm.data.files import DataError, read_rows, sha256
+from moltc_vllm.tables.formats import table_stem
 from moltc_vllm.tasks import Choice, Number, Task, Terms
 
 Target = int | float | str | tuple[str, ...]
@@ -255,9 +256,7 @@ def _read_glossary(path: Path, glossary: Glossary) -> dict[str, str]:
     Raises:
         DataError: If there is no such file, or it cannot be read.
     """
-    stem = path.name
-    for suffix in (".gz", ".csv", ".parquet"):
-        stem = stem.removesuffix(suffix)
+    stem = table_stem(path)
     candidates = [
         path.with_name(name + suffix)
         for name in (stem + glossary.suffix, glossary.default)

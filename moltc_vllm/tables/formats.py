@@ -55,3 +55,16 @@ def detect_format(path: Path, start: bytes) -> FileFormat:
     suffix = next((text for text in reversed(suffixes) if text not in COMPRESSED_SUFFIXES), "")
     by_suffix = next((entry for entry in FORMATS if suffix in entry.suffixes), None)
     return binary or by_suffix or next(entry for entry in FORMATS if entry.matches(start))
+
+
+def table_stem(path: Path) -> str:
+    """Return a file's name without the suffixes of its compression and its format.
+
+    Args:
+        path: Path of the file, e.g. ``pairs.csv.gz``, whose stem is ``pairs``.
+    """
+    stem = path.name
+    known = [*COMPRESSED_SUFFIXES, *(suffix for entry in FORMATS for suffix in entry.suffixes)]
+    while (suffix := Path(stem).suffix.lower()) in known:
+        stem = stem[: -len(suffix)]
+    return stem
