@@ -20,11 +20,9 @@ from moltc_vllm.deploy.asgi import (
     ClientDisconnectMiddleware,
     RetryableErrorMiddleware,
 )
-from moltc_vllm.deploy.settings import ReplicaSettings
+from moltc_vllm.deploy.settings import ENGINE_DIED_STATUS, ReplicaSettings
 
 _logger = logging.getLogger("ray.serve")
-_ENGINE_DIED_STATUS = 70
-"""Exit status of a replica whose engine died; it appears in Ray's log."""
 _LOG_FLUSH_S = 0.3
 
 
@@ -85,7 +83,7 @@ class MoltcServer:
         if self._closing:
             return
         _logger.error("the engine died; this replica exits and will be replaced")
-        threading.Timer(_LOG_FLUSH_S, os._exit, args=(_ENGINE_DIED_STATUS,)).start()
+        threading.Timer(_LOG_FLUSH_S, os._exit, args=(ENGINE_DIED_STATUS,)).start()
 
     async def check_health(self) -> None:
         """Check the engine; Serve calls this periodically."""

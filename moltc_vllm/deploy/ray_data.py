@@ -22,6 +22,7 @@ import ray
 import ray.data
 
 from moltc_vllm.deploy.cluster import ClusterError, join_cluster
+from moltc_vllm.deploy.settings import ENGINE_DIED_STATUS
 from moltc_vllm.engines.factory import EngineName, open_engine
 from moltc_vllm.engines.symmetric import SymmetrizedEngine
 from moltc_vllm.screening.manifest import lock_folder
@@ -41,7 +42,6 @@ PARTS_PER_BLOCK = 4
 MAX_RETRIES = 3
 """Retries of a block whose actor died; the limit stops a pair that kills every engine."""
 
-_ENGINE_DIED_STATUS = 70
 _STOP_POLL_S = 0.2
 
 
@@ -188,7 +188,7 @@ class PartActor:
         except EngineError:
             # Ray replaces an actor that exits, while an exception would end the whole screen.
             logging.getLogger(__name__).exception("the engine died; this actor exits")
-            os._exit(_ENGINE_DIED_STATUS)
+            os._exit(ENGINE_DIED_STATUS)
         return {
             "part": parts,
             "written": [part in written for part in parts],

@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 FlagValue = bool | int | float | str | list[str] | dict[str, Any] | None
 
 
+ENGINE_DIED_STATUS = 70
+"""Exit status of a replica or actor whose engine died; it appears in Ray's log."""
+
+
 class ReplicaSettings(BaseModel):
     """Arguments of `moltc_vllm.deploy.build`.
 
