@@ -33,6 +33,8 @@ def read_smiles(path: Path) -> Iterator[str]:
         SMILES in the order of the file.
     """
     columns = [name for name in open_table(path).columns if "smiles" in name]
+    if not columns:
+        return
     for cells in read_columns(path, columns):
         yield from filter(None, cells)
 

@@ -43,9 +43,12 @@ def read_columns(path: Path, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         Parquet cell has the type of the file, ``None`` if it is missing. Empty lines are skipped.
 
     Raises:
+        ValueError: If no column is named: pyarrow would return all of them.
         TableError: If the file cannot be read or a column does not exist; while iterating, at the
             first row that cannot be read.
     """
+    if not names:
+        raise ValueError(f"{path.name}: name at least one column to read")
     table = _open(path)
     indices = [table.column_index(name) for name in names]
     return _read_rows(table, names, indices)

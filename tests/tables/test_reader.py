@@ -100,3 +100,8 @@ def test_read_columns_names_missing_and_repeated_columns_at_once(write):
         read_columns(path, ["smiles", "y"])
     with pytest.raises(TableError, match=r"^a\.csv has more than one column 'x'"):
         read_columns(path, ["x"])
+
+
+def test_read_columns_needs_a_column(write):
+    with pytest.raises(ValueError, match=r"a\.csv: name at least one column"):
+        read_columns(write("a.csv", "smiles,name\nCCO,ethanol\n"), [])
