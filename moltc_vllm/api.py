@@ -113,7 +113,7 @@ def _collect_answers(
                 f"the engine answered pair {pair.row} twice, or the pair was never submitted"
             )
         answers[pair.row] = answer
-    missing = task.failed("error", "the engine gave no answer")
+    missing = task.failed("error", "the engine returned no answer")
     return [answers.get(request.row, missing) for request in requests]
 
 

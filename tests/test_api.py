@@ -73,7 +73,7 @@ def test_predict_records_error_for_forgotten_pair():
 
     answers = moltc_vllm.predict("solvation", PAIRS, engine=ForgetfulEngine())
     assert [answer.status for answer in answers] == ["ok", "bad_molecule", "error", "ok"]
-    assert answers[2].error == "the engine gave no answer"
+    assert answers[2].error == "the engine returned no answer"
 
 
 def test_predict_refuses_unexpected_answers():

@@ -207,7 +207,8 @@ def _malformed_response_as_server_error() -> Iterator[None]:
         yield
     except (ValueError, KeyError, TypeError) as error:
         reason = one_line(error)[:_MAX_ERROR_CHARACTERS]
-        raise ServerError(f"the server is of another kind or version: {reason}") from error
+        message = f"the response is not that of a moltc-vllm server of this version: {reason}"
+        raise ServerError(message) from error
 
 
 def _retry_after_s(response: httpx.Response) -> float:

@@ -30,4 +30,4 @@ def predict_rows(engine: Engine, task: Task, rows: Sequence[Row]) -> Generator[t
             raise EngineError(f"the engine answered row {pair.row} twice, or without a request")
         yield row, answer
     for row in unanswered.values():
-        yield row, task.failed("error", "the engine gave no answer")
+        yield row, task.failed("error", "the engine returned no answer")

@@ -207,7 +207,7 @@ class _PartLoop:
 
     def _fail_unanswered(self) -> None:
         """Record an error for every pair the engine never answered."""
-        error = self._screen.task.failed("error", "the engine gave no answer")
+        error = self._screen.task.failed("error", "the engine returned no answer")
         for number in list(self._open_parts):
             start = self._screen.part_start(number)
             for offset, answer in enumerate(list(self._open_parts[number].answers)):

@@ -41,7 +41,7 @@ def test_answers_may_come_in_any_order():
 
 def test_row_without_answer_gets_an_error():
     answers = predict_in_order([0, 2])
-    assert (answers[2].status, answers[2].error) == ("error", "the engine gave no answer")
+    assert (answers[2].status, answers[2].error) == ("error", "the engine returned no answer")
     assert answers[3].status == "ok"
 
 

@@ -124,7 +124,7 @@ def test_run_screen_records_error_for_forgotten_pairs(tmp_path, left, right):
     assert is_complete
     rows = read_rows(prepared)
     assert len(rows) == 91
-    assert sum(row["error"] == "the engine gave no answer" for row in rows) == 17
+    assert sum(row["error"] == "the engine returned no answer" for row in rows) == 17
 
 
 def test_run_screen_memory_does_not_grow_with_pairs(tmp_path):

@@ -200,4 +200,4 @@ def _failure(completion: CompletionOutput, missing: str) -> VLLMServerError:
     """Build the error for an output without tokens: a failed request or a dead engine."""
     if completion.finish_reason == "abort":
         return EngineDeadError()
-    return EngineGenerateError(f"the engine gave no {missing}: {completion.finish_reason}")
+    return EngineGenerateError(f"the engine returned no {missing}: {completion.finish_reason}")

@@ -176,7 +176,7 @@ class InteractionsService:
         async for output in self.engine.generate(inputs, params, request_id, lora_request=adapter):
             last = output
         if last is None:
-            raise EngineGenerateError("the engine gave no output")
+            raise EngineGenerateError("the engine returned no output")
         return last
 
     def _create_request_builder(self, request: InteractionsRequest) -> PairRequestBuilder:
