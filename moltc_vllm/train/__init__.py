@@ -1,0 +1,1 @@
+"""Training: recipes, batches, loss, and one loop for all stages."""
