@@ -34,19 +34,23 @@ def test_checkpoint_is_loaded():
     assert sum(weight.numel() for weight in model.parameters()) > 10_000
 
 
-def test_screen_is_resumed(written):
-    first_part = written / "screen" / "part-000000.parquet"
-    before = first_part.read_bytes()
-    screened = moltc_vllm.screen(
+def resume_screen(written, part_rows):
+    return moltc_vllm.screen(
         "solvation",
         left=written / "left.smi",
         right=written / "right.csv",
         out=written / "screen",
         model=written / "checkpoint",
         engine="torch",
-        part_rows=7,
+        part_rows=part_rows,
         block=2,
     )
+
+
+def test_screen_is_resumed(written):
+    first_part = written / "screen" / "part-000000.parquet"
+    before = first_part.read_bytes()
+    screened = resume_screen(written, part_rows=7)
     rows = screened.to_arrow().to_pylist()
     expected = pq.read_table(WRITTEN / "expected_rows.parquet").to_pylist()
     assert len(rows) == len(expected) == 30
@@ -60,16 +64,7 @@ def test_screen_is_resumed(written):
 
 def test_screen_with_other_settings_is_refused(written):
     with pytest.raises(ValueError, match="part_rows"):
-        moltc_vllm.screen(
-            "solvation",
-            left=written / "left.smi",
-            right=written / "right.csv",
-            out=written / "screen",
-            model=written / "checkpoint",
-            engine="torch",
-            part_rows=8,
-            block=2,
-        )
+        resume_screen(written, part_rows=8)
 
 
 @pytest.mark.filterwarnings("ignore:.*renamed:FutureWarning")
