@@ -10,8 +10,8 @@ from moltc_vllm.cli.engines import EngineName, open_engine
 from moltc_vllm.data import Row
 from moltc_vllm.engines.symmetric import SymmetrizedEngine
 from moltc_vllm.evaluate.predict import predict_rows
-from moltc_vllm.models.checkpoint import read_card
-from moltc_vllm.tasks import Answer, Number, Task
+from moltc_vllm.models.checkpoint import load_config, read_card
+from moltc_vllm.tasks import Answer, Number, Task, resolve_task
 
 
 class UnseenError(ValueError):
@@ -45,7 +45,8 @@ def check_unseen(model: Path, fraction: float, seed: int) -> None:
 def predict(problem: Problem, model: Path, engine: str) -> Solution:
     """Answer the scored rows with a checkpoint, as ``moltc evaluate`` does.
 
-    Symmetric yes/no questions are asked in both orders.
+    Symmetric yes/no questions are asked in both orders. A checkpoint that is older than the task is
+    asked the task's fallback.
 
     Args:
         problem: Rows to answer.
@@ -53,7 +54,8 @@ def predict(problem: Problem, model: Path, engine: str) -> Solution:
         engine: Name of the engine.
     """
     symmetrized = SymmetrizedEngine(open_engine(model, None, EngineName(engine)))
-    answers = predict_rows(symmetrized, problem.task, problem.test_rows)
+    task = resolve_task(problem.task, load_config(model).tasks)
+    answers = predict_rows(symmetrized, task, problem.test_rows)
     return Solution({row.number: answer for row, answer in answers})
 
 

@@ -95,16 +95,18 @@ def evaluate(
     if out is not None:
         _create_folder(out)
     stdout = _reserve_stdout()
+    asked_task = _asked_task(known_task, model, endpoint)
     opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
-    symmetrized = both_orders and is_symmetric_binary(known_task)
+    symmetrized = both_orders and is_symmetric_binary(asked_task)
     collected = _collect_answers(
-        SymmetrizedEngine(opened) if symmetrized else opened, known_task, dataset
+        SymmetrizedEngine(opened) if symmetrized else opened, asked_task, dataset
     )
     evaluation = evaluate_answers(
         known_task, dataset, collected.answers, resamples=bootstrap, seed=seed
     )
     result = {
         "task": known_task.name,
+        "asked_task": asked_task.name,
         "unit": getattr(known_task.kind, "unit", None) or None,
         "data": {"name": dataset.name, "sha256": dataset.sha256},
         "split": split,
@@ -151,6 +153,28 @@ def _read_data(
             f"none of its {dataset.in_split} rows has a measured target"
         )
     return known_task, dataset
+
+
+def _asked_task(task: Task, model: Path | None, endpoint: str | None) -> Task:
+    """Return the task to ask of the model: its fallback, if the model is older than the task."""
+    import httpx
+
+    from moltc_vllm.engines.factory import model_tasks
+    from moltc_vllm.engines.http import ServerError
+    from moltc_vllm.tasks import resolve_task
+
+    if task.fallback is None:
+        return task
+    try:
+        asked = resolve_task(task, model_tasks(model, endpoint))
+    except (ValueError, ServerError, httpx.HTTPError) as error:  # includes CheckpointError
+        fail(one_line(error))
+    if asked != task:
+        typer.echo(
+            f"moltc: the model does not have the task {task.name}; it answers {asked.name} instead",
+            err=True,
+        )
+    return asked
 
 
 def _point_estimate(task: Task, answers: Mapping[int, Answer]) -> str | None:

@@ -50,6 +50,7 @@ _SIDE_EFFECTS = Glossary(
 
 COLUMNS: dict[str, TaskColumns] = {
     "ddi": TaskColumns(_DRUGS, "label"),
+    "ddi_biosnap": TaskColumns(_DRUGS, "label"),
     "ddi_type": TaskColumns(_DRUGS, "label"),
     "ddi_side_effects": TaskColumns(_DRUGS, "side_effect_ids", _SIDE_EFFECTS),
     "solvation": TaskColumns(_SOLUTION, "dg_solv_kcal_mol"),

@@ -59,7 +59,7 @@ DATASETS: dict[str, DatasetSpec] = {
         DatasetSpec(
             "chchminer",
             "ddi_chchminer.csv.gz",
-            "ddi",
+            "ddi_biosnap",
             "interactions",
             ("interactions",),
             "published",

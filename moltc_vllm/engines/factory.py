@@ -102,14 +102,35 @@ def describe_model(
 
         server = HttpEngine(endpoint)
         description = {"served": server.served_model(), "weights": server.weights()}
-        tasks = server.tasks()
     else:
         from moltc_vllm.checkpoints.shipped import shipped_checkpoint
-        from moltc_vllm.models.checkpoint import folder_checksum, load_config
+        from moltc_vllm.models.checkpoint import folder_checksum
 
         folder = model or shipped_checkpoint()
-        tasks = load_config(folder).tasks
         description = {"name": folder.resolve().name, "sha256": folder_checksum(folder)}
+    tasks = model_tasks(model, endpoint)
     if tasks and task not in tasks:
         raise ValueError(f"the model does not answer {task!r}, only {', '.join(tasks)}")
     return description
+
+
+def model_tasks(model: Path | None = None, endpoint: str | None = None) -> list[str]:
+    """Return the names of the tasks that a model answers; empty if it does not list them.
+
+    Args:
+        model: Checkpoint folder, if there is no endpoint; default: the shipped one.
+        endpoint: URL of a running server.
+
+    Raises:
+        CheckpointError: If the folder is not a checkpoint.
+        ServerError: If the server does not answer the request.
+        httpx.HTTPError: If the server cannot be reached.
+    """
+    if endpoint is not None:
+        from moltc_vllm.engines.http import HttpEngine
+
+        return HttpEngine(endpoint).tasks()
+    from moltc_vllm.checkpoints.shipped import shipped_checkpoint
+    from moltc_vllm.models.checkpoint import load_config
+
+    return list(load_config(model or shipped_checkpoint()).tasks)

@@ -22,7 +22,13 @@ from moltc_vllm.tasks.prompts import (
 )
 from moltc_vllm.tasks.style_registry import STYLES, get_style
 from moltc_vllm.tasks.task import Task
-from moltc_vllm.tasks.task_table import TASKS, UnknownTaskError, find_task_by_question, get_task
+from moltc_vllm.tasks.task_table import (
+    TASKS,
+    UnknownTaskError,
+    find_task_by_question,
+    get_task,
+    resolve_task,
+)
 
 __all__ = [
     "DDI_TYPES",
@@ -55,5 +61,6 @@ __all__ = [
     "get_style",
     "get_task",
     "molecule_markup",
+    "resolve_task",
     "uses_grammar",
 ]

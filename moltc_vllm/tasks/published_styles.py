@@ -117,11 +117,15 @@ class PublishedStyle:
         return "{%- for message in messages -%}{{ message['content'] }}{%- endfor -%}"
 
     def tasks(self) -> list[str]:
-        """Return the names of all tasks with two molecules, and ``caption``."""
+        """Return the names of the tasks with two molecules, and ``caption``.
+
+        Tasks with a fallback are newer than the published models, which know the fallback alone.
+        """
         return [
             name
             for name, task in TASKS.items()
-            if len(task.roles) == 2 or task.any_molecules or name == _MOLECULE_DESCRIPTION
+            if task.fallback is None
+            and (len(task.roles) == 2 or task.any_molecules or name == _MOLECULE_DESCRIPTION)
         ]
 
     def compose(

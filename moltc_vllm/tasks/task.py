@@ -28,6 +28,8 @@ class Task:
         symmetric: Whether the answer is independent of the order of the molecules.
         any_molecules: Whether the task accepts any number of molecules, all of the same role.
         takes_question: Whether the user provides the question.
+        fallback: Name of the task that is asked of a checkpoint without this one; its labels have
+            the same numbers. None if there is no such task.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Task:
     symmetric: bool = False
     any_molecules: bool = False
     takes_question: bool = False
+    fallback: str | None = None
 
     def check(self, molecules: int, question: str | None = None) -> None:
         """Reject a request that does not fit the task.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from difflib import get_close_matches
 
 from moltc_vllm.tasks.answer_kinds import Choice, Label, Terms, Text
@@ -17,6 +18,15 @@ _INTERACTS = Choice(
     (
         Label(0, "no_interaction", "#Drug1 and #Drug2 do not exhibit drug-drug interaction."),
         Label(1, "interaction", "#Drug1 and #Drug2 exhibit drug-drug interaction."),
+    )
+)
+
+# The interactions of BIOSNAP are DrugBank's, those of the task `ddi` are adverse-event reports. The
+# same two drugs may have one and not the other, so the data sets have questions of their own.
+_BIOSNAP_LISTS = Choice(
+    (
+        Label(0, "no_interaction", "BIOSNAP lists no interaction of #Drug1 and #Drug2."),
+        Label(1, "interaction", "BIOSNAP lists an interaction of #Drug1 and #Drug2."),
     )
 )
 
@@ -43,6 +53,16 @@ TASKS: dict[str, Task] = {
             _INTERACTS,
             max_tokens=64,
             symmetric=True,
+        ),
+        Task(
+            "ddi_biosnap",
+            "Drug-drug interaction listed in BIOSNAP",
+            "Does BIOSNAP list an interaction of these two drugs?",
+            _DRUGS,
+            _BIOSNAP_LISTS,
+            max_tokens=64,
+            symmetric=True,
+            fallback="ddi",
         ),
         Task(
             "ddi_type",
@@ -149,6 +169,18 @@ TASKS: dict[str, Task] = {
 
 class UnknownTaskError(ValueError):
     """Task name that is not in the table."""
+
+
+def resolve_task(task: Task, checkpoint_tasks: Collection[str]) -> Task:
+    """Return the task to ask of a checkpoint: the given one, or its fallback if that is all it has.
+
+    Args:
+        task: Task of a data set.
+        checkpoint_tasks: Names of the tasks that the checkpoint answers; empty if unknown.
+    """
+    if task.fallback is None or task.name in checkpoint_tasks:
+        return task
+    return TASKS[task.fallback] if task.fallback in checkpoint_tasks else task
 
 
 def find_task_by_question(text: str) -> Task | None:

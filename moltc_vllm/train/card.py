@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from moltc_vllm.models.checkpoint import (
     read_card,
     write_card,
 )
-from moltc_vllm.tasks import get_task
 from moltc_vllm.train.batch import Collator
 from moltc_vllm.train.examples import MoleculeTable, make_examples
+from moltc_vllm.train.training_data import dataset_task
 from moltc_vllm.train.validate import validate
 from moltc_vllm.utils.atomic_files import new_folder
 
@@ -58,7 +58,7 @@ def measure(
     }
     molecules.add(smiles for rows in test_rows.values() for row in rows for smiles in row.molecules)
     examples = {
-        name: make_examples(get_task(DATASETS[name].task), rows, molecules, tokenizer)
+        name: make_examples(dataset_task(name, model.config.tasks), rows, molecules, tokenizer)
         for name, rows in test_rows.items()
     }
     collator = Collator(molecules, model.config, tokenizer)
@@ -98,7 +98,9 @@ def ship(
         "tasks": training_card["tasks"],
         "licence": LICENSE,
         "trained_on": trained_on,
-        "data": {data_set: _provenance(data_set) for data_set in trained_on},
+        "data": {
+            data_set: _provenance(data_set, training_card["tasks"]) for data_set in trained_on
+        },
         "metrics": {
             "how": _METHOD,
             "valid": training_card["metrics"]["valid"],
@@ -122,11 +124,11 @@ def _data_sets(stages: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({name for mixture in mixtures for name in mixture if name in DATASETS})
 
 
-def _provenance(data_set: str) -> dict[str, str]:
+def _provenance(data_set: str, tasks: Collection[str]) -> dict[str, str]:
     spec = DATASETS[data_set]
     return {
         "file": spec.file,
-        "task": spec.task,
+        "task": dataset_task(data_set, tasks).name,
         "origin": spec.origin,
         "licence": spec.license,
     }

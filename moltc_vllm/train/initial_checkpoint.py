@@ -32,7 +32,8 @@ def create_initial_checkpoint(recipe: Recipe, folder: Path, checkpoint: Path | N
     """
     if folder.is_dir():
         return
-    tasks = [task.name for task in recipe_tasks(recipe)]
+    present = () if checkpoint is None else load_config(checkpoint).tasks
+    tasks = [task.name for task in recipe_tasks(recipe, present)]
     if checkpoint is None:
         _create_from_preset(recipe, folder, tasks)
     elif load_config(checkpoint).projector_sharing == recipe.projectors:

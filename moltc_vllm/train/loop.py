@@ -244,7 +244,7 @@ class _Trainer:
                 "prompt_style": self.model.config.prompt_style,
                 "stages": [*earlier_stages, self.recipe.model_dump(mode="json")],
                 "trained_on": list(self.recipe.mixture),
-                "tasks": [task.name for task in recipe_tasks(self.recipe)],
+                "tasks": [task.name for task in recipe_tasks(self.recipe, self.model.config.tasks)],
                 "metrics": {"valid": valid},
             }
             export_checkpoint(folder, averaged_model(self.model, self.ema), self.tokenizer, card)

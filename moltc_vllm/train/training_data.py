@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from moltc_vllm.data.splits import TRAIN, VALID, UnorderedPair, flat_pair, read_
 from moltc_vllm.data.unseen import KNOWN, read_unseen
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.tokenizer import MoltcTokenizer
-from moltc_vllm.tasks import TASKS, Choice, Task, get_task
+from moltc_vllm.tasks import TASKS, Choice, Task, get_task, resolve_task
 from moltc_vllm.train.examples import Examples, MoleculeTable, make_examples
 from moltc_vllm.train.recipe import PROPERTIES, Recipe
 
@@ -67,7 +67,7 @@ def read_training_data(
         DataError: If a file cannot be read.
     """
     splits = _read_splits(recipe, folder)
-    train = _training_rows(recipe, splits, message)
+    train = _training_rows(recipe, splits, config.tasks, message)
     valid = {
         name: sample_rows(
             train[name] if recipe.validate_on == "train" else splits.valid[name],
@@ -89,7 +89,11 @@ def read_training_data(
     def examples(rows_by_name: Mapping[str, Sequence[Row]]) -> dict[str, Examples]:
         return {
             name: make_examples(
-                _task(name), rows, molecules, tokenizer, intervals=recipe.uses_intervals
+                dataset_task(name, config.tasks),
+                rows,
+                molecules,
+                tokenizer,
+                intervals=recipe.uses_intervals,
             )
             for name, rows in rows_by_name.items()
         }
@@ -126,13 +130,15 @@ def _read_splits(recipe: Recipe, folder: Path) -> _Splits:
     )
 
 
-def _training_rows(recipe: Recipe, splits: _Splits, message: Message) -> dict[str, list[Row]]:
+def _training_rows(
+    recipe: Recipe, splits: _Splits, checkpoint_tasks: Collection[str], message: Message
+) -> dict[str, list[Row]]:
     """Draw each data set's training rows and drop the contradicted ones."""
     drawn = {
         name: sample_rows(rows, recipe.mixture[name].limit, recipe.seed)
         for name, rows in splits.train.items()
     }
-    kept = without_contradicted(drawn)
+    kept = without_contradicted(drawn, checkpoint_tasks)
     for name, rows in kept.items():
         if dropped := len(drawn[name]) - len(rows):
             message(f"{name}: dropped {dropped} negative pairs that another data set reports")
@@ -151,17 +157,32 @@ def _featurize(
         message(f"dropped a molecule: {error}")
 
 
-def recipe_tasks(recipe: Recipe) -> list[Task]:
-    """Return the tasks of a recipe's data sets, in the order of `TASKS`."""
-    names = {_task(name).name for name in recipe.mixture}
+def recipe_tasks(recipe: Recipe, checkpoint_tasks: Collection[str] = ()) -> list[Task]:
+    """Return the tasks of a recipe's data sets, in the order of `TASKS`.
+
+    Args:
+        recipe: Recipe with the mixture.
+        checkpoint_tasks: Names of the tasks of the checkpoint, as for `dataset_task`.
+    """
+    names = {dataset_task(name, checkpoint_tasks).name for name in recipe.mixture}
     return [task for name, task in TASKS.items() if name in names]
 
 
-def _task(name: str) -> Task:
-    return get_task("pair_properties" if name == PROPERTIES else DATASETS[name].task)
+def dataset_task(name: str, checkpoint_tasks: Collection[str] = ()) -> Task:
+    """Return the task that the rows of a data set are trained as.
+
+    Args:
+        name: Name of the data set, or ``properties``.
+        checkpoint_tasks: Names of the tasks of the checkpoint; those of a run that an earlier
+            version started may lack the data set's own task. Default: unknown.
+    """
+    task = get_task("pair_properties" if name == PROPERTIES else DATASETS[name].task)
+    return resolve_task(task, checkpoint_tasks)
 
 
-def without_contradicted(training: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+def without_contradicted(
+    training: Mapping[str, list[Row]], checkpoint_tasks: Collection[str] = ()
+) -> dict[str, list[Row]]:
     """Drop negative pairs that are positive in another data set of the same binary task.
 
     A negative pair in these data sets is one without a report, so a report in another data set is
@@ -169,10 +190,12 @@ def without_contradicted(training: Mapping[str, list[Row]]) -> dict[str, list[Ro
 
     Args:
         training: Training rows by data set.
+        checkpoint_tasks: Names of the tasks of the checkpoint, as for `dataset_task`.
     """
+    tasks = {name: dataset_task(name, checkpoint_tasks) for name in training}
     positives: dict[str, set[UnorderedPair]] = {}
     for name, rows in training.items():
-        if _is_binary(_task(name)):
+        if _is_binary(tasks[name]):
             positives[name] = {flat_pair(row.molecules) for row in rows if row.target == POSITIVE}
 
     def is_contradicted(name: str, row: Row) -> bool:
@@ -180,7 +203,7 @@ def without_contradicted(training: Mapping[str, list[Row]]) -> dict[str, list[Ro
         return any(
             pair in pairs
             for other, pairs in positives.items()
-            if other != name and _task(other) == _task(name)
+            if other != name and tasks[other] == tasks[name]
         )
 
     return {

@@ -37,7 +37,7 @@ def run(tmp_path, command):
 def test_results_equal_those_of_evaluate(tmp_path, run):
     run("trivial", "--data", "solubility", "chchminer", "--bootstrap", "50", "--seed", "2")
     results = read_results(tmp_path / "out.jsonl")
-    for name, task in (("solubility", "solubility"), ("chchminer", "ddi")):
+    for name, task in (("solubility", "solubility"), ("chchminer", "ddi_biosnap")):
         problem = accuracy.read_published(name, tmp_path)
         answers = accuracy.trivial.solve(problem).answers
         evaluation = evaluate(problem.task, problem.tests["test"], answers, resamples=50, seed=2)

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,30 @@ def test_evaluate_writes_metrics_predictions_and_plot(tmp_path, tiny):
     assert (out / "evaluation.png").stat().st_size > 10_000
     assert "6 of 6 rows" in result.stderr
     assert "1 failed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("tasks", "asked"), [(["ddi"], "ddi"), (["ddi", "ddi_biosnap"], "ddi_biosnap")]
+)
+def test_evaluate_asks_older_checkpoints_the_fallback(tiny, tmp_path, tasks, asked):
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(tiny, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "tasks": tasks}))
+    path = tmp_path / "pairs.csv"
+    path.write_text("smiles_1,smiles_2,label\nCCO,O,1\nc1ccccc1,CCO,0\nN,O,1\n")
+    arguments = ("--model", model, "--engine", "torch", "--task", "ddi_biosnap", "--data", path)
+    result = run(*arguments, "--json", "--out", out)
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout.splitlines()[-1])
+    assert (content["task"], content["asked_task"]) == ("ddi_biosnap", asked)
+    assert content["counts"]["answered"] == 3
+    assert set(content["metrics"]) >= {"accuracy", "auroc"}
+    note = "does not have the task ddi_biosnap; it answers ddi instead"
+    assert (note in result.stderr) == (asked == "ddi")
+    with (out / "predictions.csv").open() as file:
+        texts = {row["text"] for row in csv.DictReader(file)}
+    assert texts <= {label.text for label in get_task(asked).kind.labels}
 
 
 def test_evaluate_prints_tables(engine, data):

@@ -105,7 +105,7 @@ def test_compose_rejects_tasks_without_template():
         CURRENT_STYLE.compose(get_task("properties"), ("C",))
     with pytest.raises(PromptError, match="takes 2 molecule"):
         CURRENT_STYLE.compose(get_task("ddi"), ("C",))
-    assert set(TASKS) - set(CURRENT_STYLE.tasks()) == {"properties"}
+    assert set(TASKS) - set(CURRENT_STYLE.tasks()) == {"properties", "ddi_biosnap"}
     assert get_style("moltc").tasks() == list(TASKS)
     for name in CURRENT_STYLE.tasks():
         task = get_task(name)

@@ -10,8 +10,10 @@ from moltc_vllm.tasks import (
     PromptError,
     Task,
     UnknownTaskError,
+    find_task_by_question,
     get_task,
     molecule_markup,
+    resolve_task,
 )
 
 ETHANOL = "[START_I_SMILES]CCO[END_I_SMILES]<mol>"
@@ -62,15 +64,57 @@ def test_ask_rejects_reserved_tokens_in_question(token: str) -> None:
 
 def test_tasks_lists_all_tasks() -> None:
     assert list(TASKS) == [
-        *("ddi", "ddi_type", "ddi_side_effects", "solvation", "solubility"),
+        *("ddi", "ddi_biosnap", "ddi_type", "ddi_side_effects", "solvation", "solubility"),
         *("absorption", "emission", "lifetime", "quantum_yield"),
         *("properties", "pair_properties", "caption", "ask"),
     ]
-    assert {name for name, task in TASKS.items() if task.symmetric} == {"ddi", "ddi_side_effects"}
+    symmetric = {name for name, task in TASKS.items() if task.symmetric}
+    assert symmetric == {"ddi", "ddi_biosnap", "ddi_side_effects"}
     for name, task in TASKS.items():
         assert get_task(name) is task
         assert task.name == name
         assert bool(task.question) != task.takes_question
+
+
+def test_questions_and_label_texts_identify_the_task() -> None:
+    questions = [task.question for task in TASKS.values() if task.question]
+    assert len(set(questions)) == len(questions)
+    for task in TASKS.values():
+        if task.question:
+            assert find_task_by_question(f"{WATER}{WATER} {task.question}\n") is task
+    texts = [
+        label.text
+        for task in TASKS.values()
+        if isinstance(task.kind, Choice)
+        for label in task.kind.labels
+    ]
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_tasks", "asked"),
+    [
+        (["ddi", "ddi_type"], "ddi"),
+        (["ddi", "ddi_biosnap"], "ddi_biosnap"),
+        (["solvation"], "ddi_biosnap"),
+        ([], "ddi_biosnap"),
+    ],
+)
+def test_resolve_task_falls_back_for_older_checkpoints(
+    checkpoint_tasks: list[str], asked: str
+) -> None:
+    assert resolve_task(TASKS["ddi_biosnap"], checkpoint_tasks).name == asked
+    assert resolve_task(TASKS["solvation"], checkpoint_tasks).name == "solvation"
+
+
+def test_fallback_has_labels_of_the_same_numbers_and_names() -> None:
+    for task in TASKS.values():
+        if task.fallback is not None:
+            kinds = task.kind, TASKS[task.fallback].kind
+            assert all(isinstance(kind, Choice) for kind in kinds)
+            own, other = ([(label.id, label.name) for label in kind.labels] for kind in kinds)
+            assert own == other
+            assert task.roles == TASKS[task.fallback].roles
 
 
 @pytest.mark.parametrize(

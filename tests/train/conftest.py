@@ -21,6 +21,7 @@ def _rows(dataset, pairs):
         split = "train" if number < 0.8 * len(pairs) else ("valid", "test")[number % 2]
         target = {
             "ddi": number // 2 % 2,  # both labels in every split
+            "ddi_biosnap": number // 2 % 2,
             "ddi_type": rng.randint(1, 86),
             "ddi_side_effects": "1 2",
             "solvation": round(-len(pair[0]) / 2 - len(pair[1]) / 5, 2),

@@ -11,9 +11,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from moltc_vllm.models.checkpoint import CheckpointError, load_config, load_model
+from moltc_vllm.models.checkpoint import CheckpointError, load_config, load_model, load_tokenizer
 from moltc_vllm.models.torch_engine import TorchEngine
+from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
+from moltc_vllm.train.card import ship
 from moltc_vllm.train.loop import train
 from tests.train.helpers import (
     SMALL_RECIPE,
@@ -83,6 +85,41 @@ def test_train_resumes_with_same_losses_and_weights(finished, generated_data, tm
         abs=1e-5,
     )
     assert_same_weights(result.checkpoint, reference.checkpoint)
+
+
+def test_training_of_an_older_checkpoint_keeps_its_tasks(finished, generated_data, tmp_path):
+    result, *_ = finished
+    mixture = {"chchminer": {"batch_size": 4}}
+    recipe = small_recipe(mixture=mixture, max_steps=2, warmup_steps=1)
+    run = tmp_path / "run"
+    trained = train(recipe, generated_data, run, RecordingProgress(), checkpoint=result.checkpoint)
+    card = json.loads((trained.checkpoint / "card.json").read_text())
+    assert (card["trained_on"], card["tasks"]) == (["chchminer"], ["ddi"])
+    assert "ddi_biosnap" not in load_config(trained.checkpoint).tasks
+    assert set(trained.valid["chchminer"]) == {"hits", "accuracy", "auroc"}
+    shipped = tmp_path / "shipped"
+    ship(trained.checkpoint, generated_data, shipped, name="older")
+    card = json.loads((shipped / "card.json").read_text())
+    assert card["data"]["chchminer"]["task"] == "ddi"
+    assert set(card["metrics"]["test"]["chchminer"]) == {"pairs", "hits", "accuracy", "auroc"}
+
+
+def test_new_model_has_token_for_each_phrase_of_new_task(generated_data, tmp_path):
+    mixture = {"zhangddi": {"batch_size": 4}, "chchminer": {"batch_size": 4}}
+    recipe = small_recipe(mixture=mixture, max_steps=2, warmup_steps=1)
+    trained = train(recipe, generated_data, tmp_path / "run", RecordingProgress())
+    assert load_config(trained.checkpoint).tasks == ["ddi", "ddi_biosnap"]
+    tokenizer = load_tokenizer(trained.checkpoint)
+    tokens = [
+        tokenizer.encode(text, add_special_tokens=False)
+        for name in ("ddi", "ddi_biosnap")
+        for text in (
+            f"{get_task(name).question}\n",
+            *(label.text for label in get_task(name).kind.labels),
+        )
+    ]
+    assert all(len(ids) == 1 for ids in tokens)
+    assert len({ids[0] for ids in tokens}) == 6
 
 
 def test_train_refuses_to_resume_with_another_recipe(finished, generated_data):

@@ -6,6 +6,7 @@ from moltc_vllm.data.dataset import Row
 from moltc_vllm.data.unseen import KNOWN, read_unseen
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.tokenizer import train_tokenizer
+from moltc_vllm.tasks import get_task
 from moltc_vllm.train.recipe import load_recipe
 from moltc_vllm.train.training_data import read_training_data, recipe_tasks, without_contradicted
 from tests.data.small import small_data
@@ -31,13 +32,19 @@ def training_rows():
 
 
 def test_without_contradicted_drops_negatives_reported_elsewhere(training_rows):
-    kept = without_contradicted(training_rows)
+    # A model of version 0.1 has one task for both data sets.
+    kept = without_contradicted(training_rows, ["ddi", "ddi_type"])
     assert pairs_with_targets(kept["zhangddi"]) == [("N", "C", 0), ("C", "S", 1)]
     assert pairs_with_targets(kept["chchminer"]) == [
         ("O", "C", 1),
         ("CC(N)O", "S", 1),
         ("F", "C", 0),
     ]
+
+
+def test_without_contradicted_keeps_negatives_of_different_tasks(training_rows):
+    assert without_contradicted(training_rows) == training_rows
+    assert without_contradicted(training_rows, ["ddi", "ddi_biosnap"]) == training_rows
 
 
 def test_without_contradicted_keeps_tasks_that_are_not_binary(training_rows):
@@ -93,5 +100,20 @@ def test_ablation_graph_gives_every_molecule_the_graph_of_methane(ablated):
 
 def test_recipe_tasks_are_those_of_the_mixture():
     assert [task.name for task in recipe_tasks(small_recipe())] == ["ddi", "solvation"]
+    mixture = {"zhangddi": {"batch_size": 1}, "chchminer": {"batch_size": 1}}
+    recipe = small_recipe(mixture=mixture)
+    assert [task.name for task in recipe_tasks(recipe)] == ["ddi", "ddi_biosnap"]
+    assert [task.name for task in recipe_tasks(recipe, ["ddi"])] == ["ddi"]
     pretrained = {task.name for task in recipe_tasks(load_recipe("mini-pretrain"))}
     assert pretrained == {"solvation", "pair_properties"}
+
+
+@pytest.mark.parametrize("tasks", [["ddi"], ["ddi", "ddi_biosnap"]])
+def test_chchminer_is_trained_as_the_task_of_the_checkpoint(generated_data, tasks):
+    recipe = small_recipe(mixture={"chchminer": {"batch_size": 4}})
+    tokenizer = train_tokenizer(["a question"], 400)
+    data = read_training_data(recipe, generated_data, MoltcConfig(tasks=tasks), tokenizer)
+    assert data.train["chchminer"].task.name == tasks[-1]
+    texts = {tokenizer.decode(ids) for ids in data.train["chchminer"].texts}
+    expected = {label.text for label in get_task(tasks[-1]).kind.labels}
+    assert {text.removesuffix("</s>") for text in texts} == expected
