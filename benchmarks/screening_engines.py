@@ -171,7 +171,9 @@ def _agreement(answers: list[tuple[Answer, Answer]]) -> dict[str, Any]:
         "pairs": len(answers),
         "status_differs": sum(first.status != second.status for first, second in answers),
         "label_differs": sum(first.label != second.label for first, second in answered),
-        "interval_differs": sum(first.interval != second.interval for first, second in answered),
+        "interval_differs": sum(
+            first.likeliest_interval != second.likeliest_interval for first, second in answered
+        ),
         "value_off_by": _max_difference(
             [(first.value, second.value) for first, second in answered]
         ),

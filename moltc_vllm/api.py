@@ -23,6 +23,7 @@ from moltc_vllm.screening.screen import Screen
 from moltc_vllm.screening.summary import Summary
 from moltc_vllm.tasks import Answer, PromptError, Task, get_task
 from moltc_vllm.tasks.engine import Engine, EngineError, Pair
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE, check_coverage
 from moltc_vllm.utils.deprecation import warn_renamed
 
 Molecules: TypeAlias = Path | str | Sequence[str] | pa.Table
@@ -42,13 +43,14 @@ def predict(
     question: str | None = None,
     beams: int = 1,
     both_orders: bool = False,
+    coverage: float = DEFAULT_COVERAGE,
 ) -> list[Answer]:
     """Answer a task for a list of pairs; use `screen` for more pairs than fit into memory.
 
     ::
 
         for answer in moltc_vllm.predict("solvation", [("CCO", "O"), ("c1ccccc1", "O")]):
-            print(answer.value, answer.unit)
+            print(answer.value, answer.low, answer.high, answer.unit)
 
     Args:
         task: Name of the task, e.g. ``solvation``.
@@ -59,6 +61,7 @@ def predict(
         question: Question of the user, for a task that takes one.
         beams: Width of the beam search; 1 is greedy decoding.
         both_orders: Whether to average symmetric yes/no tasks over both orders of the molecules.
+        coverage: Coverage of the prediction intervals ``low`` to ``high``.
 
     Returns:
         One answer per pair, in the given order. The answer for an invalid molecule has the status
@@ -76,9 +79,11 @@ def predict(
     if isinstance(engine, str):
         if not requests:
             return []
-        engine = _open_engine(engine, model, endpoint, beams=beams)
+        engine = _open_engine(engine, model, endpoint, beams=beams, coverage=coverage)
     elif model is not None or endpoint is not None or beams != 1:
         raise ValueError("model, endpoint and beams do not apply to an engine that is already open")
+    else:
+        _check_engine_coverage(engine, coverage)
     if both_orders:
         engine = SymmetrizedEngine(engine)
     return _collect_answers(known_task, engine, requests, question)
@@ -130,6 +135,7 @@ def screen(
     seed: int = ScreenConfig.seed,
     limit: int | None = ScreenConfig.limit,
     text: bool = ScreenConfig.text,
+    coverage: float = ScreenConfig.coverage,
     both_orders: bool = False,
     out: Path | str | None = None,
     model: Path | str | None = None,
@@ -162,14 +168,15 @@ def screen(
         limit: Largest number of pairs, the first ones in processing order; default: all.
         text: Whether to keep the text that the model generated; slower, because the text is not
             generated otherwise.
+        coverage: Coverage of the prediction intervals in the columns ``low`` and ``high``.
         both_orders: Whether to average symmetric yes/no tasks over both orders of the molecules.
         out: Output folder; the same call resumes it. Default: a temporary folder.
         model: Checkpoint folder; default: the shipped one.
         endpoint: URL of a running server, used in place of a model.
         engine: Engine to open, ``vllm`` or ``torch``; or an engine that is already open; or a
             `moltc_vllm.deploy.ray_data.RayDataExecutor` whose engine options match ``model``,
-            ``text`` and ``both_orders``. With ``out``, an open engine needs its ``model`` or
-            ``endpoint`` as well, which the folder's manifest records.
+            ``text``, ``coverage`` and ``both_orders``. With ``out``, an open engine needs its
+            ``model`` or ``endpoint`` as well, which the folder's manifest records.
         part_rows: Number of pairs per part of the output.
         block: Number of second molecules that are processed together.
         retry_errors: Whether to resubmit the pairs whose status is ``error``.
@@ -194,6 +201,7 @@ def screen(
         seed=seed,
         limit=limit,
         text=text,
+        coverage=coverage,
         part_rows=part_rows,
         block=block,
         retry_errors=retry_errors,
@@ -210,11 +218,12 @@ def screen(
     executor: PartExecutor | None = None
     if isinstance(engine, PartExecutor):
         executor = engine
-        _check_engine_spec(executor, model, text=text, both_orders=both_orders)
+        _check_engine_spec(executor, model, text=text, both_orders=both_orders, coverage=coverage)
     elif not isinstance(engine, str):
+        _check_engine_coverage(engine, coverage)
         executor = _local_executor(engine, both_orders)
     elif prepared.missing_parts():
-        opened = _open_engine(engine, model, endpoint, score=not text)
+        opened = _open_engine(engine, model, endpoint, score=not text, coverage=coverage)
         executor = _local_executor(opened, both_orders)
     return Screened(prepared, executor, files)
 
@@ -226,12 +235,15 @@ def _open_engine(
     *,
     beams: int = 1,
     score: bool = False,
+    coverage: float = DEFAULT_COVERAGE,
 ) -> Engine:
     """Open an engine by name; every function of this module opens its engine here."""
     if name not in list(EngineName):
         raise ValueError(f"engine must be one of {', '.join(EngineName)}, not {name!r}")
     folder = None if model is None else Path(model)
-    return open_engine(folder, endpoint, EngineName(name), beams=beams, score=score)
+    return open_engine(
+        folder, endpoint, EngineName(name), beams=beams, score=score, coverage=coverage
+    )
 
 
 def _local_executor(engine: Engine, both_orders: bool) -> LocalExecutor:
@@ -239,7 +251,12 @@ def _local_executor(engine: Engine, both_orders: bool) -> LocalExecutor:
 
 
 def _check_engine_spec(
-    executor: PartExecutor, model: Path | str | None, *, text: bool, both_orders: bool
+    executor: PartExecutor,
+    model: Path | str | None,
+    *,
+    text: bool,
+    both_orders: bool,
+    coverage: float,
 ) -> None:
     """Check that a cluster's engines are opened with the options of this screen."""
     spec = getattr(executor, "engine_spec", None)
@@ -247,8 +264,17 @@ def _check_engine_spec(
         return
     if (spec.score, spec.both_orders) != (not text, both_orders):
         raise ValueError("text or both_orders differs from the engine_spec of the executor")
+    _check_engine_coverage(spec, coverage)
     if spec.model != (None if model is None else Path(model)):
         raise ValueError(f"the executor's engine_spec has the model {spec.model}, not {model}")
+
+
+def _check_engine_coverage(engine: object, coverage: float) -> None:
+    """Check that an engine that is already open has the coverage that was asked for."""
+    check_coverage(coverage)
+    own = getattr(engine, "coverage", coverage)
+    if own != coverage:
+        raise ValueError(f"coverage is {coverage:g}, but the engine was opened with {own:g}")
 
 
 class Screened:

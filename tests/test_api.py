@@ -251,7 +251,8 @@ def test_screen_rows_have_answers_of_their_pairs():
     for row in moltc_vllm.screen("solvation", [("CCO", "O"), ("C", "O")], engine=HashEngine()):
         expected = answer_of(task, (row["smiles_1"], row["smiles_2"]))
         assert row["value"] == expected.value
-        assert (row["low"], row["high"]) == expected.interval
+        assert (row["low"], row["high"]) == (expected.low, expected.high)
+        assert (row["likeliest_low"], row["likeliest_high"]) == expected.likeliest_interval
 
 
 def test_package_has_public_names_only():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from moltc_vllm.screening.heatmap import Heatmap
     from moltc_vllm.screening.report import Hit
+    from moltc_vllm.tasks import Answer
 
 TASK = "solvation"
 SERVED_MODEL_NAME = "moltc"
@@ -165,11 +166,20 @@ def _print_table(hits: list[Hit], console: Console) -> None:
         table.add_row(
             *hit.names,
             "" if answer.value is None else f"{answer.value:.2f}",
-            "" if answer.interval is None else "{:g}, {:g}".format(*answer.interval),
+            _between(answer),
             "" if answer.confidence is None else f"{answer.confidence:.2g}",
             answer.status,
         )
     console.print(table)
+
+
+def _between(answer: Answer) -> str:
+    """Return the prediction interval, or the likeliest interval if the model is not calibrated."""
+    if answer.low is not None and answer.high is not None:
+        return f"{answer.low:g}, {answer.high:g}"
+    if answer.likeliest_interval is not None:
+        return "{:g}, {:g}".format(*answer.likeliest_interval)
+    return ""
 
 
 def _write_report(path: Path, hits: list[Hit], url: str, note: str, console: Console) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from moltc_vllm.cli.messages import fail
 from moltc_vllm.engines import factory
 from moltc_vllm.engines.factory import EngineName
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 
 if TYPE_CHECKING:
     from moltc_vllm.tasks.engine import Engine
@@ -23,6 +24,7 @@ def open_engine(
     beams: int = 1,
     pad_query: bool = False,
     score: bool = False,
+    coverage: float = DEFAULT_COVERAGE,
 ) -> Engine:
     """Open an engine with `moltc_vllm.engines.factory.open_engine`; exit if it rejects an option.
 
@@ -33,10 +35,17 @@ def open_engine(
         beams: Width of the beam search; 1 is greedy decoding.
         pad_query: Whether the first token is predicted from a pad token.
         score: Whether only the tokens that distinguish answers are generated.
+        coverage: Coverage of the prediction intervals of numeric answers.
     """
     try:
         return factory.open_engine(
-            model, endpoint, name, beams=beams, pad_query=pad_query, score=score
+            model,
+            endpoint,
+            name,
+            beams=beams,
+            pad_query=pad_query,
+            score=score,
+            coverage=coverage,
         )
     except ValueError as error:  # includes CheckpointError
         fail(str(error))

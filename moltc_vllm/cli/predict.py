@@ -63,8 +63,12 @@ def predict(
 
 def _format(answer: Answer) -> str:
     text = answer.result
-    if answer.interval is not None:
-        text += "  (between {:g} and {:g})".format(*answer.interval)
+    if answer.low is not None and answer.high is not None:
+        text += f"  ({answer.low:g} to {answer.high:g})"
+    elif answer.likeliest_interval is not None:
+        text += "  (most likely between {:g} and {:g})".format(*answer.likeliest_interval)
     if answer.confidence is not None:
         text += f"  confidence {answer.confidence:.2g}"
+    if answer.familiarity is not None:
+        text += f"  {answer.familiarity} molecules"
     return text

@@ -22,7 +22,13 @@ from moltc_vllm.cli.screen_engines import (
     parse_actors,
 )
 from moltc_vllm.cli.screen_output import ScreenProgressDisplay, print_estimate, print_summary
-from moltc_vllm.screening.config import PairingMode, ProcessingOrder, Ranking, ScreenConfig
+from moltc_vllm.screening.config import (
+    PairingMode,
+    ProcessingOrder,
+    Ranking,
+    RequiredFamiliarity,
+    ScreenConfig,
+)
 from moltc_vllm.utils.errors import one_line
 
 if TYPE_CHECKING:
@@ -87,6 +93,17 @@ def screen(
             help="Label to rank by in top.csv; default: the positive label of a yes/no task."
         ),
     ] = Ranking.label,
+    familiarity: Annotated[
+        RequiredFamiliarity | None,
+        typer.Option(
+            help="Familiarity that a row needs to be in top.csv: `known` molecules, or `similar` "
+            "for known and similar ones; default: any."
+        ),
+    ] = Ranking.familiarity,
+    coverage: Annotated[
+        float,
+        typer.Option(help="Coverage of the prediction intervals in the columns low and high."),
+    ] = ScreenConfig.coverage,
     text: Annotated[
         bool,
         typer.Option(
@@ -156,10 +173,12 @@ def screen(
     interrupted screen is resumed by the same command. The files summary.json, top.csv
     and report.html are written beside the parts.
     """
-    ranking = Ranking(top, smallest, threshold, label)
+    ranking = Ranking(top, smallest, threshold, label, familiarity)
     options = EngineOptions(
-        engine, model, endpoint, address, parse_actors(actors), not text, both_orders
+        engine, model, endpoint, address, parse_actors(actors), not text, both_orders, coverage
     )
+    if not 0 < coverage < 1:
+        fail(f"--coverage must be between 0 and 1, e.g. 0.8, not {coverage:g}")
     if engine is ScreenEngine.ray and endpoint is not None:
         fail("--engine ray takes --model, not --endpoint")
     with (
@@ -178,6 +197,7 @@ def screen(
             seed=seed,
             limit=limit,
             text=text,
+            coverage=coverage,
             part_rows=part_rows,
             block=block,
             retry_errors=retry_errors,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from moltc_vllm.cli.engines import EngineName, open_engine
 from moltc_vllm.cli.messages import fail
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 
 if TYPE_CHECKING:
     from moltc_vllm.screening.run import PartExecutor
@@ -42,6 +43,7 @@ class EngineOptions:
         actors: Minimum and maximum number of engines on the cluster.
         score: Whether only the tokens that distinguish answers are generated.
         both_orders: Whether to average symmetric tasks over both orders of the molecules.
+        coverage: Coverage of the prediction intervals of numeric answers.
     """
 
     name: ScreenEngine
@@ -51,6 +53,7 @@ class EngineOptions:
     actors: tuple[int, int]
     score: bool
     both_orders: bool
+    coverage: float = DEFAULT_COVERAGE
 
     def open_engine(self) -> Engine:
         """Open an engine in this process; for a cluster, an engine like those of its actors."""
@@ -60,7 +63,9 @@ class EngineOptions:
         is_cluster = self.name is ScreenEngine.ray
         name = EngineName.vllm if is_cluster else EngineName(self.name.value)
         with block_sigint_in_children():
-            engine = open_engine(self.model, self.endpoint, name, score=self.score)
+            engine = open_engine(
+                self.model, self.endpoint, name, score=self.score, coverage=self.coverage
+            )
         return SymmetrizedEngine(engine) if self.both_orders else engine
 
     @contextlib.contextmanager
@@ -96,7 +101,7 @@ class EngineOptions:
             from moltc_vllm.deploy.ray_data import EngineSpec, RayDataExecutor
 
             folder = self.model.absolute() if self.model else None
-            spec = EngineSpec(folder, self.score, self.both_orders)
+            spec = EngineSpec(folder, self.score, self.both_orders, coverage=self.coverage)
             yield RayDataExecutor(spec, address, self.actors)
 
 

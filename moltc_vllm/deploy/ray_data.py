@@ -30,6 +30,7 @@ from moltc_vllm.screening.progress import ProgressCallback, ScreenProgress
 from moltc_vllm.screening.run import LocalExecutor
 from moltc_vllm.screening.screen import Screen
 from moltc_vllm.tasks.engine import EngineError
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 
 if TYPE_CHECKING:
     from moltc_vllm.tasks.engine import Engine
@@ -55,16 +56,20 @@ class EngineSpec:
         score: Whether to generate only the tokens that decide the answer.
         both_orders: Whether to ask symmetric yes/no questions in both orders and average them.
         engine: Kind of engine.
+        coverage: Coverage of the prediction intervals of numeric answers.
     """
 
     model: Path | None = None
     score: bool = True
     both_orders: bool = False
     engine: EngineName = EngineName.vllm
+    coverage: float = DEFAULT_COVERAGE
 
     def open(self) -> Engine:
         """Open the engine in this process."""
-        engine = open_engine(self.model, None, self.engine, score=self.score)
+        engine = open_engine(
+            self.model, None, self.engine, score=self.score, coverage=self.coverage
+        )
         return SymmetrizedEngine(engine) if self.both_orders else engine
 
 

@@ -6,6 +6,8 @@ import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE, check_coverage
+
 if TYPE_CHECKING:
     from moltc_vllm.tasks.engine import Engine
 
@@ -26,6 +28,7 @@ def open_engine(
     beams: int = 1,
     pad_query: bool = False,
     score: bool = False,
+    coverage: float = DEFAULT_COVERAGE,
 ) -> Engine:
     """Open an engine.
 
@@ -38,6 +41,7 @@ def open_engine(
             evaluation; supported by the engine ``torch`` only.
         score: Whether only the tokens that distinguish answers are generated; the engine ``torch``
             always generates the whole answer.
+        coverage: Coverage of the prediction intervals of numeric answers.
 
     Raises:
         CheckpointError: If the model's folder is not a complete checkpoint.
@@ -47,6 +51,8 @@ def open_engine(
     is_torch = not is_remote and name is EngineName.torch
     # Pass only options that differ from the engine's defaults.
     options: dict[str, Any] = {"beams": beams} if beams != 1 else {}
+    if check_coverage(coverage) != DEFAULT_COVERAGE:
+        options["coverage"] = coverage
     if pad_query:
         if not is_torch:
             raise ValueError("--pad-query needs `--engine torch`; other engines do not support it")

@@ -50,7 +50,7 @@ def _answer_cells(row: Row, answers: Mapping[int, Answer]) -> Iterator[object]:
         return
     yield answer.status
     yield _comparable(row, answer)
-    yield from answer.interval or (None, None)
+    yield from answer.likeliest_interval or (None, None)
     yield from (answer.confidence, answer.text, answer.error)
 
 

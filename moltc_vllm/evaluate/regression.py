@@ -59,9 +59,9 @@ def interval_hits(kind: Number, answered: Sequence[AnsweredRow]) -> tuple[Flags,
     """
     inside, has_interval = np.zeros((2, len(answered)), dtype=bool)
     for index, (row, answer) in enumerate(answered):
-        if answer.interval is not None:
+        if answer.likeliest_interval is not None:
             assert isinstance(row.target, float)
-            lower, upper = answer.interval
+            lower, upper = answer.likeliest_interval
             target = float(round(Decimal(repr(row.target)), kind.decimals))
             has_interval[index] = True
             inside[index] = lower <= target < upper or lower == target == upper

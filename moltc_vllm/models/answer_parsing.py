@@ -73,7 +73,9 @@ def parse_interval_token(
         status="ok",
         value=intervals.mean_value(candidates),
         unit=intervals.kind.unit or None,
-        interval=intervals.kind.intervals()[intervals.index_of[token_id]],
+        likeliest_interval=intervals.kind.clip(
+            *intervals.kind.intervals()[intervals.index_of[token_id]]
+        ),
         confidence=min(math.exp(logprob), 1.0),
     )
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE, check_coverage
+
 if TYPE_CHECKING:
     from moltc_vllm.tasks import Task
 
@@ -36,6 +38,17 @@ class ProcessingOrder(enum.StrEnum):
         raise ValueError(f"order must be one of {', '.join(cls)}, not {value!r}")
 
 
+class RequiredFamiliarity(enum.StrEnum):
+    """Least familiarity of the molecules that a ranked row needs, from strict to lenient."""
+
+    known = "known"
+    similar = "similar"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"familiarity must be one of {', '.join(cls)}, not {value!r}")
+
+
 # The class has no slots, so that each default can be read from it, e.g. `ScreenConfig.part_rows`:
 # `moltc screen` and `moltc_vllm.screen` take their defaults from here.
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class ScreenConfig:
         seed: Seed of the random order.
         limit: Largest number of pairs, the first ones in processing order; default: all.
         text: Whether to keep the text that the model generated.
+        coverage: Coverage of the prediction intervals ``low`` to ``high``.
         part_rows: Number of pairs per part; a kill loses at most the unfinished parts.
         block: Number of second molecules that are processed together and stay encoded meanwhile.
         retry_errors: Whether to resubmit the pairs whose status is ``error``.
@@ -74,6 +88,7 @@ class ScreenConfig:
     seed: int = 0
     limit: int | None = None
     text: bool = False
+    coverage: float = DEFAULT_COVERAGE
     part_rows: int = 5_000
     block: int = 1_024
     retry_errors: bool = False
@@ -84,6 +99,7 @@ class ScreenConfig:
         Raises:
             ValueError: If ``how`` or ``order`` is unknown, or a number is out of range.
         """
+        check_coverage(self.coverage)
         object.__setattr__(self, "how", PairingMode(self.how))
         object.__setattr__(self, "order", ProcessingOrder(self.order))
         for name in ("limit", "part_rows", "block"):
@@ -123,12 +139,23 @@ class Ranking:
         threshold: Limit that a kept row's value (or confidence) must reach; default: no limit.
         label: Label to rank by. Default: the positive label of a binary task, otherwise each row's
             predicted label.
+        familiarity: Familiarity that a kept row needs: ``known``, or ``similar`` for both known and
+            similar molecules; default: any.
     """
 
     top_k: int = 100
     smallest: bool = False
     threshold: float | None = None
     label: str | None = None
+    familiarity: RequiredFamiliarity | None = None
+
+    @property
+    def allowed_familiarity(self) -> tuple[str, ...]:
+        """Values of the column ``familiarity`` that a kept row may have; empty for any."""
+        allowed = list(RequiredFamiliarity)
+        if self.familiarity is None:
+            return ()
+        return tuple(allowed[: allowed.index(RequiredFamiliarity(self.familiarity)) + 1])
 
     def check(self, task: Task) -> None:
         """Check that the ranking makes sense for a task.

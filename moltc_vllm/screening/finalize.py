@@ -9,7 +9,7 @@ from typing import Any
 from moltc_vllm.screening import charts
 from moltc_vllm.screening.config import Ranking
 from moltc_vllm.screening.manifest import read_manifest
-from moltc_vllm.screening.parts import LEFT_ROW, RIGHT_ROW, ROW, answer_from_row
+from moltc_vllm.screening.parts import LEFT_ROW, RIGHT_ROW, ROW
 from moltc_vllm.screening.plan import PairIndex
 from moltc_vllm.screening.report import Chart, Failure, Hit, Page, write_report
 from moltc_vllm.screening.screen import Screen
@@ -46,6 +46,8 @@ def _build_page(
     task = screen.task
     hits = summary.top[:_DRAWN_HITS]
     order = "smallest values first" if ranking.smallest else "best first"
+    if ranking.allowed_familiarity:
+        order += f", {' or '.join(ranking.allowed_familiarity)} molecules only"
     share = f", {len(hits)} of the {len(summary.top):,} in top.csv" if summary.top else ""
     reasons = summary.reasons.most_common(_LISTED_REASONS)
     return Page(
@@ -54,6 +56,7 @@ def _build_page(
         counts={"rows": summary.rows, **dict(summary.statuses.most_common())},
         facts={
             **_value_facts(summary, task),
+            **{f"{name} molecules": f"{n:,}" for name, n in summary.familiarities.most_common()},
             **{f"last run {name}": str(figure) for name, figure in figures.items()},
         },
         charts=_charts(summary, task),
@@ -114,5 +117,5 @@ def _hit(screen: Screen, row: Mapping[str, Any]) -> Hit:
     else:
         pair_index = PairIndex(row[ROW], row[LEFT_ROW] - 1, row[RIGHT_ROW] - 1)
         names = inputs.first.name(pair_index.first), inputs.second.name(pair_index.second)
-    answer = answer_from_row(screen.task, row)
+    answer = screen.layout.answer(row)
     return Hit(names, inputs.molecules(pair_index), answer, row[ROW])

@@ -9,25 +9,39 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
+from moltc_vllm.screening.answer_columns import (
+    ANSWER_NAMES,
+    CONFIDENCE,
+    ERROR,
+    HIGH,
+    ITEMS,
+    LABEL,
+    LOW,
+    STATUS,
+    TEXT,
+    UNIT,
+    VALUE,
+    AnswerColumns,
+)
 from moltc_vllm.screening.inputs import PairTables
 from moltc_vllm.screening.plan import PairIndex
-from moltc_vllm.tasks import Answer, Choice, Number, Task, Terms
+from moltc_vllm.tasks import Answer
 from moltc_vllm.utils.atomic_files import new_file
 
 ROW, LEFT_ROW, RIGHT_ROW = "row", "left_row", "right_row"
-STATUS, ERROR, CONFIDENCE, TEXT = "status", "error", "confidence", "text"
-VALUE, UNIT, LOW, HIGH, LABEL, ITEMS = "value", "unit", "low", "high", "label", "items"
 
 _IDENTITY = b"moltc_screen"
-_CONFIDENCE_DIGITS = 6  # further digits depend on the batch in which a pair was computed
 
-ANSWER_COLUMNS = frozenset(
+ANSWER_COLUMNS = ANSWER_NAMES | {ROW, LEFT_ROW, RIGHT_ROW}
+"""Columns that the parts of any task may have."""
+
+_RESERVED = frozenset(
     {
         *(ROW, LEFT_ROW, RIGHT_ROW, STATUS, ERROR, CONFIDENCE, TEXT),
         *(VALUE, UNIT, LOW, HIGH, LABEL, ITEMS),
     }
 )
-"""Columns that the parts of any task may have; input columns of these names are renamed."""
+"""Input columns of these names are renamed in every screen, as in version 0.1."""
 
 
 class AnsweredPair(NamedTuple):
@@ -41,31 +55,25 @@ class PartLayout:
     """Columns of a screen's parts, and the conversion of answers to rows.
 
     The columns are ``row``; ``left_row`` and ``right_row`` unless each input row is a pair; the
-    input's own columns, with ``input_`` in front of names in `ANSWER_COLUMNS`; ``status``;
-    ``error``; the columns of the task's answer; ``confidence``; and ``text`` if it is kept or is
-    the answer itself.
+    input's own columns, with ``input_`` in front of names that are taken; and the answer columns.
 
     Args:
         inputs: Input tables, whose columns are copied.
-        task: Task that the pairs are answered for.
-        text: Whether to keep the text that the model generated.
+        answer_columns: Columns of the answers.
 
     Attributes:
         schema: Arrow schema of the parts.
     """
 
-    def __init__(self, inputs: PairTables, task: Task, *, text: bool = False) -> None:
+    def __init__(self, inputs: PairTables, answer_columns: AnswerColumns) -> None:
         self._inputs = inputs
+        self._answer_columns = answer_columns
         leading = {ROW: pa.int64()}
         if not inputs.is_pair_table:
             leading |= {LEFT_ROW: pa.int64(), RIGHT_ROW: pa.int64()}
-        trailing = {STATUS: pa.string(), ERROR: pa.string(), **_answer_columns(task)}
-        trailing[CONFIDENCE] = pa.float64()
-        if text or not isinstance(task.kind, Choice | Number | Terms):
-            trailing[TEXT] = pa.string()
-        copied = _unique_names(inputs.columns)
-        self._answer_columns = list(trailing)
-        fields = [*leading.items(), *((name, pa.string()) for name in copied), *trailing.items()]
+        copied = _unique_names(inputs.columns, _RESERVED.union(answer_columns.names))
+        trailing = answer_columns.types.items()
+        fields = [*leading.items(), *((name, pa.string()) for name in copied), *trailing]
         self.schema = pa.schema(fields)
 
     def table(self, answered: Iterable[AnsweredPair]) -> pa.Table:
@@ -77,83 +85,34 @@ class PartLayout:
         ]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
+    def answer(self, row: Mapping[str, Any]) -> Answer:
+        """Return the answer in a row of a part.
+
+        Args:
+            row: Values by column name.
+        """
+        return self._answer_columns.answer(row)
+
     def _row(self, pair_index: PairIndex, answer: Answer) -> list[Any]:
         table_rows = (
             [] if self._inputs.is_pair_table else [pair_index.first + 1, pair_index.second + 1]
         )
-        low, high = answer.interval or (None, None)
-        confidence = (
-            None if answer.confidence is None else round(answer.confidence, _CONFIDENCE_DIGITS)
-        )
-        values = {
-            STATUS: answer.status,
-            ERROR: answer.error,
-            VALUE: answer.value,
-            UNIT: answer.unit,
-            LOW: low,
-            HIGH: high,
-            LABEL: answer.label,
-            ITEMS: answer.items,
-            CONFIDENCE: confidence,
-            TEXT: answer.text,
-        }
         return [
             pair_index.row,
             *table_rows,
             *self._inputs.cells(pair_index),
-            *(values[name] for name in self._answer_columns),
+            *self._answer_columns.cells(answer),
         ]
 
 
-def _unique_names(columns: Sequence[str]) -> list[str]:
+def _unique_names(columns: Sequence[str], reserved: frozenset[str]) -> list[str]:
     """Prefix input columns whose name is taken with ``input_``."""
     names: list[str] = []
     for name in columns:
-        while name in ANSWER_COLUMNS or name in names:
+        while name in reserved or name in names:
             name = f"input_{name}"
         names.append(name)
     return names
-
-
-def _answer_columns(task: Task) -> dict[str, pa.DataType]:
-    """Return the columns of a task's answer, by its kind."""
-    match task.kind:
-        case Choice():
-            return {LABEL: pa.string()}
-        case Number():
-            return {VALUE: pa.float64(), UNIT: pa.string(), LOW: pa.float64(), HIGH: pa.float64()}
-        case Terms():
-            return {ITEMS: pa.list_(pa.string())}
-        case _:
-            return {}
-
-
-def answer_from_row(task: Task, row: Mapping[str, Any]) -> Answer:
-    """Return the answer in a row of a part.
-
-    Args:
-        task: Task of the screen.
-        row: Values by column name.
-    """
-    status, error, text = row[STATUS], row[ERROR], row.get(TEXT)
-    if status != "ok":
-        return task.failed(status, error, text)
-    label = row.get(LABEL)
-    labels = task.kind.labels if isinstance(task.kind, Choice) else ()
-    label_ids = {option.name: option.id for option in labels}
-    low, items = row.get(LOW), row.get(ITEMS)
-    return Answer(
-        task=task.name,
-        status="ok",
-        value=row.get(VALUE),
-        unit=row.get(UNIT),
-        interval=None if low is None else (low, row[HIGH]),
-        label=label,
-        label_id=None if label is None else label_ids[label],
-        items=None if items is None else tuple(items),
-        confidence=row[CONFIDENCE],
-        text=text,
-    )
 
 
 def part_path(folder: Path, number: int) -> Path:

@@ -8,21 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from moltc_vllm.screening.answer_columns import AnswerColumns
 from moltc_vllm.screening.config import PairingMode, ProcessingOrder, ScreenConfig
 from moltc_vllm.screening.inputs import MoleculeColumn, PairTables, find_molecule_column
 from moltc_vllm.screening.manifest import (
+    MANIFEST,
     check_manifest,
     identity_of,
     lock_folder,
     open_manifest,
+    read_manifest,
 )
 from moltc_vllm.screening.parts import PartLayout
 from moltc_vllm.screening.plan import Limited, Plan, Product, Shuffled, Triangle, Zip
 from moltc_vllm.screening.row_store import RowStore, build_row_store
 from moltc_vllm.screening.screen import Screen
 from moltc_vllm.tables import SMILES, Table, TableError, open_table
-from moltc_vllm.tasks import Task, get_task
+from moltc_vllm.tasks import Number, Task, get_task
 from moltc_vllm.utils.atomic_files import sha256
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 
 _STORES = ".rows"
 
@@ -82,7 +86,8 @@ def prepare(
     tables = {role: open_table(path) for role, path in config.files().items()}
     columns = _find_columns(config, tables)
     files = {role: _InputFile(table, sha256(table.path)) for role, table in tables.items()}
-    settings = _manifest_settings(config, task, model, files, columns)
+    answer_columns, answer_settings = _answer_columns(config, task)
+    settings = _manifest_settings(config, task, model, files, columns) | answer_settings
     check_manifest(config.out, settings)
     inputs = _index_tables(config, files, columns, on_rows)
     plan = _build_plan(config, inputs)
@@ -94,7 +99,7 @@ def prepare(
         question=config.question,
         plan=plan,
         inputs=inputs,
-        layout=PartLayout(inputs, task, text=config.text),
+        layout=PartLayout(inputs, answer_columns),
         part_rows=config.part_rows,
         identity=identity_of(settings),
     )
@@ -160,6 +165,26 @@ def _manifest_settings(
         "part_rows": config.part_rows,
         "block": config.block,
     }
+
+
+def _answer_columns(config: ScreenConfig, task: Task) -> tuple[AnswerColumns, dict[str, Any]]:
+    """Return the answer columns of a new or a recorded screen, and their settings in the manifest.
+
+    Version 0.1 recorded no columns; the settings of such a screen stay as they were, because the
+    identity of its parts depends on them.
+    """
+    coverage = config.coverage if isinstance(task.kind, Number) else None
+    names = None
+    if (config.out / MANIFEST).exists():
+        recorded = read_manifest(config.out)["screen"]
+        if "answer_columns" not in recorded:
+            changed = {} if coverage in (None, DEFAULT_COVERAGE) else {"coverage": coverage}
+            return AnswerColumns.of_version_0_1(task, text=config.text), changed
+        # With another task or text the recorded columns do not matter: the manifest is refused.
+        if (recorded.get("task"), recorded.get("text")) == (task.name, config.text):
+            names = recorded["answer_columns"]
+    columns = AnswerColumns(task, names, text=config.text)
+    return columns, {"coverage": coverage, "answer_columns": list(columns.names)}
 
 
 def _prompt_version(task: Task) -> str:

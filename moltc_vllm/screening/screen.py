@@ -10,7 +10,6 @@ from moltc_vllm.screening.inputs import PairTables, UnreadableRowError
 from moltc_vllm.screening.parts import (
     STATUS,
     PartLayout,
-    answer_from_row,
     is_written,
     mark_for_retry,
     needs_retry,
@@ -103,7 +102,7 @@ class Screen:
             return {}
         rows = read_part(self.folder, part).to_pylist()
         return {
-            offset: answer_from_row(self.task, row)
+            offset: self.layout.answer(row)
             for offset, row in enumerate(rows)
             if row[STATUS] != _ERROR_STATUS
         }

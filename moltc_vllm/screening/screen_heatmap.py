@@ -7,7 +7,7 @@ from typing import Any
 
 from moltc_vllm.screening.heatmap import Cell, Heatmap
 from moltc_vllm.screening.inputs import MoleculeColumn
-from moltc_vllm.screening.parts import LEFT_ROW, RIGHT_ROW, answer_from_row
+from moltc_vllm.screening.parts import LEFT_ROW, RIGHT_ROW
 from moltc_vllm.screening.screen import Screen
 from moltc_vllm.tasks import Answer, Choice, Number, Task
 
@@ -46,7 +46,7 @@ def build_heatmap(screen: Screen, rows: Sequence[Mapping[str, Any]]) -> Heatmap 
     second_rows = sorted({row[RIGHT_ROW] for row in rows})
     if len(rows) < _MIN_FILLED * len(first_rows) * len(second_rows) * _expected_share(screen):
         return None
-    cells = _cells(screen.task, rows, first_rows, second_rows)
+    cells = _cells(screen, rows, first_rows, second_rows)
     if all(cell.number is None for cell in cells.values()):
         return None
     inputs = screen.inputs
@@ -67,7 +67,7 @@ def _expected_share(screen: Screen) -> float:
 
 
 def _cells(
-    task: Task,
+    screen: Screen,
     rows: Sequence[Mapping[str, Any]],
     first_rows: Sequence[int],
     second_rows: Sequence[int],
@@ -76,9 +76,9 @@ def _cells(
     map_column = {row: index for index, row in enumerate(second_rows)}
     cells = {}
     for row in rows:
-        answer = answer_from_row(task, row)
+        answer = screen.layout.answer(row)
         position = map_row[row[LEFT_ROW]], map_column[row[RIGHT_ROW]]
-        cells[position] = Cell.of(answer, _cell_number(task, answer))
+        cells[position] = Cell.of(answer, _cell_number(screen.task, answer))
     return cells
 
 

@@ -18,19 +18,16 @@ import pyarrow.compute as pa_compute
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
-from moltc_vllm.screening.config import Ranking
-from moltc_vllm.screening.parts import (
-    ANSWER_COLUMNS,
+from moltc_vllm.screening.answer_columns import (
     CONFIDENCE,
     ERROR,
+    FAMILIARITY,
     LABEL,
-    LEFT_ROW,
-    RIGHT_ROW,
-    ROW,
     STATUS,
     VALUE,
-    part_path,
 )
+from moltc_vllm.screening.config import Ranking
+from moltc_vllm.screening.parts import ANSWER_COLUMNS, LEFT_ROW, RIGHT_ROW, ROW, part_path
 from moltc_vllm.tasks import Choice, Number, Task
 from moltc_vllm.utils.atomic_files import new_file
 from moltc_vllm.utils.json_objects import read_json_object
@@ -85,6 +82,7 @@ class Summary:
         reasons: Number of failed rows by reason, without the molecule or row that a reason names.
         examples: First row number of each reason.
         labels: Number of rows by predicted label.
+        familiarities: Number of answered rows by the familiarity of their molecules.
         mean: Mean of the values; ``None`` if no row has one.
         low: Smallest value.
         high: Largest value.
@@ -99,6 +97,7 @@ class Summary:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, int] = field(default_factory=dict)
     labels: Counter[str] = field(default_factory=Counter)
+    familiarities: Counter[str] = field(default_factory=Counter)
     mean: float | None = None
     low: float | None = None
     high: float | None = None
@@ -119,6 +118,7 @@ class Summary:
             "statuses": dict(self.statuses.most_common()),
             "reasons": dict(self.reasons.most_common(_LISTED_REASONS)),
             "labels": dict(self.labels.most_common()),
+            "familiarity": dict(self.familiarities.most_common()),
             "values": None
             if self.mean is None
             else {"mean": self.mean, "low": self.low, "high": self.high},
@@ -141,6 +141,10 @@ def summarize(
         ranking: Ranking of the best rows.
         heatmap_rows: Row numbers of the first and of the second table, from 1; rows that pair two
             of them are collected for the heat map.
+
+    Raises:
+        ValueError: If the ranking requires familiar molecules and the screen does not record
+            familiarity.
     """
     summary = Summary()
     value_sum, value_count = 0.0, 0
@@ -159,9 +163,19 @@ def summarize(
             values = _float_column(batch, VALUE)
             _add_values(summary, values)
             value_sum, value_count = value_sum + float(values.sum()), value_count + len(values)
+        familiarities = _familiarities(batch)
+        summary.familiarities.update(name for name in familiarities if name is not None)
         confidences = _float_column(batch, CONFIDENCE)
         summary.confidences.add(confidences[~np.isnan(confidences)])
-        _push_top_k(top, batch, _scores(task, batch, ranking), ranking.top_k)
+        scores = _scores(task, batch, ranking)
+        if ranking.allowed_familiarity:
+            scores[~np.isin(familiarities, ranking.allowed_familiarity)] = np.nan
+        _push_top_k(top, batch, scores, ranking.top_k)
+    if ranking.allowed_familiarity and summary.statuses["ok"] and not summary.familiarities:
+        raise ValueError(
+            "the answers have no familiarity, because the model has no index of its training "
+            "molecules: rank without it"
+        )
     summary.mean = value_sum / value_count if value_count else None
     summary.top = [row for *_, row in sorted(top, key=lambda entry: entry[:2], reverse=True)]
     return summary
@@ -213,6 +227,13 @@ def _float_column(batch: pa.RecordBatch, column: str) -> NDArray[np.float64]:
     """Return a column as ``[rows]`` float64, with NaN for missing values."""
     numbers: NDArray[np.float64] = batch[column].to_numpy(zero_copy_only=False)
     return numbers.astype(np.float64)
+
+
+def _familiarities(batch: pa.RecordBatch) -> NDArray[np.object_]:
+    """Return the familiarity of each row, None where it is missing, ``[rows]``."""
+    if FAMILIARITY not in batch.schema.names:
+        return np.full(batch.num_rows, None, dtype=object)
+    return np.array(batch[FAMILIARITY].to_pylist(), dtype=object)
 
 
 def _add_values(summary: Summary, values: NDArray[np.float64]) -> None:

@@ -12,7 +12,13 @@ from moltc_vllm.utils.deprecation import warn_renamed
 Status = Literal["ok", "bad_molecule", "unparsed", "error"]
 FailedStatus = Literal["bad_molecule", "unparsed", "error"]
 
+Familiarity = Literal["known", "similar", "unlike"]
+"""Nearness of molecules to the labelled training molecules of the task, see `Answer`."""
+
 Probability = Annotated[FiniteFloat, Field(ge=0, le=1)]
+
+_RENAMED = {"stated": "generated_value", "interval": "likeliest_interval"}
+"""Old names of fields in JSON, with the new ones."""
 
 
 class UnparsedError(ValueError):
@@ -21,7 +27,11 @@ class UnparsedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ParsedFields:
-    """Fields of an `Answer` that an answer kind parses from a text."""
+    """Fields of an `Answer` that an answer kind parses from a text.
+
+    Attributes:
+        interval: Interval as written in the text; see `Answer` for the other fields.
+    """
 
     value: float | None = None
     generated_value: float | None = None
@@ -35,29 +45,38 @@ class ParsedFields:
 class Answer(BaseModel):
     """Typed answer of any engine, with an explicit status.
 
-    In JSON, ``generated_value`` also appears under its old name ``stated`` until version 0.3;
-    JSON of version 0.1, which has ``stated`` alone, can be read.
+    In JSON, ``generated_value`` and ``likeliest_interval`` also appear under their old names
+    ``stated`` and ``interval`` until version 0.3; JSON of version 0.1, which has only the old
+    names, can be read.
 
     Attributes:
         task: Name of the task.
         status: ``ok``, or the kind of failure. A failed answer has an ``error`` and no other
             field, except perhaps the ``text``.
         value: Number in ``unit``. Where each interval is one token and the engine returns
-            token probabilities, the mean over the likeliest intervals; otherwise equal to
+            token probabilities, the mean over the intervals; otherwise equal to
             ``generated_value``.
+        std: Expected error of the value: the calibrated standard deviation, in ``unit``.
+        low: Lower end of the prediction interval, which contains ``value`` and is expected to
+            contain the measured value in 80 % of the answers, or with the requested coverage.
+        high: Upper end of the prediction interval.
+        familiarity: Nearness of the molecules to those with labels of this task in training:
+            ``known`` (all are among them), ``similar`` or ``unlike``; the least familiar molecule
+            decides.
         generated_value: Number written in the generated text.
         label: Short name of the predicted class.
         label_id: Number of the predicted class in the data set.
         items: Terms of a list.
-        unit: Unit of ``value`` and ``interval``; None for a ratio.
-        interval: Interval written before the value; the value may lie outside it.
-        confidence: Probability of the decisive part of the answer, in [0, 1]; see the task's
-            answer kind.
+        unit: Unit of the numbers; None for a ratio.
+        likeliest_interval: Most probable interval of the model's scale, within the bounds of the
+            quantity; the value may lie outside it.
+        confidence: Probability of the decisive part of the answer, in [0, 1]: of the label, or of
+            the likeliest interval; see the task's answer kind.
         text: Generated text.
         error: Reason for a failure.
     """
 
-    # `serialize_by_alias` concerns `_stated` alone: no other field has an alias.
+    # `serialize_by_alias` concerns `_stated` and `_interval` alone: no other field has an alias.
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     task: str = Field(min_length=1)
@@ -68,8 +87,12 @@ class Answer(BaseModel):
     label_id: int | None = None
     items: tuple[str, ...] | None = None
     unit: str | None = None
-    interval: tuple[FiniteFloat, FiniteFloat] | None = None
+    likeliest_interval: tuple[FiniteFloat, FiniteFloat] | None = None
+    std: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
     confidence: Probability | None = None
+    familiarity: Familiarity | None = None
     text: str | None = None
     error: str | None = None
 
@@ -91,6 +114,22 @@ class Answer(BaseModel):
         return self.generated_value
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Deprecated name of `likeliest_interval`."""
+        warn_renamed("Answer.interval", "Answer.likeliest_interval")
+        return self.likeliest_interval
+
+    @computed_field(  # type: ignore[prop-decorator]
+        alias="interval",
+        description="Deprecated name of `likeliest_interval`.",
+        json_schema_extra={"deprecated": True},
+        repr=False,
+    )
+    @property
+    def _interval(self) -> tuple[float, float] | None:
+        return self.likeliest_interval
+
+    @property
     def result(self) -> str:
         """Short form of the answer for display, or the error of a failure."""
         if self.status != "ok":
@@ -103,20 +142,22 @@ class Answer(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _accept_stated(cls, data: Any) -> Any:
-        """Read ``stated`` as ``generated_value``, which takes precedence if both are given."""
-        if not isinstance(data, dict) or "stated" not in data:
+    def _accept_old_names(cls, data: Any) -> Any:
+        """Read fields under their old names; a new name takes precedence if both are given."""
+        if not isinstance(data, dict) or _RENAMED.keys().isdisjoint(data):
             return data
         fields = dict(data)
-        stated = fields.pop("stated")
-        fields.setdefault("generated_value", stated)
+        for old, new in _RENAMED.items():
+            if old in fields:
+                value = fields.pop(old)
+                fields.setdefault(new, value)
         return fields
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         result_fields = (
             *(self.value, self.generated_value, self.label, self.label_id),
-            *(self.items, self.interval),
+            *(self.items, self.likeliest_interval),
         )
         if self.status == "ok":
             if self.error is not None:
@@ -126,7 +167,8 @@ class Answer(BaseModel):
         else:
             if not self.error:
                 raise ValueError(f"an answer with status {self.status} needs an error")
-            if any(field is not None for field in (*result_fields, self.unit, self.confidence)):
+            other_fields = (self.unit, self.confidence, self.familiarity)
+            if any(field is not None for field in (*result_fields, *other_fields)):
                 raise ValueError(
                     f"an answer with status {self.status} must have no fields but text and error"
                 )
@@ -134,6 +176,22 @@ class Answer(BaseModel):
             raise ValueError("generated_value needs a value")
         if (self.label is None) != (self.label_id is None):
             raise ValueError("label and label_id must be given together")
-        if self.interval is not None and self.interval[0] > self.interval[1]:
-            raise ValueError(f"interval {self.interval}: the lower end is above the upper end")
+        if self.likeliest_interval is not None:
+            _check_ascending("likeliest_interval", *self.likeliest_interval)
+        self._check_spread()
         return self
+
+    def _check_spread(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("low and high must be given together")
+        if self.value is None and not (self.std is None and self.low is None):
+            raise ValueError("std, low and high need a value")
+        if self.low is not None and self.high is not None and self.value is not None:
+            _check_ascending("low and high", self.low, self.high)
+            if not self.low <= self.value <= self.high:
+                raise ValueError(f"value {self.value} is outside {self.low} to {self.high}")
+
+
+def _check_ascending(name: str, low: float, high: float) -> None:
+    if low > high:
+        raise ValueError(f"{name} ({low}, {high}): the lower end is above the upper end")

@@ -116,6 +116,11 @@ class Number:
         """Return both ends of every interval that contains a value, ascending."""
         return _intervals(self)
 
+    def clip(self, lower: float, upper: float) -> tuple[float, float]:
+        """Return the part of an interval that lies within the bounds."""
+        low, high = float(self.bounds[0]), float(self.bounds[1])
+        return min(max(lower, low), high), min(max(upper, low), high)
+
     def position(self, value: float) -> float:
         """Return a value's position in units of intervals; 0.5 is the first interval's center."""
         ends = [float(end) for end in _ends(self)]

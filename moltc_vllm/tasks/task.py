@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from moltc_vllm.tasks.answer import Answer, FailedStatus, UnparsedError
 from moltc_vllm.tasks.answer_kinds import AnswerKind
 from moltc_vllm.tasks.confidence import TokenLogprob
 from moltc_vllm.tasks.grammar import Grammar
+from moltc_vllm.tasks.number import Number
 from moltc_vllm.tasks.prompts import PromptError, build_prompt, check_question
 
 
@@ -102,9 +103,21 @@ class Task:
             fields = self.kind.parse(text)
         except UnparsedError as error:
             return self.failed("unparsed", str(error), text=text)
-        confidence = self.kind.confidence(text, tokens)
+        interval = fields.interval
+        if interval is not None and isinstance(self.kind, Number):
+            interval = self.kind.clip(*interval)
         return Answer(
-            task=self.name, status="ok", text=text, confidence=confidence, **asdict(fields)
+            task=self.name,
+            status="ok",
+            text=text,
+            confidence=self.kind.confidence(text, tokens),
+            value=fields.value,
+            generated_value=fields.generated_value,
+            label=fields.label,
+            label_id=fields.label_id,
+            items=fields.items,
+            unit=fields.unit,
+            likeliest_interval=interval,
         )
 
     def failed(self, status: FailedStatus, error: str, text: str | None = None) -> Answer:

@@ -247,7 +247,7 @@ def test_evaluate_without_answers_has_no_metrics():
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")
 def test_infinite_value_is_null():
-    huge = Answer(task="solvation", status="ok", value=1e308, interval=(0, 1), text="x")
+    huge = Answer(task="solvation", status="ok", value=1e308, likeliest_interval=(0, 1), text="x")
     evaluation = evaluate(
         get_task("solvation"), make_dataset("solvation", [-1.0, 1.0]), {1: huge, 2: huge}
     )

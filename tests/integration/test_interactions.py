@@ -24,7 +24,7 @@ def test_number_has_interval_unit_and_confidence(server):
     (answer,), body = ask(server, "solvation", [["CCO", "O"]], model="moltc")
     assert answer.status == "ok"
     assert answer.unit == "kcal/mol"
-    assert answer.interval[1] - answer.interval[0] == pytest.approx(0.5)
+    assert answer.likeliest_interval[1] - answer.likeliest_interval[0] == pytest.approx(0.5)
     assert 0 < answer.confidence <= 1
     assert answer.text.startswith("The solvation Gibbs free energy of these two molecules is above")
     assert body["usage"]["completion_tokens"] > 10

@@ -59,7 +59,7 @@ def test_server_answers_as_training_code_does(server, training_code, name):
     for row, answer in expected.items():
         other = served[row]
         assert (other.status, other.text, other.label) == (answer.status, answer.text, answer.label)
-        assert other.interval == answer.interval
+        assert other.likeliest_interval == answer.likeliest_interval
         if answer.value is not None:  # rounded
             assert other.value == pytest.approx(answer.value, rel=1e-3, abs=0.011)
         assert other.confidence == pytest.approx(answer.confidence, abs=1e-3)
@@ -96,7 +96,7 @@ def test_value_is_mean_over_intervals(server):
     task, engine = get_task("solvation"), TorchEngine(shipped_checkpoint())
     vocabulary = interval_vocabulary(task, engine.tokenizer)
     for pair, answer in HttpEngine(server.url).submit("solvation", pairs):
-        low, high = answer.interval
+        low, high = answer.likeliest_interval
         assert low <= answer.generated_value < high
         text, _ = engine.style.compose(task, pair.molecules)
         (result,) = engine.generate(task, [Prompt(text, list(pair.molecules), task.name)])

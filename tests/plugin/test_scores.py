@@ -102,7 +102,7 @@ def test_scored_answers_equal_generated_answers(scored_and_generated, name):
             assert answer.text == expected.text
         elif answer.status == "ok" and folder == shipped_checkpoint():
             assert answer.label == expected.label
-            assert answer.interval == expected.interval
+            assert answer.likeliest_interval == expected.likeliest_interval
             assert answer.unit == expected.unit
             assert answer.confidence == pytest.approx(expected.confidence, abs=0.01)
             if answer.value is not None:

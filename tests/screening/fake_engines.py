@@ -8,6 +8,8 @@ from itertools import islice
 from moltc_vllm.chem import MoleculeError, canonical_key
 from moltc_vllm.tasks import get_task
 
+FAMILIARITIES = ("known", "similar", "unlike")
+
 
 def answer_of(task, molecules):
     """The answer of the engines below: a number or label derived from a hash of the molecules."""
@@ -19,7 +21,10 @@ def answer_of(task, molecules):
     digest = hashlib.sha256(" ".join(molecules).encode()).digest()
     target = -digest[0] / 16 if task.name == "solvation" else digest[0] % 2
     answer = task.parse_answer(task.write(target))
-    return answer.model_copy(update={"confidence": digest[1] / 255})
+    update = {"confidence": digest[1] / 255, "familiarity": FAMILIARITIES[digest[2] % 3]}
+    if answer.value is not None:
+        update |= {"std": 0.5, "low": answer.value - digest[3] / 64, "high": answer.value + 1.0}
+    return answer.model_copy(update=update)
 
 
 class HashEngine:

@@ -49,7 +49,8 @@ def render(tmp_path, page):
 
 def test_report_draws_pairs_and_lists_failures(tmp_path):
     task = get_task("solvation")
-    good = task.parse_answer(task.write(-3.2))
+    spread = {"std": 0.4, "low": -3.6, "high": -2.7, "familiarity": "similar"}
+    good = task.parse_answer(task.write(-3.2)).model_copy(update=spread)
     bad = task.failed("bad_molecule", "molecule 'C(' <broken>")
     page = Page(
         title="A & B",
@@ -65,7 +66,9 @@ def test_report_draws_pairs_and_lists_failures(tmp_path):
     text = render(tmp_path, page)
     assert PageParser(text).tags["svg"] == 3
     assert "-3.2" in text
-    assert "most likely between -3.5 and -3" in text
+    assert "between -3.6 and -2.7" in text
+    assert "most likely in -3.5 to -3" in text
+    assert "similar molecules" in text
     assert "row 1,234" in text
     assert "cannot be drawn" in text
     for escaped in ("&lt;broken&gt;", "&lt;b&gt;ethanol", "A &amp; B", "&lt;noise&gt;"):

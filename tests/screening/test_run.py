@@ -42,7 +42,9 @@ def test_product_has_one_row_per_pair(tmp_path, left, right):
         assert row["error"] == expected.error
         assert row["value"] == expected.value
         if expected.status == "ok":
-            assert (row["low"], row["high"]) == expected.interval
+            assert (row["low"], row["high"], row["std"]) == (expected.low, expected.high, 0.5)
+            assert (row["likeliest_low"], row["likeliest_high"]) == expected.likeliest_interval
+            assert row["familiarity"] == expected.familiarity
             assert row["unit"] == "kcal/mol"
             assert row["confidence"] == round(expected.confidence, 6)
     assert {row["status"] for row in rows} == {"ok", "bad_molecule", "error"}

@@ -11,8 +11,8 @@ from moltc_vllm.tasks import TASKS, Answer
 
 
 def test_answer_round_trips_through_json() -> None:
-    answer = Answer(task="solvation", status="ok", value=-4.27, interval=(-4.5, -4.0))
-    assert (answer.value, answer.interval, answer.error) == (-4.27, (-4.5, -4.0), None)
+    answer = Answer(task="solvation", status="ok", value=-4.27, likeliest_interval=(-4.5, -4.0))
+    assert (answer.value, answer.likeliest_interval, answer.error) == (-4.27, (-4.5, -4.0), None)
     assert Answer.model_validate_json(answer.model_dump_json()) == answer
 
 
@@ -34,6 +34,14 @@ def test_answer_round_trips_through_json() -> None:
         ({"status": "ok", "label": "a"}, "must be given together"),
         ({"status": "ok", "label_id": 0}, "must be given together"),
         ({"status": "ok", "value": 1.0, "interval": (2.0, 1.0)}, "lower end is above"),
+        ({"status": "ok", "value": 1.0, "likeliest_interval": (2.0, 1.0)}, "lower end is above"),
+        ({"status": "ok", "value": 1.0, "low": 0.5}, "low and high must be given together"),
+        ({"status": "ok", "value": 1.0, "low": 2.0, "high": 0.0}, "lower end is above"),
+        ({"status": "ok", "value": 1.0, "low": 1.5, "high": 2.0}, "outside 1.5 to 2.0"),
+        ({"status": "ok", "text": "a", "low": 1.5, "high": 2.0}, "need a value"),
+        ({"status": "ok", "value": 1.0, "std": -0.1}, "greater than or equal to 0"),
+        ({"status": "ok", "value": 1.0, "familiarity": "close"}, "Input should be"),
+        ({"status": "error", "error": "x", "familiarity": "known"}, "no fields but text and error"),
         ({"status": "ok", "text": "a", "generated_value": 1.0}, "generated_value needs a value"),
         ({"status": "ok", "value": math.nan}, "finite number"),
         ({"status": "ok", "value": math.inf}, "finite number"),
@@ -87,6 +95,23 @@ def test_answer_of_version_0_1_is_read() -> None:
     old = {"task": "solvation", "status": "ok", "value": -3.2, "stated": -3.25, "unit": "kcal/mol"}
     answer = Answer.model_validate(old)
     assert (answer.value, answer.generated_value) == (-3.2, -3.25)
+
+
+def test_old_interval_is_read_and_written() -> None:
+    old = {"task": "solvation", "status": "ok", "value": -3.2, "interval": [-3.5, -3.0]}
+    answer = Answer.model_validate(old)
+    assert answer.likeliest_interval == (-3.5, -3.0)
+    with warnings.catch_warnings(action="error"):
+        content = json.loads(answer.model_dump_json())
+    assert content["likeliest_interval"] == content["interval"] == [-3.5, -3.0]
+    with pytest.warns(FutureWarning, match="likeliest_interval"):
+        assert answer.interval == (-3.5, -3.0)
+
+
+def test_likeliest_interval_is_clipped_to_the_bounds() -> None:
+    task = TASKS["quantum_yield"]
+    answer = task.parse_answer(task.write(1.0))
+    assert answer.likeliest_interval == (1.0, 1.0)
 
 
 def test_stated_is_serialized_inside_a_response() -> None:

@@ -162,7 +162,7 @@ def test_read_finds_answer_within_longer_text(style):
         "molecules is above -4.5 and below -4.0, so the accurate value is -4.21; so the accurate"
     )
     answer = style.read(get_task("solvation"), text)
-    assert (answer.status, answer.value, answer.interval) == ("ok", -4.21, (-4.5, -4.0))
+    assert (answer.status, answer.value, answer.likeliest_interval) == ("ok", -4.21, (-4.5, -4.0))
     assert answer.text == text
     both = "#Drug1 and #Drug2 do not exhibit drug-drug interaction.\n #Drug1 and #Drug2 exhibit d"
     assert style.read(get_task("ddi"), both).label == "no_interaction"
@@ -179,7 +179,7 @@ def test_read_accepts_empty_interval():
         "so the accurate value is -4.00;"
     )
     answer = CURRENT_STYLE.read(get_task("solvation"), text)
-    assert (answer.value, answer.interval) == (-4.0, (-4.0, -4.0))
+    assert (answer.value, answer.likeliest_interval) == (-4.0, (-4.0, -4.0))
 
 
 def test_read_computes_confidence_of_answer_tokens():

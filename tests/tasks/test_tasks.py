@@ -162,7 +162,7 @@ def test_parse_answer_keeps_text() -> None:
     text = TASKS["absorption"].write(423)
     answer = TASKS["absorption"].parse_answer(text)
     assert (answer.task, answer.status, answer.text) == ("absorption", "ok", text)
-    assert (answer.value, answer.unit, answer.interval) == (423.0, "nm", (420.0, 430.0))
+    assert (answer.value, answer.unit, answer.likeliest_interval) == (423.0, "nm", (420.0, 430.0))
 
 
 def test_parse_answer_reports_unparsed_text() -> None:
