@@ -33,7 +33,7 @@ class PublishedBatch(NamedTuple):
         sizes = graphs.molecule_offsets.diff().long()
         code = graphs.bonds.code.long()
         return cls(
-            graphs.atoms.long(),
+            graphs.atoms[:, :2].long(),
             torch.stack([graphs.bonds.source.long(), graphs.bonds.target()]),
             torch.stack([code // 3, code % 3], dim=1),
             torch.repeat_interleave(torch.arange(len(sizes)), sizes),

@@ -24,7 +24,7 @@ LibraryRow: TypeAlias = tuple[str, PackedMolecule] | MoleculeError
 class Chunk(NamedTuple):
     """B rows of a library whose graphs are concatenated.
 
-    Worker processes then return four arrays per chunk instead of four per molecule.
+    Worker processes then return five arrays per chunk instead of five per molecule.
     """
 
     keys: list[str | MoleculeError]  # [B]
@@ -48,6 +48,7 @@ class Chunk(NamedTuple):
                     molecules.degree[atom_slice],
                     molecules.source[bond_slice],
                     molecules.bond_code[bond_slice],
+                    molecules.detail[atom_slice],
                 ),
             )
             first_atom, first_bond = atom_slice.stop, bond_slice.stop

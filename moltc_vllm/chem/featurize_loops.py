@@ -12,6 +12,12 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import BondDir, BondType, ChiralType
 
+from moltc_vllm.chem.atom_detail import (
+    can_conjugate,
+    classify_hybridization,
+    count_lone_pairs,
+    detail_code,
+)
 from moltc_vllm.chem.errors import MoleculeError
 from moltc_vllm.chem.graph import ATOM_TYPES, MolGraph
 
@@ -58,6 +64,38 @@ def featurize_loops(mol: Chem.Mol, text: str | None = None) -> MolGraph:
         bond_index=bond_table[:, :2].T.astype(np.uint16),
         bond_type=bond_table[:, 2].astype(np.uint8),
         bond_direction=bond_table[:, 3].astype(np.uint8),
+        detail=np.array([_detail(atom) for atom in mol.GetAtoms()], np.uint16),
+    )
+
+
+def _detail(atom: Chem.Atom) -> int:
+    rings = atom.GetOwningMol().GetRingInfo()
+    return detail_code(
+        charge=atom.GetFormalCharge(),
+        hydrogens=atom.GetTotalNumHs(includeNeighbors=True),
+        ring_size=rings.MinAtomRingSize(atom.GetIdx()),
+        hybridization=_hybridization(atom),
+        radicals=atom.GetNumRadicalElectrons(),
+    )
+
+
+def _hybridization(atom: Chem.Atom) -> int:
+    element, radicals = atom.GetAtomicNum(), atom.GetNumRadicalElectrons()
+    valence = sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds()) + atom.GetTotalNumHs()
+    return classify_hybridization(
+        is_aromatic=atom.GetIsAromatic(),
+        neighbors=atom.GetTotalDegree(),
+        lone_pairs=count_lone_pairs(element, atom.GetFormalCharge(), radicals, int(valence)),
+        radicals=radicals,
+        is_conjugated=can_conjugate(element)
+        and any(_offers_pi_bond(neighbor) for neighbor in atom.GetNeighbors()),
+    )
+
+
+def _offers_pi_bond(atom: Chem.Atom) -> bool:
+    """Tell whether a neighbor's lone pair can conjugate with a multiple bond of this atom."""
+    return can_conjugate(atom.GetAtomicNum()) and any(
+        bond.GetBondType() != BondType.SINGLE for bond in atom.GetBonds()
     )
 
 

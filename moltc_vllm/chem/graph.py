@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moltc_vllm.chem.atom_detail import DETAIL_CODES
+
 ATOM_TYPES = 118
 """Number of elements, H to Og; the atom type is the atomic number - 1."""
 
@@ -48,6 +50,7 @@ class MolGraph:
     bond_index: npt.NDArray[np.uint16]  # [2, E] begin and end atom of each chemical bond
     bond_type: npt.NDArray[np.uint8]  # [E] SINGLE 0, DOUBLE 1, TRIPLE 2, AROMATIC 3
     bond_direction: npt.NDArray[np.uint8]  # [E] NONE 0, ENDUPRIGHT 1, ENDDOWNRIGHT 2
+    detail: npt.NDArray[np.uint16]  # [V] charge, hydrogens, ring, ...; see `atom_detail`
 
     def __post_init__(self) -> None:
         atoms = len(self.atomic_number)
@@ -59,6 +62,7 @@ class MolGraph:
         self._set("bond_index", np.uint16, (2, bonds), atoms)
         self._set("bond_type", np.uint8, (bonds,), BOND_TYPES)
         self._set("bond_direction", np.uint8, (bonds,), BOND_DIRECTIONS)
+        self._set("detail", np.uint16, (atoms,), DETAIL_CODES)
 
     def _set(self, name: str, dtype: type[Any], shape: tuple[int, ...], table_size: int) -> None:
         array = np.asarray(getattr(self, name))
@@ -82,6 +86,7 @@ class MolGraph:
             self.bond_index,
             self.bond_type,
             self.bond_direction,
+            self.detail,
         )
 
     @property
@@ -116,6 +121,7 @@ def graph_from_trusted_arrays(
     bond_index: npt.NDArray[np.uint16],
     bond_type: npt.NDArray[np.uint8],
     bond_direction: npt.NDArray[np.uint8],
+    detail: npt.NDArray[np.uint16],
 ) -> MolGraph:
     """Build a `MolGraph` without the constructor's checks and copies.
 
@@ -129,6 +135,7 @@ def graph_from_trusted_arrays(
         bond_index: ``[2, E]``, values below V.
         bond_type: ``[E]``, values below `BOND_TYPES`.
         bond_direction: ``[E]``, values below `BOND_DIRECTIONS`.
+        detail: ``[V]``, values below `DETAIL_CODES`.
     """
     graph = object.__new__(MolGraph)
     for name, array in (
@@ -137,6 +144,7 @@ def graph_from_trusted_arrays(
         ("bond_index", bond_index),
         ("bond_type", bond_type),
         ("bond_direction", bond_direction),
+        ("detail", detail),
     ):
         array.setflags(write=False)
         object.__setattr__(graph, name, array)

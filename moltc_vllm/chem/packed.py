@@ -20,6 +20,7 @@ class PackedMolecule(NamedTuple):
     degree: npt.NDArray[np.int16]  # [V] number of incoming bonds
     source: npt.NDArray[np.int16]  # [2 E] source atom of each incoming bond, sorted by target
     bond_code: npt.NDArray[np.uint8]  # [2 E] bond type * 3 + direction
+    detail: npt.NDArray[np.uint16]  # [V] code of further atom features; see `atom_detail`
 
 
 def pack(graph: MolGraph) -> PackedMolecule:
@@ -45,6 +46,7 @@ def pack(graph: MolGraph) -> PackedMolecule:
             degree=np.bincount(target, minlength=graph.num_atoms).astype(np.int16),
             source=np.concatenate([begin, end])[order],
             bond_code=np.concatenate([code, code])[order],
+            detail=graph.detail.copy(),
         )
     )
 
@@ -68,4 +70,5 @@ def empty_packed(atoms: int, bonds: int) -> PackedMolecule:
         np.empty(atoms, np.int16),
         np.empty(bonds, np.int16),
         np.empty(bonds, np.uint8),
+        np.empty(atoms, np.uint16),
     )

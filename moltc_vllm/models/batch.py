@@ -18,7 +18,8 @@ class BatchMolGraph:
     """A ragged batch of molecular graphs on one device.
 
     Attributes:
-        atoms: ``[V, 2]`` int32, atom type (atomic number - 1) and chirality of each atom.
+        atoms: ``[V, 3]`` int32, atom type (atomic number - 1), chirality and detail code
+            (`moltc_vllm.chem.atom_detail`) of each atom.
         bonds: Incoming bonds of the V atoms, as compressed sparse rows.
         molecule_offsets: ``[B + 1]`` int32, index of each molecule's first atom.
     """
@@ -34,7 +35,13 @@ class BatchMolGraph:
 
     @classmethod
     def from_packed(
-        cls, atoms: Tensor, degree: Tensor, source: Tensor, bond_code: Tensor, num_atoms: Tensor
+        cls,
+        atoms: Tensor,
+        degree: Tensor,
+        source: Tensor,
+        bond_code: Tensor,
+        detail: Tensor,
+        num_atoms: Tensor,
     ) -> BatchMolGraph:
         """Build a batch from the concatenated arrays of packed molecules.
 
@@ -44,6 +51,7 @@ class BatchMolGraph:
             source: ``[E]`` integers, atom at the other end of each bond, counted within its
                 molecule.
             bond_code: ``[E]`` integers, type and direction of each bond.
+            detail: ``[V]`` integers, further features of each atom.
             num_atoms: ``[B]`` integers; may be on the host while the others are on a device.
         """
         device = atoms.device
@@ -54,7 +62,7 @@ class BatchMolGraph:
         )  # [V] first atom of the molecule that an atom belongs to
         shift = torch.repeat_interleave(first_atom, degree.long(), output_size=source.shape[0])
         bonds = BondCsr(_offsets(degree), source.int() + shift, bond_code.int())
-        return cls(atoms.int(), bonds, offsets)
+        return cls(torch.cat([atoms.int(), detail.int()[:, None]], 1), bonds, offsets)
 
     @classmethod
     def from_molecules(
@@ -71,12 +79,12 @@ class BatchMolGraph:
         """
         if not molecules:
             raise ValueError("a batch needs at least one molecule")
-        atoms, degree, source, code = (
-            torch.from_numpy(np.concatenate(column)).to(device)
-            for column in zip(*molecules, strict=True)
-        )
+        columns = PackedMolecule(*map(np.concatenate, zip(*molecules, strict=True)))
+        # Devices have few operations on uint16, and all codes fit int16.
+        columns = columns._replace(detail=columns.detail.view(np.int16))
+        tensors = [torch.from_numpy(column).to(device) for column in columns]
         num_atoms = torch.tensor([len(molecule.degree) for molecule in molecules])
-        return cls.from_packed(atoms, degree, source, code, num_atoms)
+        return cls.from_packed(*tensors, num_atoms)
 
     @classmethod
     def from_graphs(

@@ -11,6 +11,10 @@ from moltc_vllm.tasks.prompt_style import MOLTC_STYLE
 
 ProjectorSharing = Literal["shared", "role", "task_role"]
 
+SymmetricOrder = Literal["given", "canonical"]
+
+AtomFeatures = Literal["published", "extended"]
+
 SELF_LOOP_BOND_TYPES = (0, 4, 5)
 """Rows of the bond table that self loops may use.
 
@@ -37,6 +41,9 @@ class GraphEncoderConfig(PretrainedConfig):
             hashed to. A table learns recurring substructures at once, which message passing needs
             long training to tell apart. Published weights have 0, meaning no table.
         environment_radius: Number of bonds of the largest environment, at least 1.
+        atom_features: Features of an atom: ``published`` are element and chirality; ``extended``
+            adds formal charge, hydrogens, ring size, hybridization or aromaticity, and radical
+            electrons. See ``docs/concepts/atom-features.md``.
     """
 
     model_type = "moltc_graph_encoder"
@@ -52,8 +59,14 @@ class GraphEncoderConfig(PretrainedConfig):
         count_features: int = 0,
         environment_buckets: int = 0,
         environment_radius: int = 2,
+        atom_features: AtomFeatures = "published",
         **kwargs: Any,
     ) -> None:
+        if atom_features not in get_args(AtomFeatures):
+            raise ValueError(
+                f"atom_features {atom_features!r} is not one of {', '.join(get_args(AtomFeatures))}"
+            )
+        self.atom_features: AtomFeatures = atom_features
         if environment_radius < 1:
             raise ValueError(f"environment_radius {environment_radius} is less than one bond")
         self.environment_radius = environment_radius
@@ -146,6 +159,9 @@ class MoltcConfig(PretrainedConfig):
         prompt_style: Name of the prompt style the checkpoint was trained with, a key of
             `moltc_vllm.tasks.STYLES`.
         molecule_prompt: Template of one molecule in the prompts of a published style.
+        symmetric_order: Order of the molecules in prompts of symmetric tasks: as ``given`` by the user,
+            or ``canonical``, the order of their canonical keys, which makes the answer independent
+            of the given order. See `moltc_vllm.models.prompt_composer.PromptComposer`.
         mask_molecule_token: Whether the placeholder's logit is masked. The published code does not
             mask it, and its embedding is random; unmasked logits are only reproducible where the
             checkpoint contains that row. See ``docs/concepts/published-model.md``.
@@ -173,6 +189,7 @@ class MoltcConfig(PretrainedConfig):
         max_molecules: int = 16,
         prompt_style: str = MOLTC_STYLE.name,
         molecule_prompt: str | None = None,
+        symmetric_order: SymmetricOrder = "given",
         mask_molecule_token: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -184,6 +201,11 @@ class MoltcConfig(PretrainedConfig):
         if projector_sharing == "task_role" and not tasks:
             raise ValueError(
                 "projector_sharing 'task_role' needs the names of the tasks in `tasks`"
+            )
+        if symmetric_order not in get_args(SymmetricOrder):
+            raise ValueError(
+                f"symmetric_order {symmetric_order!r} is not one of "
+                f"{', '.join(get_args(SymmetricOrder))}"
             )
         self.graph_encoder_config = _as_config(graph_encoder_config, GraphEncoderConfig)
         self.qformer_config = _as_config(qformer_config, QFormerConfig)
@@ -202,6 +224,7 @@ class MoltcConfig(PretrainedConfig):
         get_style(prompt_style, molecule_prompt)  # raises for an unknown style
         self.prompt_style = prompt_style
         self.molecule_prompt = molecule_prompt
+        self.symmetric_order: SymmetricOrder = symmetric_order
         self.mask_molecule_token = mask_molecule_token
         kwargs.setdefault("architectures", ["MoltcForConditionalGeneration"])
         # Generic transformers code reads this setting from the outer configuration.

@@ -13,6 +13,7 @@ from moltc_kernels.aggregate import aggregate
 from moltc_kernels.gin_stack import GinWeights, fold_batch_norm, gin_stack
 from moltc_kernels.readout import readout
 from moltc_kernels.types import SELF_LOOP_CODE
+from moltc_vllm.chem.atom_detail import DETAIL_CODES, DETAIL_SIZES
 from moltc_vllm.models.atom_environments import AtomEnvironments
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import GraphEncoderConfig
@@ -61,6 +62,41 @@ class GINLayer(nn.Module):
         assert isinstance(up, nn.Linear)
         assert isinstance(down, nn.Linear)
         return up, down
+
+
+class AtomDetails(nn.Module):
+    """Embeddings of the extended atom features, one table for each digit of the detail code.
+
+    Args:
+        dim: Width of an atom's state.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        for name, size in DETAIL_SIZES.items():
+            self.add_module(name, nn.Embedding(size, dim))
+
+    def forward(self, detail: Tensor) -> Tensor:
+        """Sum the embeddings of the features in each detail code.
+
+        Args:
+            detail: ``[V]`` integers.
+
+        Returns:
+            ``[V, dim]``.
+        """
+        total: Tensor | None = None
+        detail = detail.long()
+        for name, size in reversed(DETAIL_SIZES.items()):
+            rows = self.get_submodule(name)(detail % size)
+            total = rows if total is None else total + rows
+            detail = detail // size
+        assert total is not None
+        return total
+
+    def table(self) -> Tensor:
+        """Compute the sum of embeddings of every detail code, ``[DETAIL_CODES, dim]``."""
+        return self(torch.arange(DETAIL_CODES, device=self.get_parameter("radicals.weight").device))
 
 
 class AtomCounts(nn.Module):
@@ -114,6 +150,9 @@ class GraphEncoder(nn.Module):
         self.self_loop = config.self_loop_bond_type * BOND_DIRECTIONS
         self.atom_type = nn.Embedding(ATOM_TYPES, config.hidden_size)
         self.chirality = nn.Embedding(CHIRALITIES, config.hidden_size)
+        self.details = (
+            AtomDetails(config.hidden_size) if config.atom_features == "extended" else None
+        )
         self.layers = nn.ModuleList(GINLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.counts = (
@@ -156,8 +195,10 @@ class GraphEncoder(nn.Module):
         if not self.training and not torch.is_grad_enabled():
             weights = self._folded_weights or self.fold()
             return gin_stack(batch.atoms, batch.bonds, batch.molecule_offsets, weights)
-        atom, chirality = batch.atoms.unbind(1)  # [V], [V]
+        atom, chirality, detail = batch.atoms.unbind(1)  # each [V]
         h = self.atom_type(atom) + self.chirality(chirality)  # [V, dim]
+        if self.details is not None:
+            h = h + self.details(detail)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             h = layer(h, batch)
@@ -187,6 +228,7 @@ class GraphEncoder(nn.Module):
             up_bias=torch.stack([linear.bias for linear in up]),
             down=torch.stack([weight.T for weight, _ in down]).contiguous(),
             down_bias=torch.stack([bias for _, bias in down]),
+            detail_table=None if self.details is None else self.details.table(),
         )
         return self._folded_weights
 

@@ -63,8 +63,7 @@ class MoleculeTable:
                 self._indices[text] = len(self.packed)
                 self.smiles.append(text)
                 # Without copies, one row would keep the arrays of its whole chunk in memory.
-                atoms, degree, source, code = row[1]
-                graph = PackedMolecule(atoms.copy(), degree.copy(), source.copy(), code.copy())
+                graph = PackedMolecule(*(array.copy() for array in row[1]))
                 self.packed.append(self._blind_graph or graph)
 
     def index(self, smiles: str) -> int | None:

@@ -54,7 +54,12 @@ def test_wrong_graph_falls_back_with_one_warning(monkeypatch, caplog):
         graph = original(self, mol)
         mirrored = np.array([0, 2, 1])[graph.chirality]
         return MolGraph(
-            graph.atomic_number, mirrored, graph.bond_index, graph.bond_type, graph.bond_direction
+            graph.atomic_number,
+            mirrored,
+            graph.bond_index,
+            graph.bond_type,
+            graph.bond_direction,
+            graph.detail,
         )
 
     monkeypatch.setattr(CompiledReader, "featurize", wrong)

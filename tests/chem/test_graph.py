@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from moltc_vllm.chem import MAX_ATOMS, MolGraph
+from moltc_vllm.chem.atom_detail import DETAIL_CODES
 
-FIELDS = ("atomic_number", "chirality", "bond_index", "bond_type", "bond_direction")
+FIELDS = ("atomic_number", "chirality", "bond_index", "bond_type", "bond_direction", "detail")
 
 
 def arrays(**changes):
@@ -18,6 +19,7 @@ def arrays(**changes):
         "bond_index": [[0, 1], [1, 2]],
         "bond_type": [0, 3],
         "bond_direction": [0, 2],
+        "detail": [0, 300, DETAIL_CODES - 1],
     }
     return {name: np.array(value) for name, value in (valid | changes).items()}
 
@@ -34,7 +36,7 @@ def test_arrays_are_copied_converted_and_read_only():
     graph = MolGraph(**given)
     for name in FIELDS:
         array = getattr(graph, name)
-        assert array.dtype == (np.uint16 if name == "bond_index" else np.uint8)
+        assert array.dtype == (np.uint16 if name in ("bond_index", "detail") else np.uint8)
         assert not np.shares_memory(array, given[name])
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
@@ -59,6 +61,8 @@ def test_pickle_keeps_values_and_read_only_flags():
         {"bond_index": [[0, 1], [1, -1]]},
         {"bond_type": [0, 4]},
         {"bond_direction": [0, 3]},
+        {"detail": [0, 0, DETAIL_CODES]},
+        {"detail": [0, 0]},
         {"chirality": [0, 0]},
         {"bond_index": [[0, 1]]},
         {"bond_index": [[0, 1], [1, 2], [0, 0]]},

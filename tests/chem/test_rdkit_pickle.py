@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from moltc_vllm.chem import MolGraph, pack
+from moltc_vllm.chem.atom_detail import DETAIL_CODES
 from moltc_vllm.chem.fast import rdkit_pickle
 from moltc_vllm.chem.fast.compiled import CompiledReader
 from moltc_vllm.chem.fast.rdkit_pickle import read_graph, read_sizes
@@ -110,7 +111,7 @@ def test_pack_pickles_reads_several_molecules():
 def test_pack_pickles_accepts_empty_list():
     sizes, flat = READER.pack_pickles([])
     assert sizes.shape == (0, 2)
-    assert [len(array) for array in flat] == [0, 0, 0, 0]
+    assert [len(array) for array in flat] == [0, 0, 0, 0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +154,9 @@ def guards_intact(whole):
 
 
 def graph_arrays(atoms, bonds):
-    shapes = ((atoms,), (atoms,), (2, bonds), (bonds,), (bonds,))
+    shapes = ((atoms,), (atoms,), (2, bonds), (bonds,), (bonds,), (atoms,))
     return [
-        guarded_array(shape, np.uint16 if index == 2 else np.uint8)
+        guarded_array(shape, np.uint16 if index in (2, 5) else np.uint8)
         for index, shape in enumerate(shapes)
     ]
 
@@ -191,7 +192,7 @@ def test_read_graph_is_safe_with_truncated_pickles(interpreted, index):
     step = 1 if len(whole) < 500 else 61
     accepted = [check_graph(interpreted, whole[:cut]) for cut in range(0, len(whole), step)]
     assert not accepted[0]
-    assert accepted == sorted(accepted)  # Accepted only from the end of the bonds on.
+    assert accepted == sorted(accepted)  # Accepted only from the end of the rings on.
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -204,13 +205,13 @@ def test_read_graph_is_safe_with_any_byte_replaced(interpreted, index, byte):
         check_graph(interpreted, whole[:at] + bytes([byte]) + whole[at + 1 : -20])
 
 
-@pytest.mark.parametrize("short", range(4))
+@pytest.mark.parametrize("short", range(5))
 def test_pack_one_does_not_write_to_short_arrays(short):
     data = PICKLES[0]
     atoms, bonds = read_sizes(data, 0, len(data))
-    shapes = [(atoms, 2), (atoms,), (2 * bonds,), (2 * bonds,)]
+    shapes = [(atoms, 2), (atoms,), (2 * bonds,), (2 * bonds,), (atoms,)]
     shapes[short] = (shapes[short][0] - 1, *shapes[short][1:])
-    types = (np.uint8, np.int16, np.int16, np.uint8)
+    types = (np.uint8, np.int16, np.int16, np.uint8, np.uint16)
     arrays = [guarded_array(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
     assert not pack_one(data, 0, len(data), *(inner for _, inner in arrays))
     assert all(guards_intact(whole) for whole, _ in arrays)
@@ -222,7 +223,13 @@ def test_pack_many_stays_inside_arrays_for_any_bytes(pickles, lacking):
     offsets = np.cumsum([0, *(len(data) for data in pickles)])
     stated = [max(size, 0) for data in pickles for size in read_sizes(data, 0, len(data))]
     atoms, bonds = max(sum(stated[::2]) - lacking, 0), max(2 * sum(stated[1::2]) - lacking, 0)
-    shapes = (((atoms, 2), np.uint8), (atoms, np.int16), (bonds, np.int16), (bonds, np.uint8))
+    shapes = (
+        ((atoms, 2), np.uint8),
+        (atoms, np.int16),
+        (bonds, np.int16),
+        (bonds, np.uint8),
+        (atoms, np.uint16),
+    )
     arrays = [guarded_array(shape, dtype) for shape, dtype in shapes]
     sizes = np.full((len(pickles), 2), 99)
     totals = pack_many(b"".join(pickles), offsets, sizes, *(inner for _, inner in arrays))
@@ -230,17 +237,18 @@ def test_pack_many_stays_inside_arrays_for_any_bytes(pickles, lacking):
     assert totals == tuple(sizes.sum(axis=0))
     atom = bond = 0
     for v, e in sizes.tolist():
-        _, degree, source, code = (inner for _, inner in arrays)
+        _, degree, source, code, detail = (inner for _, inner in arrays)
         assert degree[atom : atom + v].sum() == e
         assert ((source[bond : bond + e] >= 0) & (source[bond : bond + e] < v)).all()
         assert (code[bond : bond + e] < 12).all()
+        assert (detail[atom : atom + v] < DETAIL_CODES).all()
         atom, bond = atom + v, bond + e
 
 
 @pytest.mark.parametrize(("begin", "end"), [(-1, 100), (0, 10_000), (50, 40), (1 << 40, 1 << 41)])
 def test_read_sizes_rejects_bounds_outside_the_buffer(begin, end):
     assert read_sizes(PICKLES[0], begin, end) == (-1, -1)
-    arrays = [np.empty(0, np.uint8).reshape(0, 2), *(np.empty(0, t) for t in "hhB")]
+    arrays = [np.empty(0, np.uint8).reshape(0, 2), *(np.empty(0, t) for t in "hhBH")]
     assert not pack_one(PICKLES[0], begin, end, *arrays)
 
 

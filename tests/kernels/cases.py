@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -18,6 +18,7 @@ from moltc_kernels.gin_stack import GinWeights
 
 BOND_CODES = 18
 ATOM_TYPES = 120
+DETAIL_CODES = 50
 
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
@@ -30,7 +31,7 @@ ROUNDOFF = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0
 class Molecules(NamedTuple):
     """Ragged batch whose bonds stay within molecules."""
 
-    atoms: Tensor  # [V, 2] int32
+    atoms: Tensor  # [V, 3] int32
     bonds: BondCsr
     offsets: Tensor  # [B + 1] int32
 
@@ -78,6 +79,7 @@ def molecules(sizes: list[int], shape: str = "rings", seed: int = 0) -> Molecule
         [
             torch.randint(ATOM_TYPES, (first,), generator=generator),
             torch.randint(3, (first,), generator=generator),
+            torch.randint(DETAIL_CODES, (first,), generator=generator),
         ],
         dim=1,
     )
@@ -101,7 +103,15 @@ def batches(max_size: int, max_batch: int) -> st.SearchStrategy[Molecules]:
     )
 
 
-def gin_weights(dim: int, inner: int, layers: int, dtype: torch.dtype, seed: int = 0) -> GinWeights:
+def gin_weights(
+    dim: int,
+    inner: int,
+    layers: int,
+    dtype: torch.dtype,
+    seed: int = 0,
+    *,
+    has_details: bool = False,
+) -> GinWeights:
     """Create random weights that keep states at about unit size."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -115,6 +125,7 @@ def gin_weights(dim: int, inner: int, layers: int, dtype: torch.dtype, seed: int
         up_bias=normal(layers, inner, scale=0.2),
         down=normal(layers, inner, dim, scale=inner**-0.5),
         down_bias=normal(layers, dim, scale=0.2),
+        detail_table=normal(DETAIL_CODES, dim, scale=0.5) if has_details else None,
     )
 
 
@@ -125,13 +136,20 @@ def key_value(heads: int, dim: int, width: int, dtype: torch.dtype) -> KeyValue:
     return KeyValue(*(t.to(dtype) for t in (weight[0], bias[0], weight[1], bias[1])))
 
 
+def convert_weights(weights: GinWeights, convert: Callable[[Tensor], Tensor]) -> GinWeights:
+    """Apply a function to every tensor of the weights."""
+    tensors = {name: getattr(weights, name) for name in GinWeights.__dataclass_fields__}
+    return GinWeights(
+        **{name: None if value is None else convert(value) for name, value in tensors.items()}
+    )
+
+
 def double(value: Any) -> Any:
     """Convert floating-point tensors to float64, also inside tuples and `GinWeights`."""
     if isinstance(value, Tensor):
         return value.double() if value.is_floating_point() else value
     if isinstance(value, GinWeights):
-        names = GinWeights.__dataclass_fields__
-        return GinWeights(**{name: double(getattr(value, name)) for name in names})
+        return convert_weights(value, torch.Tensor.double)
     return type(value)(*map(double, value))
 
 

@@ -16,7 +16,15 @@ from moltc_kernels.gin_stack import naive as stack_naive
 from moltc_kernels.gin_stack.wl_dedup import unique_states_per_layer
 from moltc_kernels.readout import cpu as readout_cpu
 from moltc_kernels.readout import naive as readout_naive
-from tests.kernels.cases import Molecules, double, gin_weights, molecules, offsets_of, rms_ratio
+from tests.kernels.cases import (
+    DETAIL_CODES,
+    Molecules,
+    double,
+    gin_weights,
+    molecules,
+    offsets_of,
+    rms_ratio,
+)
 
 # Error of a float32 sum that is rounded once to the dtype: half a unit in the last place.
 BOUND = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -113,10 +121,11 @@ def repeat_molecules(batch: Molecules, count: int) -> Molecules:
     sizes=st.one_of(SIZES, st.lists(st.integers(1, 40), min_size=20, max_size=40)),
     dim=st.sampled_from([8, 60]),
     seed=st.integers(0, 99),
+    has_details=st.booleans(),
 )
-def test_gin_stack_matches_naive_with_and_without_dedup(dtype, sizes, dim, seed):
+def test_gin_stack_matches_naive_with_and_without_dedup(dtype, sizes, dim, seed, has_details):
     batch = similar_molecules(sizes, seed, kinds=3)
-    weights = gin_weights(dim, 2 * dim, 4, dtype, seed)
+    weights = gin_weights(dim, 2 * dim, 4, dtype, seed, has_details=has_details)
     result = stack_cpu.gin_stack(batch.atoms, batch.bonds, batch.offsets, weights)
     expected = stack_naive.gin_stack(batch.atoms, batch.bonds, batch.offsets, double(weights))
     assert result.dtype == dtype
@@ -133,6 +142,21 @@ def test_copies_of_a_molecule_share_all_states():
     states = stack_cpu.gin_stack(repeated.atoms, repeated.bonds, repeated.offsets, weights)
     states = states.view(50, 30, 60)
     assert torch.equal(states, states[:1].expand_as(states))
+
+
+@pytest.mark.parametrize("copies", [1, 20], ids=["all atoms", "equal atoms once"])
+def test_details_change_states_only_with_a_detail_table(copies):
+    batch = repeat_molecules(molecules([12], seed=5), copies)
+    atoms = batch.atoms.clone()
+    atoms[3, 2] = (atoms[3, 2] + 1) % DETAIL_CODES
+    for has_details in (False, True):
+        weights = gin_weights(16, 32, 3, torch.float32, has_details=has_details)
+        before, after = (
+            stack_cpu.gin_stack(table, batch.bonds, batch.offsets, weights)
+            for table in (batch.atoms, atoms)
+        )
+        assert torch.equal(before[3], after[3]) != has_details
+        assert torch.equal(before[12:], after[12:])
 
 
 @settings(max_examples=40, deadline=None)
@@ -173,7 +197,7 @@ def test_hash_collision_merges_no_atoms(monkeypatch):
 def test_gin_stack_accepts_batch_without_bonds():
     empty = torch.zeros(0, dtype=torch.int32)
     csr = BondCsr(torch.zeros(151, dtype=torch.int32), empty, empty)
-    atoms = torch.randint(0, 3, (150, 2), dtype=torch.int32)
+    atoms = torch.randint(0, 3, (150, 3), dtype=torch.int32)
     weights = gin_weights(8, 16, 2, torch.float32)
     offsets = torch.arange(151, dtype=torch.int32)
     result = stack_cpu.gin_stack(atoms, csr, offsets, weights)

@@ -20,6 +20,7 @@ from tests.kernels.cases import (
     BOND_CODES,
     DTYPES,
     ROUNDOFF,
+    convert_weights,
     double,
     gin_weights,
     key_value,
@@ -109,10 +110,11 @@ def test_cross_attention_matches_naive(sizes, dim, dtype):
 @SIZES
 @DTYPES
 @pytest.mark.parametrize(("dim", "inner"), [(60, 120), (300, 600)])
-def test_gin_stack_matches_naive(sizes, dtype, dim, inner):
-    batch, weights = molecules(sizes).to(DEVICE), gin_weights(dim, inner, 5, dtype)
-    fields = type(weights).__dataclass_fields__
-    weights = type(weights)(**{name: getattr(weights, name).to(DEVICE) for name in fields})
+@pytest.mark.parametrize("has_details", [False, True], ids=["published", "details"])
+def test_gin_stack_matches_naive(sizes, dtype, dim, inner, has_details):
+    batch = molecules(sizes).to(DEVICE)
+    weights = gin_weights(dim, inner, 5, dtype, has_details=has_details)
+    weights = convert_weights(weights, lambda tensor: tensor.to(DEVICE))
     expected = gin_naive.gin_stack(*batch, double(weights))
     with poisoned():
         result = gin_stack(*batch, weights)
@@ -126,8 +128,7 @@ def test_gin_stack_matches_naive(sizes, dtype, dim, inner):
 @DTYPES
 def test_gin_stack_can_be_captured_in_cuda_graph(dtype):
     batch, weights = molecules([20, 40]).to(DEVICE), gin_weights(60, 120, 2, dtype)
-    fields = type(weights).__dataclass_fields__
-    weights = type(weights)(**{name: getattr(weights, name).to(DEVICE) for name in fields})
+    weights = convert_weights(weights, lambda tensor: tensor.to(DEVICE))
     # Compile the kernels of both implementations before capturing.
     gin_stack(*batch, weights)
     batch_large = molecules([65, 40]).to(DEVICE)

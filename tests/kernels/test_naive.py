@@ -1,5 +1,6 @@
 """Naive operations against Python loops, in float64."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,9 @@ from moltc_kernels import BondCsr, ShapeError
 from moltc_kernels.aggregate import aggregate
 from moltc_kernels.cross_attention import KeyValue, cross_attention, naive
 from moltc_kernels.cross_attention.grouped import grouped_cross_attention
+from moltc_kernels.gin_stack import naive as gin_naive
 from moltc_kernels.readout import readout
+from tests.kernels.cases import DETAIL_CODES, double, gin_weights, molecules
 
 
 def random_bonds(atoms: int, bonds: int, seed: int) -> tuple[BondCsr, list[tuple[int, int, int]]]:
@@ -62,6 +65,23 @@ def test_aggregate_is_differentiable():
     h = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
     table = torch.randn(18, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a, b: aggregate(a, csr, b), (h, table))
+
+
+def test_gin_stack_adds_detail_embeddings_to_atom_embeddings():
+    batch = molecules([7, 4])
+    weights = double(gin_weights(6, 12, 2, torch.float32, has_details=True))
+    # A table of all combinations of the three columns must give the same states.
+    table = (weights.atom_table[:, None] + weights.detail_table).flatten(0, 1)
+    combined = dataclasses.replace(weights, atom_table=table, detail_table=None)
+    kind, chirality, detail = batch.atoms.unbind(1)
+    row = (kind * 3 + chirality) * DETAIL_CODES + detail
+    atoms = torch.stack([row // 3, row % 3, 0 * row], 1)
+    torch.testing.assert_close(
+        gin_naive.gin_stack(*batch, weights),
+        gin_naive.gin_stack(*batch._replace(atoms=atoms), combined),
+    )
+    with pytest.raises(ShapeError, match=r"expected \[11, 3\]"):
+        gin_naive.gin_stack(*batch._replace(atoms=atoms[:, :2]), weights)
 
 
 def test_wrong_shapes_raise_shape_error():

@@ -13,6 +13,7 @@ from moltc_kernels.gin_stack import fused, gin_stack, naive, padding
 from moltc_kernels.gin_stack import triton as gin_triton
 from moltc_kernels.launch import split_width
 from tests.kernels.cases import (
+    DETAIL_CODES,
     DTYPES,
     ROUNDOFF,
     batches,
@@ -56,23 +57,43 @@ def bound(dtype: torch.dtype) -> float:
 
 @DTYPES
 @FEW
-@given(batch=batches(max_size=40, max_batch=5), dim=st.sampled_from([8, 60, 63, 320]))
-def test_layer_by_layer_matches_naive(dtype, batch, dim):
+@given(
+    batch=batches(max_size=40, max_batch=5),
+    dim=st.sampled_from([8, 60, 63, 320]),
+    has_details=st.booleans(),
+)
+def test_layer_by_layer_matches_naive(dtype, batch, dim, has_details):
     def compute(batch, weights):
         with mock.patch.object(fused, "select_tiles", return_value=None):
             return gin_triton.gin_stack(*batch, weights)
 
-    weights = gin_weights(dim, 2 * dim, 2, dtype)
+    weights = gin_weights(dim, 2 * dim, 2, dtype, has_details=has_details)
     assert error(compute, batch, weights) <= bound(dtype)
 
 
 @HALF
 @FEW
-@given(batch=batches(max_size=64, max_batch=3), dim=st.sampled_from([8, 60, 63, 150]))
-def test_one_launch_matches_naive(dtype, batch, dim):
+@given(
+    batch=batches(max_size=64, max_batch=3),
+    dim=st.sampled_from([8, 60, 63, 150]),
+    has_details=st.booleans(),
+)
+def test_one_launch_matches_naive(dtype, batch, dim, has_details):
     if batch.sizes:
-        weights = gin_weights(dim, 2 * dim, 2, dtype)
+        weights = gin_weights(dim, 2 * dim, 2, dtype, has_details=has_details)
         assert error(in_one_launch, batch, weights) <= bound(dtype)
+
+
+@HALF
+def test_one_launch_reads_the_details_of_both_tiles(dtype):
+    batch, weights = molecules([40, 9]), gin_weights(60, 120, 2, dtype, has_details=True)
+    assert error(in_one_launch, batch, weights) <= bound(dtype)
+    result = in_one_launch(batch, weights)
+    for atom in (5, 39, 44):  # first tile, second tile, second molecule
+        atoms = batch.atoms.clone()
+        atoms[atom, 2] = (atoms[atom, 2] + 1) % DETAIL_CODES
+        changed = in_one_launch(batch._replace(atoms=atoms), weights)
+        assert not torch.equal(changed[atom], result[atom])
 
 
 @PUBLISHED_HALF
@@ -145,7 +166,7 @@ def test_environment_variable_selects_kernels(dtype, sizes, monkeypatch):
 
 def test_padded_weights_are_cached_while_weights_exist():
     gc.collect()
-    weights = gin_weights(60, 120, 2, torch.float32)
+    weights = gin_weights(60, 120, 2, torch.float32, has_details=True)
     wide = padding.pad_weights(weights, 64, 128, 32)
     assert padding.pad_weights(weights, 64, 128, 32) is wide
     assert padding.pad_weights(weights, 60, 120, 18) is weights

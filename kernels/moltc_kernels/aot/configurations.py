@@ -66,7 +66,8 @@ def _configurations_of(target: Target, dtype: DType) -> Iterator[KernelConfigura
             yield _attention(target, dtype, precision)
     if dtype != "fp32":
         for tiles in get_args(fused.Tiles):
-            yield _gin(target, dtype, tiles)
+            yield _gin(target, dtype, tiles, has_details=False)
+            yield _gin(target, dtype, tiles, has_details=True)
 
 
 def _aggregate(target: Target, dtype: DType, dim: int) -> KernelConfiguration:
@@ -126,18 +127,22 @@ def _attention(target: Target, dtype: DType, precision: attention.Precision) -> 
     )
 
 
-def _gin(target: Target, dtype: DType, tiles: fused.Tiles) -> KernelConfiguration:
+def _gin(
+    target: Target, dtype: DType, tiles: fused.Tiles, *, has_details: bool
+) -> KernelConfiguration:
     launch = fused.LAUNCH_CONFIGS[target, tiles]
     inner = round_up(INNER, fused.INNER_MULTIPLE)
+    stride = aligned_width(DIM, ITEMSIZE[dtype])
     return KernelConfiguration(
         "gin",
-        f"atoms{tiles * fused.TILE_ATOMS}",
+        f"atoms{tiles * fused.TILE_ATOMS}" + ("-details" if has_details else ""),
         dtype,
         target,
         gin_molecule_kernel,
-        _pointers(dtype, "atom_table", "bond_tables", "up", "up_bias", "down", "down_bias", "out")
+        _pointers(dtype, "atom_table", "detail_table", "bond_tables")
+        | _pointers(dtype, "up", "up_bias", "down", "down_bias", "out")
         | _pointers("i32", "atoms", "bond_offsets", "source", "code", "molecule_offsets"),
-        fused.constants(LAYERS, DIM, aligned_width(DIM, ITEMSIZE[dtype]), inner, "ieee")
+        fused.constants(LAYERS, DIM, stride, inner, "ieee", has_details=has_details)
         | dict(launch.blocks),
         launch,
         wide_rows=True,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from moltc_kernels.aggregate.cpu import bond_histogram, neighbor_sum
-from moltc_kernels.gin_stack.naive import atom_codes, check_shapes
+from moltc_kernels.gin_stack.naive import atom_codes, check_shapes, initial_states
 from moltc_kernels.gin_stack.weights import GinLayerWeights, GinWeights
 from moltc_kernels.gin_stack.wl_dedup import unique_states_per_layer
 from moltc_kernels.types import BondCsr
@@ -26,19 +26,21 @@ def gin_stack(
     Atoms with equal neighborhoods are computed once (`moltc_kernels.gin_stack.wl_dedup`).
     """
     check_shapes(atoms, bonds)
-    codes = atom_codes(atoms)
     histogram = bond_histogram(bonds, weights.bond_tables.shape[1], torch.float32)
     if atoms.shape[0] < _MIN_ATOMS_TO_DEDUP:
-        return _compute_all_atoms(codes, bonds, histogram, weights)
-    return _compute_unique_atoms(codes, bonds, histogram, weights)
+        return _compute_all_atoms(atoms, bonds, histogram, weights)
+    return _compute_unique_atoms(atoms, bonds, histogram, weights)
 
 
 def _compute_all_atoms(
-    codes: Tensor, bonds: BondCsr, histogram: Tensor, weights: GinWeights
+    atoms: Tensor, bonds: BondCsr, histogram: Tensor, weights: GinWeights
 ) -> Tensor:
     first, *others = weights.layers
     atom_up, bond_up = weights.first_up
-    hidden = _sum_with_neighbors(atom_up[codes], bonds).addmm_(histogram, bond_up)
+    own = atom_up[atom_codes(atoms)]  # V x h
+    if weights.detail_up is not None:
+        own.add_(weights.detail_up[atoms[:, 2].long()])
+    hidden = _sum_with_neighbors(own, bonds).addmm_(histogram, bond_up)
     hidden = hidden.add_(first.up_bias).relu_().to(first.up.dtype)
     h = torch.addmm(first.down_bias, hidden, first.down)
     for layer in others:
@@ -52,21 +54,24 @@ def _sum_with_neighbors(h: Tensor, bonds: BondCsr) -> Tensor:
 
 
 def _compute_unique_atoms(
-    codes: Tensor, bonds: BondCsr, histogram: Tensor, weights: GinWeights
+    atoms: Tensor, bonds: BondCsr, histogram: Tensor, weights: GinWeights
 ) -> Tensor:
+    codes = atom_codes(atoms)
+    if weights.detail_table is not None:
+        codes = codes * weights.detail_table.shape[0] + atoms[:, 2]
     unique = unique_states_per_layer(codes, bonds, weights.num_layers)
     inputs = _with_self_loops(bonds)
-    h = weights.atom_table[codes[unique[0].representative]]  # u x d
+    h = initial_states(atoms[unique[0].representative], weights)  # u x d
     for layer, before, after in zip(weights.layers, unique, unique[1:], strict=False):
         if layer is not weights.layers[0]:
             h.relu_()
         wide = h.float()
         h = h.new_empty(after.representative.shape[0], h.shape[1])
         for begin in range(0, h.shape[0], _ROWS_PER_PASS):
-            atoms = after.representative[begin : begin + _ROWS_PER_PASS]
-            rows = _select_rows(inputs, atoms)
+            chosen = after.representative[begin : begin + _ROWS_PER_PASS]
+            rows = _select_rows(inputs, chosen)
             a = neighbor_sum(wide, rows._replace(source=before.state[rows.source]))
-            _apply_layer(a, histogram[atoms], layer, out=h[begin : begin + _ROWS_PER_PASS])
+            _apply_layer(a, histogram[chosen], layer, out=h[begin : begin + _ROWS_PER_PASS])
     return h[unique[-1].state]
 
 

@@ -107,7 +107,7 @@ def gin_stack(
     NaN: products with a matrix of counts contain ``0 * inf``, unlike a sum over neighbors.
 
     Args:
-        atoms: Atom type and chirality, ``[V, 2]`` integers.
+        atoms: Atom type, chirality and detail code, ``[V, 3]`` integers.
         bonds: Incoming bonds of every atom.
         molecule_offsets: Offsets of the molecules' atoms, ``[B + 1]`` integers.
         weights: Weights with batch norm folded in, in half precision.
@@ -126,6 +126,8 @@ def gin_stack(
         *(t.contiguous() for t in bonds),
         molecule_offsets.contiguous(),
         wide.atom_table.contiguous(),
+        # Without a detail table, the kernel does not read this argument.
+        (wide.atom_table if wide.detail_table is None else wide.detail_table).contiguous(),
         wide.bond_tables.contiguous(),
         wide.up.contiguous(),
         wide.up_bias.contiguous(),
@@ -133,7 +135,12 @@ def gin_stack(
         wide.down_bias.contiguous(),
         out,
         **constants(
-            weights.num_layers, weights.dim, out.stride(0), inner, dot_precision(out.dtype)
+            weights.num_layers,
+            weights.dim,
+            out.stride(0),
+            inner,
+            dot_precision(out.dtype),
+            has_details=weights.detail_table is not None,
         ),
         **config.blocks,
         **config.options,
@@ -142,7 +149,7 @@ def gin_stack(
 
 
 def constants(
-    layers: int, dim: int, stride: int, inner: int, precision: str
+    layers: int, dim: int, stride: int, inner: int, precision: str, *, has_details: bool
 ) -> dict[str, int | str]:
     """Return the compile-time arguments other than block sizes.
 
@@ -152,6 +159,7 @@ def constants(
         stride: Row stride of the result, in numbers.
         inner: Padded inner width.
         precision: ``input_precision`` of ``tl.dot``.
+        has_details: Whether the weights have a detail table.
     """
     left, right = split_width(dim)
     return {
@@ -162,6 +170,7 @@ def constants(
         "INNER": inner,
         "CODES": CODES,
         "CHIRALITIES": CHIRALITIES,
+        "HAS_DETAILS": has_details,
         "SELF_LOOP": SELF_LOOP_CODE,
         "PRECISION": precision,
     }

@@ -8,12 +8,13 @@ import triton.language as tl
 
 @triton.jit
 def gin_molecule_kernel(  # type: ignore[no-untyped-def]
-    atoms_ptr,  # [V, 2]
+    atoms_ptr,  # [V, 3]
     bond_offsets_ptr,  # [V + 1]
     source_ptr,  # [E]
     code_ptr,  # [E]
     molecule_offsets_ptr,  # [B + 1]
     atom_table_ptr,  # [types * CHIRALITIES, WIDTH], WIDTH = LEFT + RIGHT
+    detail_table_ptr,  # [detail codes, WIDTH]; not read unless HAS_DETAILS
     bond_tables_ptr,  # [LAYERS, CODES, WIDTH]
     up_ptr,  # [LAYERS, WIDTH, INNER]
     up_bias_ptr,  # [LAYERS, INNER]
@@ -27,6 +28,7 @@ def gin_molecule_kernel(  # type: ignore[no-untyped-def]
     INNER: tl.constexpr,
     CODES: tl.constexpr,
     CHIRALITIES: tl.constexpr,
+    HAS_DETAILS: tl.constexpr,
     SELF_LOOP: tl.constexpr,
     PRECISION: tl.constexpr,
     TILES: tl.constexpr,
@@ -49,15 +51,55 @@ def gin_molecule_kernel(  # type: ignore[no-untyped-def]
     right = LEFT + tl.arange(0, RIGHT)
     codes = tl.arange(0, CODES)
 
-    h_left = embed(atoms_ptr, atom_table_ptr, first, end, left, CHIRALITIES, WIDTH, BLOCK_ATOMS)
-    h_right = embed(atoms_ptr, atom_table_ptr, first, end, right, CHIRALITIES, WIDTH, BLOCK_ATOMS)
+    h_left = embed(
+        atoms_ptr,
+        atom_table_ptr,
+        detail_table_ptr,
+        first,
+        end,
+        left,
+        CHIRALITIES,
+        HAS_DETAILS,
+        WIDTH,
+        BLOCK_ATOMS,
+    )
+    h_right = embed(
+        atoms_ptr,
+        atom_table_ptr,
+        detail_table_ptr,
+        first,
+        end,
+        right,
+        CHIRALITIES,
+        HAS_DETAILS,
+        WIDTH,
+        BLOCK_ATOMS,
+    )
     if TILES == 2:
         second = first + BLOCK_ATOMS
         g_left = embed(
-            atoms_ptr, atom_table_ptr, second, end, left, CHIRALITIES, WIDTH, BLOCK_ATOMS
+            atoms_ptr,
+            atom_table_ptr,
+            detail_table_ptr,
+            second,
+            end,
+            left,
+            CHIRALITIES,
+            HAS_DETAILS,
+            WIDTH,
+            BLOCK_ATOMS,
         )
         g_right = embed(
-            atoms_ptr, atom_table_ptr, second, end, right, CHIRALITIES, WIDTH, BLOCK_ATOMS
+            atoms_ptr,
+            atom_table_ptr,
+            detail_table_ptr,
+            second,
+            end,
+            right,
+            CHIRALITIES,
+            HAS_DETAILS,
+            WIDTH,
+            BLOCK_ATOMS,
         )
 
     for layer in range(LAYERS):
@@ -121,20 +163,31 @@ def gin_molecule_kernel(  # type: ignore[no-untyped-def]
 def embed(  # type: ignore[no-untyped-def]
     atoms_ptr,
     table_ptr,
+    detail_table_ptr,
     first,
     end,
     column,
     CHIRALITIES: tl.constexpr,
+    HAS_DETAILS: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK_ATOMS: tl.constexpr,
 ):
-    """Load columns of the atom table for the atoms of a tile; zeros after the molecule's end."""
+    """Load columns of the initial states of a tile's atoms; zeros after the molecule's end.
+
+    A state is the atom's row of the atom table, plus its row of the detail table if there is one.
+    """
     atom = first + tl.arange(0, BLOCK_ATOMS)
     mask = atom < end
-    atom_type = tl.load(atoms_ptr + atom * 2, mask=mask, other=0).to(tl.int64)
-    chirality = tl.load(atoms_ptr + atom * 2 + 1, mask=mask, other=0).to(tl.int64)
+    atom_type = tl.load(atoms_ptr + atom * 3, mask=mask, other=0).to(tl.int64)
+    chirality = tl.load(atoms_ptr + atom * 3 + 1, mask=mask, other=0).to(tl.int64)
     offset = (atom_type * CHIRALITIES + chirality)[:, None] * WIDTH + column[None, :]
-    return tl.load(table_ptr + offset, mask=mask[:, None], other=0.0)
+    state = tl.load(table_ptr + offset, mask=mask[:, None], other=0.0)
+    if HAS_DETAILS:
+        detail = tl.load(atoms_ptr + atom * 3 + 2, mask=mask, other=0).to(tl.int64)
+        offset = detail[:, None] * WIDTH + column[None, :]
+        details = tl.load(detail_table_ptr + offset, mask=mask[:, None], other=0.0)
+        state = (state.to(tl.float32) + details.to(tl.float32)).to(state.dtype)
+    return state
 
 
 @triton.jit

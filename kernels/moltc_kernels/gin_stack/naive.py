@@ -19,7 +19,8 @@ def gin_stack(
     between, and, except after the last layer, another ReLU.
 
     Args:
-        atoms: Atom type and chirality, ``[V, 2]`` integers.
+        atoms: Atom type, chirality and detail code, ``[V, 3]`` integers. The detail code is read
+            only if the weights have a detail table.
         bonds: Incoming bonds of every atom.
         molecule_offsets: Offsets of the molecules' atoms, ``[B + 1]`` integers. The result does
             not depend on them, but implementations that process molecule by molecule need them.
@@ -36,7 +37,7 @@ def gin_stack(
     ``docs/concepts/published-model.md``, "Graph encoder (GIN)".
     """
     check_shapes(atoms, bonds)
-    h = weights.atom_table[atom_codes(atoms)]  # V x d
+    h = initial_states(atoms, weights)  # V x d
     for layer in range(weights.num_layers):
         a = aggregate(h, bonds, weights.bond_tables[layer])
         hidden = torch.relu(a @ weights.up[layer] + weights.up_bias[layer])  # V x h
@@ -48,8 +49,13 @@ def gin_stack(
 
 def atom_codes(atoms: Tensor) -> Tensor:
     """Compute each atom's row in `GinWeights.atom_table`, ``[V]`` int64."""
-    atom_type, chirality = atoms.long().unbind(1)
-    return atom_type * CHIRALITIES + chirality
+    return atoms[:, 0].long() * CHIRALITIES + atoms[:, 1]
+
+
+def initial_states(atoms: Tensor, weights: GinWeights) -> Tensor:
+    """Embed every atom: its row of the atom table plus its row of the detail table, ``[V, d]``."""
+    h = weights.atom_table[atom_codes(atoms)]
+    return h if weights.detail_table is None else h + weights.detail_table[atoms[:, 2].long()]
 
 
 def check_shapes(atoms: Tensor, bonds: BondCsr) -> None:
@@ -58,5 +64,5 @@ def check_shapes(atoms: Tensor, bonds: BondCsr) -> None:
     Raises:
         ShapeError: If they are not.
     """
-    if atoms.shape != (bonds.num_atoms, 2):
-        raise ShapeError.of("atoms", atoms.shape, f"[{bonds.num_atoms}, 2]")
+    if atoms.shape != (bonds.num_atoms, 3):
+        raise ShapeError.of("atoms", atoms.shape, f"[{bonds.num_atoms}, 3]")

@@ -30,6 +30,7 @@ def pad_weights(weights: GinWeights, dim: int, inner: int, codes: int) -> GinWei
         return weights
     by_size = _CACHE.setdefault(weights, {})
     if (dim, inner, codes) not in by_size:
+        details = weights.detail_table
         by_size[dim, inner, codes] = GinWeights(
             atom_table=F.pad(weights.atom_table, (0, extra_dim)),
             bond_tables=F.pad(weights.bond_tables, (0, extra_dim, 0, extra_codes)),
@@ -37,5 +38,6 @@ def pad_weights(weights: GinWeights, dim: int, inner: int, codes: int) -> GinWei
             up_bias=F.pad(weights.up_bias, (0, extra_inner)),
             down=F.pad(weights.down, (0, extra_dim, 0, extra_inner)),
             down_bias=F.pad(weights.down_bias, (0, extra_dim)),
+            detail_table=details if details is None else F.pad(details, (0, extra_dim)),
         )
     return by_size[dim, inner, codes]

@@ -8,7 +8,7 @@ from torch import Tensor
 from moltc_kernels.aggregate.triton import aggregate
 from moltc_kernels.alignment import aligned_width
 from moltc_kernels.gin_stack import fused
-from moltc_kernels.gin_stack.naive import atom_codes, check_shapes
+from moltc_kernels.gin_stack.naive import check_shapes, initial_states
 from moltc_kernels.gin_stack.padding import pad_weights
 from moltc_kernels.gin_stack.weights import GinWeights
 from moltc_kernels.types import BondCsr
@@ -39,7 +39,7 @@ def layer_by_layer(atoms: Tensor, bonds: BondCsr, weights: GinWeights) -> Tensor
     itemsize = weights.up.dtype.itemsize
     dim, inner = (aligned_width(size, itemsize) for size in weights.up.shape[1:])
     wide = pad_weights(weights, dim, inner, codes=weights.bond_tables.shape[1])
-    h = wide.atom_table[atom_codes(atoms)]  # V x d
+    h = initial_states(atoms, wide)  # V x d
     for layer in range(weights.num_layers - 1):
         a = aggregate(h, bonds, wide.bond_tables[layer])
         hidden = linear_relu(a, wide.up[layer], wide.up_bias[layer])  # V x h

@@ -29,6 +29,7 @@ class GinWeights:
     up_bias: Tensor  # [L, h]
     down: Tensor  # [L, h, d] second linear layer with batch norm folded in
     down_bias: Tensor  # [L, d]
+    detail_table: Tensor | None = None  # [detail codes, d], added to the initial state
 
     @cached_property
     def layers(self) -> list[GinLayerWeights]:
@@ -47,6 +48,13 @@ class GinWeights:
         tables = (self.atom_table, self.bond_tables[0])
         atom_up, bond_up = ((table.double() @ up).float() for table in tables)
         return atom_up, bond_up
+
+    @cached_property
+    def detail_up(self) -> Tensor | None:
+        """Detail table times the first linear layer, ``[detail codes, h]``; see `first_up`."""
+        if self.detail_table is None:
+            return None
+        return (self.detail_table.double() @ self.up[0].double()).float()
 
     @property
     def num_layers(self) -> int:

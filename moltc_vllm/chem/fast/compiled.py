@@ -44,6 +44,7 @@ class CompiledReader:
             np.empty((2, bonds), np.uint16),
             np.empty(bonds, np.uint8),
             np.empty(bonds, np.uint8),
+            np.empty(atoms, np.uint16),
         )
         if rdkit_pickle.read_graph(data, 0, len(data), *arrays):
             return graph_from_trusted_arrays(*arrays)
@@ -81,4 +82,5 @@ class CompiledReader:
             packed.degree[:atoms],
             packed.source[:bonds],
             packed.bond_code[:bonds],
+            packed.detail[:atoms],
         )

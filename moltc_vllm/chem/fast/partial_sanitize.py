@@ -8,9 +8,7 @@ all *possible* centers flagged. The functions here run the same steps in the sam
 * the flags of possible centers: nothing reads them, and ranking all atoms for them takes a fifth of
   the parsing time;
 * for graphs of SMILES without a stereo mark, the sanitization steps that change no feature
-  (radicals, conjugation, hybridization, chirality, hydrogen counts of aromatic atoms). Stereo
-  assignment depends on all of them: the double bond in ``c1(=N/R)nc(C)cc(C)[nH]1`` is stereogenic
-  only because of the position of the hydrogen.
+  (conjugation, hybridization, chirality). Stereo assignment depends on all of them.
 
 They return None for every SMILES that is not plain organic and after every failure. The caller then
 uses RDKit's default parsing, so errors do not depend on the path taken. `self_test` compares both
@@ -36,7 +34,9 @@ _STEPS_FOR_GRAPH: Final = int(
     | SanitizeFlags.SANITIZE_PROPERTIES
     | SanitizeFlags.SANITIZE_SYMMRINGS
     | SanitizeFlags.SANITIZE_KEKULIZE
+    | SanitizeFlags.SANITIZE_FINDRADICALS
     | SanitizeFlags.SANITIZE_SETAROMATICITY
+    | SanitizeFlags.SANITIZE_ADJUSTHS
 )
 _STEPS_FOR_METALS: Final = int(SanitizeFlags.SANITIZE_CLEANUP_ORGANOMETALLICS)
 _STEPS_FOR_WRITING: Final = int(SanitizeFlags.SANITIZE_ALL) & ~_STEPS_FOR_METALS

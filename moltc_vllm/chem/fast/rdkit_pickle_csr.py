@@ -14,7 +14,14 @@ I64 = npt.NDArray[np.int64]
 
 @jit
 def pack_one(
-    data: bytes, begin: int, end: int, atoms: U8, degree: I16, source: I16, bond_code: U8
+    data: bytes,
+    begin: int,
+    end: int,
+    atoms: U8,
+    degree: I16,
+    source: I16,
+    bond_code: U8,
+    detail: U16,
 ) -> bool:
     """Read one molecule into the arrays of a `PackedMolecule`.
 
@@ -26,17 +33,20 @@ def pack_one(
         degree: Output, ``[>= V]``.
         source: Output, ``[>= 2 E]``.
         bond_code: Output, ``[>= 2 E]``.
+        detail: Output, ``[>= V]``.
 
     Returns:
         Whether the molecule is supported; if not, the content of the arrays is undefined.
     """
     v, e = read_sizes(data, begin, end)
-    if not 0 <= v <= min(len(atoms), len(degree)) or 2 * e > min(len(source), len(bond_code)):
+    if not 0 <= v <= min(len(atoms), len(degree), len(detail)) or 2 * e > min(
+        len(source), len(bond_code)
+    ):
         return False
     element, chirality = np.empty(v, np.uint8), np.empty(v, np.uint8)
     index = np.empty((2, e), np.uint16)
     kind, direction = np.empty(e, np.uint8), np.empty(e, np.uint8)
-    if not read_graph(data, begin, end, element, chirality, index, kind, direction):
+    if not read_graph(data, begin, end, element, chirality, index, kind, direction, detail):
         return False
     for atom in range(v):
         atoms[atom, 0] = element[atom]
@@ -68,6 +78,7 @@ def pack_many(
     degree: I16,
     source: I16,
     bond_code: U8,
+    detail: U16,
 ) -> tuple[int, int]:
     """Read several molecules into the arrays of one `PackedMolecule`, concatenated.
 
@@ -79,6 +90,7 @@ def pack_many(
         degree: Output, ``[>= sum of V]``.
         source: Output, ``[>= sum of 2 E]``.
         bond_code: Output, ``[>= sum of 2 E]``.
+        detail: Output, ``[>= sum of V]``.
 
     Returns:
         Total numbers of atoms and directed bonds.
@@ -87,7 +99,7 @@ def pack_many(
     for index in range(len(offsets) - 1):
         sizes[index, 0] = sizes[index, 1] = 0
         begin, end = offsets[index], offsets[index + 1]
-        if pack_one(data, begin, end, atoms[v:], degree[v:], source[e:], bond_code[e:]):
+        if pack_one(data, begin, end, atoms[v:], degree[v:], source[e:], bond_code[e:], detail[v:]):
             num_atoms, num_bonds = read_sizes(data, begin, end)
             sizes[index, 0], sizes[index, 1] = num_atoms, 2 * num_bonds
             v, e = v + num_atoms, e + 2 * num_bonds

@@ -15,7 +15,14 @@ from moltc_vllm.chem.graph import MolGraph
 from moltc_vllm.chem.packed import PackedMolecule, pack
 from moltc_vllm.chem.rdkit_log import QuietLog
 
-FIELDS: Final = ("atomic_number", "chirality", "bond_index", "bond_type", "bond_direction")
+FIELDS: Final = (
+    "atomic_number",
+    "chirality",
+    "bond_index",
+    "bond_type",
+    "bond_direction",
+    "detail",
+)
 
 MOLECULES: Final = (
     "C",
@@ -24,7 +31,9 @@ MOLECULES: Final = (
     "[H+].[2H]OC",
     "CC(=O)[O-].[NH3+]CCO.[Na+].[Cl-]",
     "[13CH3][14C@H](N)C(=O)O",
-    "C[CH]C[CH2].[O]",  # radicals
+    "C[CH]C[CH2].[O].[C].[CH3+].[CH3-].C=[CH]",  # radicals, carbocation, carbanion
+    "NC=O.Oc1ccccc1.[O-]c1ccccc1.CS(=O)C.CS(=O)(=O)Nc1ccccc1.C=C=C.[CH2-]C=O",  # hybridization
+    "[N+4].[O-2].[Al+3].C1CCCCCCC1.C1CCCCCCCC1.C1CCCCCC1.C1CC2CC1CC2",  # charges, ring sizes
     "C[N+](=O)[O-].CN(=O)=O.F[P-](F)(F)(F)(F)F",  # the second nitro group is cleaned up
     "C#N.CC#CC=C=C",
     "F/C=C/C=C\\Cl",

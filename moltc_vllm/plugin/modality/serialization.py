@@ -29,7 +29,7 @@ class PackedRow(NamedTuple):
         projector: Index in the checkpoint's projector bank.
         num_atoms: Number of atoms.
         num_bonds: Number of directed bonds, two for each bond.
-        graph_bytes: ``[4 num_atoms + 3 num_bonds]`` uint8, the arrays of the graph.
+        graph_bytes: ``[6 num_atoms + 3 num_bonds]`` uint8, the arrays of the graph.
     """
 
     molecule_id: MoleculeId
@@ -41,10 +41,12 @@ class PackedRow(NamedTuple):
     def graph(self) -> PackedMolecule:
         """Return the graph, whose arrays are views of `graph_bytes`."""
         atoms, bonds = self.num_atoms, self.num_bonds
-        int16_bytes, uint8_values = np.split(self.graph_bytes.numpy(), [2 * (atoms + bonds)])
-        degree, source = np.split(int16_bytes.view(np.int16), [atoms])
+        int16_bytes, uint8_values = np.split(self.graph_bytes.numpy(), [2 * (2 * atoms + bonds)])
+        degree, source, detail = np.split(int16_bytes.view(np.int16), [atoms, atoms + bonds])
         symbols, bond_code = np.split(uint8_values, [2 * atoms])
-        return PackedMolecule(symbols.reshape(atoms, 2), degree, source, bond_code)
+        return PackedMolecule(
+            symbols.reshape(atoms, 2), degree, source, bond_code, detail.view(np.uint16)
+        )
 
 
 def pack_molecule(key: str, projector: int, graph: PackedMolecule) -> Tensor:
@@ -56,11 +58,11 @@ def pack_molecule(key: str, projector: int, graph: PackedMolecule) -> Tensor:
         graph: Graph of the molecule.
 
     Returns:
-        ``[28 + 4 atoms + 3 bonds]`` uint8.
+        ``[28 + 6 atoms + 3 bonds]`` uint8.
     """
     digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
     sizes = len(graph.degree), len(graph.source)
-    arrays = (graph.degree, graph.source, graph.atoms, graph.bond_code)
+    arrays = (graph.degree, graph.source, graph.detail, graph.atoms, graph.bond_code)
     header = _HEADER.pack(*struct.unpack("=2q", digest), projector, *sizes)
     return torch.frombuffer(
         bytearray(b"".join((header, *(array.tobytes() for array in arrays)))), dtype=torch.uint8
@@ -71,7 +73,7 @@ def unpack_molecule(row: Tensor) -> PackedRow:
     """Deserialize the header of a molecule that `pack_molecule` wrote.
 
     Args:
-        row: ``[28 + 4 atoms + 3 bonds]`` uint8.
+        row: ``[28 + 6 atoms + 3 bonds]`` uint8.
     """
     header = row[: _HEADER.size].numpy().tobytes()
     *molecule_id, projector, atoms, bonds = _HEADER.unpack(header)
