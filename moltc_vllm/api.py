@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -75,6 +76,7 @@ def predict(
         httpx.HTTPError: If the server cannot be reached.
     """
     known_task = get_task(task)
+    _warn_of_caution(known_task)
     requests = _build_requests(known_task, pairs, question)
     if isinstance(engine, str):
         if not requests:
@@ -87,6 +89,11 @@ def predict(
     if both_orders:
         engine = SymmetrizedEngine(engine)
     return _collect_answers(known_task, engine, requests, question)
+
+
+def _warn_of_caution(task: Task) -> None:
+    if task.caution is not None:
+        warnings.warn(f"{task.name} is {task.caution}", stacklevel=3)
 
 
 def _build_requests(
@@ -187,6 +194,7 @@ def screen(
         ServerError: If the server at ``endpoint`` is not a moltc-vllm server.
         httpx.HTTPError: If the server cannot be reached.
     """
+    _warn_of_caution(get_task(task))
     files = _TemporaryFiles()
     config = ScreenConfig(
         task=task,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 import typer
 
 from moltc_vllm.cli.engines import EngineName, open_engine
-from moltc_vllm.cli.messages import fail
+from moltc_vllm.cli.messages import fail, print_caution
 from moltc_vllm.cli.progress import ProgressBars
 from moltc_vllm.utils.errors import one_line
 
@@ -95,6 +95,7 @@ def evaluate(
     if out is not None:
         _create_folder(out)
     stdout = _reserve_stdout()
+    print_caution(known_task)
     asked_task = _asked_task(known_task, model, endpoint)
     opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
     symmetrized = both_orders and is_symmetric_binary(asked_task)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from moltc_vllm.tasks import Task
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -16,3 +19,9 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """
     typer.echo(f"moltc: {message}", err=True)
     raise typer.Exit(code)
+
+
+def print_caution(task: Task) -> None:
+    """Print the caution of a task to standard error, if it has one."""
+    if task.caution is not None:
+        typer.echo(f"moltc: warning: {task.name} is {task.caution}", err=True)

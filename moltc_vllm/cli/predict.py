@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moltc_vllm.cli.engines import EngineName, open_engine
-from moltc_vllm.cli.messages import fail
+from moltc_vllm.cli.messages import fail, print_caution
 
 if TYPE_CHECKING:
     from moltc_vllm.tasks import Answer
@@ -51,9 +51,11 @@ def predict(
     from moltc_vllm.tasks.engine import Pair
 
     try:
-        get_task(task).check(len(smiles), question)
+        known_task = get_task(task)
+        known_task.check(len(smiles), question)
     except (UnknownTaskError, PromptError) as error:
         fail(str(error))
+    print_caution(known_task)
     opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
     ((_, answer),) = opened.submit(task, [Pair(0, tuple(smiles))], question)
     typer.echo(answer.model_dump_json(exclude_none=True) if json else _format(answer))
@@ -67,6 +69,8 @@ def _format(answer: Answer) -> str:
         text += f"  ({answer.low:g} to {answer.high:g})"
     elif answer.likeliest_interval is not None:
         text += "  (most likely between {:g} and {:g})".format(*answer.likeliest_interval)
+    if answer.subject is not None and answer.object is not None:
+        text += f"  ({answer.subject} acts on {answer.object})"
     if answer.confidence is not None:
         text += f"  confidence {answer.confidence:.2g}"
     if answer.familiarity is not None:

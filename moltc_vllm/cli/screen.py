@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moltc_vllm.cli.messages import fail
+from moltc_vllm.cli.messages import fail, print_caution
 from moltc_vllm.cli.progress import ProgressBars
 from moltc_vllm.cli.screen_engines import (
     EXIT_ENGINE_FAILED,
@@ -271,7 +271,9 @@ def _prepare(
     from moltc_vllm.screening.prepare import prepare
     from moltc_vllm.tasks import get_task
 
-    ranking.check(get_task(config.task))
+    task = get_task(config.task)
+    ranking.check(task)
+    print_caution(task)
     description = describe_model(config.task, options.model, options.endpoint)
     return prepare(
         config,

@@ -15,6 +15,7 @@ import httpx
 from moltc_vllm.engines.affinity import AFFINITY_HEADER, affinity_key
 from moltc_vllm.tasks import Answer
 from moltc_vllm.tasks.engine import Pair
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE, check_coverage
 from moltc_vllm.utils.errors import one_line
 
 # HAProxy answers 500 if the connection to its server is lost.
@@ -41,6 +42,8 @@ class HttpEngine:
         beams: Width of the beam search; 1 is greedy decoding.
         score: Whether only the tokens that distinguish answers are generated: labels and
             intervals, without the model's text.
+        coverage: Coverage of the prediction intervals of numeric answers. Servers before version
+            0.2 know the default only.
         max_in_flight: Maximum number of concurrent requests; several keep the server busy.
         retry_delays_s: Delays before each further attempt in seconds, while the server cannot be
             reached or is overloaded; the server may ask for longer ones (``Retry-After``). The
@@ -57,6 +60,7 @@ class HttpEngine:
         timeout_s: float = 600.0,
         beams: int = 1,
         score: bool = False,
+        coverage: float = DEFAULT_COVERAGE,
         max_in_flight: int = 4,
         retry_delays_s: Sequence[float] = (1.0, 4.0, 16.0, 30.0, 60.0, 60.0, 60.0),
     ) -> None:
@@ -65,6 +69,7 @@ class HttpEngine:
         self.batch_size = batch_size
         self.beams = beams
         self.score = score
+        self.coverage = check_coverage(coverage)
         self.max_in_flight = max_in_flight
         self._retry_delays_s = tuple(retry_delays_s)
         try:
@@ -100,6 +105,16 @@ class HttpEngine:
             ServerError: If the server is not a moltc-vllm server.
         """
         return [task["id"] for task in self._list("tasks")]
+
+    def ignores_order(self, task: str) -> bool:
+        """See `moltc_vllm.tasks.engine.OrderAwareEngine`; false for servers before version 0.2.
+
+        Raises:
+            ServerError: If the server is not a moltc-vllm server.
+        """
+        return any(
+            item["id"] == task and item.get("ignores_order", False) for item in self._list("tasks")
+        )
 
     def weights(self) -> str | None:
         """Return a checksum of the weights, or ``None`` if the server does not report one.
@@ -163,6 +178,7 @@ class HttpEngine:
             "question": question,
             "beams": self.beams if self.beams > 1 else None,
             "score": self.score or None,
+            "coverage": self.coverage if self.coverage != DEFAULT_COVERAGE else None,
         }
         body |= {name: value for name, value in optional.items() if value is not None}
         headers = {AFFINITY_HEADER: affinity_key(batch[0].molecules[0])}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from moltc_vllm.tasks import Answer, Choice, Task, get_task
-from moltc_vllm.tasks.engine import CountingEngine, Engine, Pair
+from moltc_vllm.tasks.engine import CountingEngine, Engine, OrderAwareEngine, Pair
 
 
 def is_symmetric_binary(task: Task) -> bool:
@@ -19,8 +19,8 @@ def is_symmetric_binary(task: Task) -> bool:
 class SymmetrizedEngine:
     """Engine that averages the label probabilities of both orders of a symmetric binary task.
 
-    Pairs of other tasks are passed on unchanged. If one order fails, the pair gets that failed
-    answer.
+    Pairs of other tasks are passed on unchanged, and so are all pairs of an engine that ignores the
+    order. If one order fails, the pair gets that failed answer.
 
     Args:
         engine: Engine that answers each order.
@@ -33,12 +33,17 @@ class SymmetrizedEngine:
         """Return the counts of the wrapped engine; empty if it does not count."""
         return self._engine.counters() if isinstance(self._engine, CountingEngine) else {}
 
+    def ignores_order(self, task: str) -> bool:
+        """Return whether the wrapped engine itself ignores the order of the molecules."""
+        engine = self._engine
+        return isinstance(engine, OrderAwareEngine) and engine.ignores_order(task)
+
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
     ) -> Iterator[tuple[Pair, Answer]]:
         """Answer every pair; see `moltc_vllm.tasks.engine.Engine`."""
         known_task = get_task(task)
-        if not is_symmetric_binary(known_task):
+        if not is_symmetric_binary(known_task) or self.ignores_order(task):
             yield from self._engine.submit(task, pairs, question)
             return
         open_pairs: dict[int, Pair] = {}

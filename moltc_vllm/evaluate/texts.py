@@ -9,14 +9,15 @@ import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from moltc_vllm.evaluate.bootstrap_metrics import ratio
+from moltc_vllm.evaluate.bootstrap_metrics import BootstrapMetric, Column, Floats, ratio
 from moltc_vllm.evaluate.metric import AnsweredRow, Metric, compute_metric
 
 
 def terms_metrics(answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
     """Compute micro-averaged precision, recall and F1 of the terms of all rows.
 
-    Case and whitespace of terms are ignored. A row without an answer has no predicted terms.
+    Case and whitespace of terms are ignored. A row without an answer has no predicted terms. The
+    metric ``constant_f1`` is the F1 of the best list that is the same for all rows.
 
     Args:
         answered: Rows with their answers, at least one.
@@ -62,6 +63,31 @@ def terms_metrics(answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
         bootstrap_metric = ratio(numerator, denominator)
         compute = partial(score, index)
         yield compute_metric(name, "wrong", len(answered), compute, bootstrap_metric, undefined)
+    constant_f1 = _best_constant_f1(true, true_sizes)
+    all_rows = np.ones((1, len(true)))
+    yield compute_metric(
+        "constant_f1", "wrong", len(answered), lambda: constant_f1(all_rows)[0], constant_f1
+    )
+
+
+def _best_constant_f1(true: Sequence[set[str]], true_sizes: Column) -> BootstrapMetric:
+    """Return the highest F1 of any list that is the answer to every row.
+
+    The list consists of the most frequent terms. It is chosen with the measured terms of the rows
+    themselves, so that no list learned from other rows does better.
+    """
+    binarizer = MultiLabelBinarizer(sparse_output=True)
+    has_term = binarizer.fit_transform(true).astype(np.float64)  # [rows, terms]
+    lengths = np.arange(1, has_term.shape[1] + 1)
+
+    def compute(weights: Floats) -> Floats:
+        counts = -np.sort(-(weights @ has_term), axis=1)  # [resamples, terms], descending
+        rows, terms = weights.sum(axis=1), weights @ true_sizes
+        f1 = 2 * counts.cumsum(axis=1) / (terms[:, None] + rows[:, None] * lengths)
+        best: Floats = f1.max(axis=1)
+        return best
+
+    return compute
 
 
 def exact_match(answered: Sequence[AnsweredRow]) -> Metric:

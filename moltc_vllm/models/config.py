@@ -159,9 +159,9 @@ class MoltcConfig(PretrainedConfig):
         prompt_style: Name of the prompt style the checkpoint was trained with, a key of
             `moltc_vllm.tasks.STYLES`.
         molecule_prompt: Template of one molecule in the prompts of a published style.
-        symmetric_order: Order of the molecules in prompts of symmetric tasks: as ``given`` by the user,
-            or ``canonical``, the order of their canonical keys, which makes the answer independent
-            of the given order. See `moltc_vllm.models.prompt_composer.PromptComposer`.
+        symmetric_order: Order of the molecules in prompts of symmetric tasks: as ``given`` by the
+            user, or ``canonical``, sorted by their keys, so that the answer does not depend on the
+            given order. See `moltc_vllm.models.prompt_composer.PromptComposer`.
         mask_molecule_token: Whether the placeholder's logit is masked. The published code does not
             mask it, and its embedding is random; unmasked logits are only reproducible where the
             checkpoint contains that row. See ``docs/concepts/published-model.md``.

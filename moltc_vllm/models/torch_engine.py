@@ -19,6 +19,7 @@ from moltc_vllm.models.decoding import LogitsProcessor
 from moltc_vllm.models.interval_tokens import NUM_CANDIDATES
 from moltc_vllm.models.projector import ProjectorError, projector_index
 from moltc_vllm.models.prompt import Prompt, encoder_key_fn, prepare_inputs
+from moltc_vllm.models.prompt_composer import PromptComposer, ignores_order
 from moltc_vllm.models.token_candidate import TokenCandidate
 from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.tasks import (
@@ -83,6 +84,7 @@ class TorchEngine:
         self.tokenizer = load_tokenizer(Path(folder))
         self.config = self.model.config
         self.style = self.config.style
+        self._composer = PromptComposer(self.config)
         self._encoder_key = encoder_key_fn(self.config)
         self.constrained = uses_grammar(self.style, constrained, beams)
         self.batch_size = batch_size
@@ -90,6 +92,10 @@ class TorchEngine:
         self.pad_query = pad_query
         self._stop = stop_token_id(self.tokenizer, self.style)
         self._grammars = _GrammarCompiler(self.tokenizer, self.config.text_config.vocab_size)
+
+    def ignores_order(self, task: str) -> bool:
+        """See `moltc_vllm.tasks.engine.OrderAwareEngine`."""
+        return ignores_order(self.config, get_task(task))
 
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
@@ -108,14 +114,15 @@ class TorchEngine:
                     yield pair, known_task.failed("error", str(error))
             if prompts:
                 answers = self._answers(known_task, [prompt for _, prompt in prompts])
-                yield from zip((pair for pair, _ in prompts), answers, strict=True)
+                for (pair, _), answer in zip(prompts, answers, strict=True):
+                    yield pair, known_task.with_direction(answer, pair.molecules)
 
     def _prompt(self, task: Task, pair: Pair, question: str | None) -> Prompt:
         # Check every molecule here, so that one failure does not affect the rest of the batch.
         for role, smiles in enumerate(pair.molecules):
             self._encoder_key(smiles)
             projector_index(self.config, role, task.name)
-        text, order = self.style.compose(task, pair.molecules, question)
+        text, order = self._composer.compose(task, pair.molecules, question)
         return Prompt(text, [pair.molecules[index] for index in order], task.name)
 
     def _answers(self, task: Task, prompts: list[Prompt]) -> list[Answer]:

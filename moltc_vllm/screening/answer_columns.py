@@ -14,6 +14,7 @@ from moltc_vllm.tasks import Answer, Choice, Number, Task, Terms
 
 STATUS, ERROR, CONFIDENCE, TEXT = "status", "error", "confidence", "text"
 VALUE, UNIT, LABEL, ITEMS = "value", "unit", "label", "items"
+SUBJECT, OBJECT = "subject", "object"
 STD, LOW, HIGH, FAMILIARITY = "std", "low", "high", "familiarity"
 LIKELIEST_LOW, LIKELIEST_HIGH = "likeliest_low", "likeliest_high"
 
@@ -21,6 +22,8 @@ _TYPES: dict[str, pa.DataType] = {
     STATUS: pa.string(),
     ERROR: pa.string(),
     LABEL: pa.string(),
+    SUBJECT: pa.string(),
+    OBJECT: pa.string(),
     VALUE: pa.float64(),
     UNIT: pa.string(),
     STD: pa.float64(),
@@ -84,6 +87,8 @@ class AnswerColumns:
             STATUS: answer.status,
             ERROR: answer.error,
             LABEL: answer.label,
+            SUBJECT: answer.subject,
+            OBJECT: answer.object,
             VALUE: answer.value,
             UNIT: answer.unit,
             STD: answer.std,
@@ -124,6 +129,8 @@ class AnswerColumns:
             likeliest_interval=None if likeliest[0] is None else likeliest,
             label=label,
             label_id=None if label is None else self._label_ids()[label],
+            subject=cells.get(SUBJECT),
+            object=cells.get(OBJECT),
             items=None if items is None else tuple(items),
             familiarity=cells.get(FAMILIARITY),
             confidence=cells[CONFIDENCE],
@@ -145,6 +152,9 @@ def _current_names(task: Task, text: bool) -> list[str]:
         names[names.index(LOW) : names.index(LOW)] = [STD]
         after = names.index(HIGH) + 1
         names[after:after] = [LIKELIEST_LOW, LIKELIEST_HIGH]
+    if task.directed_labels:
+        after = names.index(LABEL) + 1
+        names[after:after] = [SUBJECT, OBJECT]
     before = names.index(CONFIDENCE)
     names[before:before] = [FAMILIARITY]
     return names

@@ -53,6 +53,7 @@ def _build_page(
     return Page(
         title=f"{task.title}: {summary.rows:,} pairs",
         settings=_settings(screen),
+        note=f"{task.name} is {task.caution}." if task.caution is not None else "",
         counts={"rows": summary.rows, **dict(summary.statuses.most_common())},
         facts={
             **_value_facts(summary, task),

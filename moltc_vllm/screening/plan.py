@@ -142,6 +142,31 @@ class Triangle:
             first += 1
 
 
+@dataclass(frozen=True, slots=True)
+class BothDirections:
+    """Every pair of another plan, each followed by the pair with its molecules swapped.
+
+    Attributes:
+        plan: Plan of pairs from one table.
+    """
+
+    plan: Plan
+
+    def __len__(self) -> int:
+        return 2 * len(self.plan)
+
+    def slice(self, start: int, stop: int) -> Iterator[PairIndex]:
+        """See `Plan`."""
+        first_pair = start // 2
+        for position, (row, first, second) in enumerate(
+            self.plan.slice(first_pair, -(-stop // 2)), first_pair
+        ):
+            if start <= 2 * position:
+                yield PairIndex(2 * row - 1, first, second)
+            if 2 * position + 1 < stop:
+                yield PairIndex(2 * row, second, first)
+
+
 class Shuffled:
     """Another plan in a random order that needs no memory.
 

@@ -20,7 +20,15 @@ from moltc_vllm.screening.manifest import (
     read_manifest,
 )
 from moltc_vllm.screening.parts import PartLayout
-from moltc_vllm.screening.plan import Limited, Plan, Product, Shuffled, Triangle, Zip
+from moltc_vllm.screening.plan import (
+    BothDirections,
+    Limited,
+    Plan,
+    Product,
+    Shuffled,
+    Triangle,
+    Zip,
+)
 from moltc_vllm.screening.row_store import RowStore, build_row_store
 from moltc_vllm.screening.screen import Screen
 from moltc_vllm.tables import SMILES, Table, TableError, open_table
@@ -87,10 +95,13 @@ def prepare(
     columns = _find_columns(config, tables)
     files = {role: _InputFile(table, sha256(table.path)) for role, table in tables.items()}
     answer_columns, answer_settings = _answer_columns(config, task)
+    directions = _directions(config, task)
     settings = _manifest_settings(config, task, model, files, columns) | answer_settings
+    if directions == 2:
+        settings["directions"] = directions
     check_manifest(config.out, settings)
     inputs = _index_tables(config, files, columns, on_rows)
-    plan = _build_plan(config, inputs)
+    plan = _build_plan(config, inputs, directions)
     # The manifest is written last, so that a screen that cannot be prepared leaves none behind.
     resumed = open_manifest(config.out, settings)
     screen = Screen(
@@ -187,6 +198,19 @@ def _answer_columns(config: ScreenConfig, task: Task) -> tuple[AnswerColumns, di
     return columns, {"coverage": coverage, "answer_columns": list(columns.names)}
 
 
+def _directions(config: ScreenConfig, task: Task) -> int:
+    """Return the number of orders in which every two molecules of a triangle are asked.
+
+    A screen that an earlier version started has one direction and keeps it.
+    """
+    if config.how is not PairingMode.triangle or config.pairs is not None or not task.directed:
+        return 1
+    if (config.out / MANIFEST).exists():
+        recorded: int = read_manifest(config.out)["screen"].get("directions", 1)
+        return recorded
+    return 2
+
+
 def _prompt_version(task: Task) -> str:
     """Return a checksum of the task's wording and answer format, which releases may change."""
     text = f"{task.question}\n{task.kind}"
@@ -226,9 +250,11 @@ def _open_row_store(path: Path, table: Table, on_rows: IndexingCallback) -> RowS
     return RowStore(path)
 
 
-def _build_plan(config: ScreenConfig, inputs: PairTables) -> Plan:
+def _build_plan(config: ScreenConfig, inputs: PairTables, directions: int) -> Plan:
     """Return the plan of all pairs to process, in processing order."""
     plan = _pairing(config, inputs)
+    if directions == 2:
+        plan = BothDirections(plan)
     if config.order is ProcessingOrder.random:
         plan = Shuffled(plan, config.seed)
     return plan if config.limit is None else Limited(plan, config.limit)

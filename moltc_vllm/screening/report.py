@@ -32,6 +32,16 @@ class Hit(NamedTuple):
     answer: Answer
     row: int | None = None
 
+    @property
+    def direction(self) -> str:
+        """Sentence about the molecule that acts on the other one; empty without a direction."""
+        if self.answer.subject is None or self.answer.object is None:
+            return ""
+        # A pair of one molecule with itself has two equal SMILES; their order is that of the pair.
+        subject = 1 if self.answer.subject != self.smiles[0] else 0
+        names = [self.names[side] or self.smiles[side] for side in (subject, 1 - subject)]
+        return " acts on ".join(names)
+
 
 class Failure(NamedTuple):
     """Reason for failed rows.

@@ -66,6 +66,9 @@ class Answer(BaseModel):
         generated_value: Number written in the generated text.
         label: Short name of the predicted class.
         label_id: Number of the predicted class in the data set.
+        subject: SMILES of the molecule that acts on the other one, e.g. that increases its
+            activity; only for labels with a direction.
+        object: SMILES of the molecule that is acted on.
         items: Terms of a list.
         unit: Unit of the numbers; None for a ratio.
         likeliest_interval: Most probable interval of the model's scale, within the bounds of the
@@ -85,6 +88,8 @@ class Answer(BaseModel):
     generated_value: FiniteFloat | None = None
     label: str | None = None
     label_id: int | None = None
+    subject: str | None = None
+    object: str | None = None
     items: tuple[str, ...] | None = None
     unit: str | None = None
     likeliest_interval: tuple[FiniteFloat, FiniteFloat] | None = None
@@ -167,7 +172,7 @@ class Answer(BaseModel):
         else:
             if not self.error:
                 raise ValueError(f"an answer with status {self.status} needs an error")
-            other_fields = (self.unit, self.confidence, self.familiarity)
+            other_fields = (self.subject, self.object, self.unit, self.confidence, self.familiarity)
             if any(field is not None for field in (*result_fields, *other_fields)):
                 raise ValueError(
                     f"an answer with status {self.status} must have no fields but text and error"
@@ -176,6 +181,10 @@ class Answer(BaseModel):
             raise ValueError("generated_value needs a value")
         if (self.label is None) != (self.label_id is None):
             raise ValueError("label and label_id must be given together")
+        if (self.subject is None) != (self.object is None):
+            raise ValueError("subject and object must be given together")
+        if self.subject is not None and self.label is None:
+            raise ValueError("subject and object need a label")
         if self.likeliest_interval is not None:
             _check_ascending("likeliest_interval", *self.likeliest_interval)
         self._check_spread()

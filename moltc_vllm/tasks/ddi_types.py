@@ -1,8 +1,11 @@
 """The 86 interaction types of DeepDDI, as tables from which their sentences are generated.
 
-The types are directed: ``#Drug1`` acts on ``#Drug2``. They are numbered 1 to 86, as in the
-"interaction type" column of the public files. Some later data sets count from 0, and "DDI type N"
-is yet another numbering.
+In the sentence of a directed type ``#Drug1`` acts on ``#Drug2``: it is the perpetrator of the
+interaction and ``#Drug2`` the victim, whatever the order of the two in the sentence. Seven types
+are undirected: they say only that a risk is increased when both are combined.
+
+The types are numbered 1 to 86, as in the "interaction type" column of the public files. Some later
+data sets count from 0, and "DDI type N" is yet another numbering.
 
 Source: Ryu, Kim and Lee, PNAS 2018.
 """
@@ -171,3 +174,6 @@ def _labels() -> Iterator[Label]:
 
 DDI_TYPES = tuple(sorted(_labels(), key=lambda label: label.id))
 """Labels of all types, ordered by number."""
+
+DIRECTED_DDI_TYPES = frozenset(label.id for label in DDI_TYPES) - frozenset(_RISKS)
+"""Numbers of the types in which the first drug acts on the second."""

@@ -52,5 +52,14 @@ class CountingEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class OrderAwareEngine(Protocol):
+    """Engine that knows whether the order of the molecules matters."""
+
+    def ignores_order(self, task: str) -> bool:
+        """Return whether the answers to a task are equal for all orders of the molecules."""
+        ...
+
+
 COUNTERS = ("prompt_tokens", "cached_tokens")
 """Number of prompt tokens, and number of those found in the prefix cache."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moltc_vllm.tasks.answer import Answer, FailedStatus, UnparsedError
-from moltc_vllm.tasks.answer_kinds import AnswerKind
+from moltc_vllm.tasks.answer_kinds import AnswerKind, Choice
 from moltc_vllm.tasks.confidence import TokenLogprob
 from moltc_vllm.tasks.grammar import Grammar
 from moltc_vllm.tasks.number import Number
@@ -29,8 +29,10 @@ class Task:
         symmetric: Whether the answer is independent of the order of the molecules.
         any_molecules: Whether the task accepts any number of molecules, all of the same role.
         takes_question: Whether the user provides the question.
+        directed_labels: Numbers of the labels in which the first molecule acts on the second.
         fallback: Name of the task that is asked of a checkpoint without this one; its labels have
             the same numbers. None if there is no such task.
+        caution: Warning that is shown wherever the task is used; None for a task without one.
     """
 
     name: str
@@ -42,7 +44,15 @@ class Task:
     symmetric: bool = False
     any_molecules: bool = False
     takes_question: bool = False
+    directed_labels: frozenset[int] = frozenset()
     fallback: str | None = None
+    caution: str | None = None
+
+    @property
+    def directed(self) -> bool:
+        """Whether the answer about two molecules depends on their order."""
+        is_typed = isinstance(self.kind, Choice | Number)
+        return len(self.roles) == 2 and is_typed and not self.symmetric
 
     def check(self, molecules: int, question: str | None = None) -> None:
         """Reject a request that does not fit the task.
@@ -119,6 +129,18 @@ class Task:
             unit=fields.unit,
             likeliest_interval=interval,
         )
+
+    def with_direction(self, answer: Answer, smiles: Sequence[str]) -> Answer:
+        """Return an answer with the subject and object of its label, if the label has a direction.
+
+        Args:
+            answer: Answer of this task.
+            smiles: SMILES as written by the user, one per role.
+        """
+        if answer.label_id not in self.directed_labels:
+            return answer
+        subject, object_ = smiles
+        return answer.model_copy(update={"subject": subject, "object": object_})
 
     def failed(self, status: FailedStatus, error: str, text: str | None = None) -> Answer:
         """Return an answer with the reason of a failure."""

@@ -6,8 +6,9 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from moltc_vllm.tasks.answer_kinds import Choice, Label, Terms, Text
-from moltc_vllm.tasks.ddi_types import DDI_TYPES
+from moltc_vllm.tasks.ddi_types import DDI_TYPES, DIRECTED_DDI_TYPES
 from moltc_vllm.tasks.number import Number
+from moltc_vllm.tasks.side_effects import SIDE_EFFECTS
 from moltc_vllm.tasks.task import Task
 
 _DRUGS = ("drug 1", "drug 2")
@@ -71,15 +72,18 @@ TASKS: dict[str, Task] = {
             _DRUGS,
             Choice(DDI_TYPES),
             max_tokens=176,
+            directed_labels=DIRECTED_DDI_TYPES,
         ),
         Task(
             "ddi_side_effects",
             "Side effects of two drugs taken together",
             "What are the side effects of these two drugs?",
             _DRUGS,
-            Terms("The side effects of these two drugs are "),
+            Terms("The side effects of these two drugs are ", vocabulary=SIDE_EFFECTS),
             max_tokens=512,  # the median pair of TWOSIDES has 53 side effects
             symmetric=True,
+            caution="experimental: no shipped model is better than one list for all pairs; compare "
+            "f1 and constant_f1 of `moltc evaluate`",
         ),
         Task(
             "solvation",

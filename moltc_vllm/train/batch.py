@@ -13,6 +13,7 @@ from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import projector_index
 from moltc_vllm.models.prompt import expand_placeholders
+from moltc_vllm.models.prompt_composer import PromptComposer
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Task
 from moltc_vllm.train.examples import MoleculeTable
@@ -86,6 +87,7 @@ class Collator:
         self._config = config
         self._tokenizer = tokenizer
         self._device = device
+        self._composer = PromptComposer(config)
         self._prompt_ids: dict[str, list[int]] = {}
 
     def __call__(self, items: Sequence[PairItem]) -> Batch:
@@ -139,7 +141,7 @@ class Collator:
     def _prompt(self, task: Task, molecules: Sequence[int]) -> tuple[list[int], tuple[int, ...]]:
         """Return the token ids of a pair's prompt, and the order of the molecules in it."""
         smiles = [self._molecules.smiles[index] for index in molecules]
-        text, order = self._config.style.compose(task, smiles)
+        text, order = self._composer.compose(task, smiles)
         if text not in self._prompt_ids:
             # If prompts contain SMILES, every pair has its own, so the cache must be bounded.
             if len(self._prompt_ids) > _CACHED_PROMPTS:

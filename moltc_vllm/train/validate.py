@@ -13,6 +13,7 @@ from torch import Tensor
 
 from moltc_vllm.models.interval_tokens import IntervalVocabulary, interval_vocabulary
 from moltc_vllm.models.moltc import MoltcModel
+from moltc_vllm.models.prompt_composer import ignores_order
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Choice
 from moltc_vllm.train.batch import Collator, PairItem
@@ -104,7 +105,8 @@ class _Validation:
         self, kind: Choice, probabilities: npt.NDArray[np.float64], label_tokens: list[int]
     ) -> dict[str, float]:
         truth = self.examples.values
-        if self.examples.task.symmetric:
+        task = self.examples.task
+        if task.symmetric and not ignores_order(self.model.config, task):
             swapped = replace(self.examples, molecules=self.examples.molecules[:, ::-1])
             others = [_probabilities(logits, label_tokens) for logits in self._logits(swapped)]
             probabilities = (probabilities + np.concatenate(others)) / 2

@@ -159,3 +159,11 @@ def test_describe_model_includes_checksum_of_weights(server):
     assert describe_model("ddi", endpoint=server.url) == {"served": "ddi", "weights": "ab12"}
     with pytest.raises(ValueError, match="does not answer 'solvation'"):
         describe_model("solvation", endpoint=server.url)
+
+
+def test_ignores_order_is_asked_of_the_server(server):
+    server.models = [{"id": "ddi", "ignores_order": True}, {"id": "ddi_type"}]
+    engine = HttpEngine(server.url)
+    assert engine.ignores_order("ddi")
+    assert not engine.ignores_order("ddi_type")  # as of servers that do not say it
+    assert not engine.ignores_order("solvation")

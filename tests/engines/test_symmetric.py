@@ -50,3 +50,24 @@ def test_engine_passes_other_tasks_on_once():
     inner = FakeEngine(lambda task, pair: make_answer(task.name, -4.0, 0.5))
     list(SymmetrizedEngine(inner).submit("solvation", [Pair(0, ("CCO", "O"))]))
     assert inner.num_submitted == 1
+
+
+class OrderIgnoringEngine(FakeEngine):
+    """Engine that ignores the order of the molecules in some tasks."""
+
+    def __init__(self, answer, tasks):
+        super().__init__(answer)
+        self.tasks = tasks
+
+    def ignores_order(self, task):
+        return task in self.tasks
+
+
+@pytest.mark.parametrize(("tasks", "submitted"), [({"ddi"}, 2), ({"ddi_biosnap"}, 4)])
+def test_engine_submits_pairs_once_if_the_order_does_not_matter(tasks, submitted):
+    inner = OrderIgnoringEngine(answer, tasks)
+    engine = SymmetrizedEngine(inner)
+    pairs = [Pair(7, ("A", "B")), Pair(3, ("C", "D"))]
+    assert set(dict(engine.submit("ddi", pairs))) == set(pairs)
+    assert inner.num_submitted == submitted
+    assert engine.ignores_order("ddi") == (submitted == 2)

@@ -58,7 +58,7 @@ def test_write_predictions_writes_one_line_per_row(tmp_path):
         ("ddi_type", 49, 47, ("49", "47")),
         ("ddi", 1, 0, ("1", "0")),
         ("quantum_yield", 0.25, 0.0, ("0.25", "0.0")),
-        ("ddi_side_effects", ("a b", "c"), ("c", "d"), ("a b; c", "c; d")),
+        ("ddi_side_effects", ("a b", "c"), ("Pain", "edema"), ("a b; c", "Pain; edema")),
         ("caption", "An acid.", "A base.", ("An acid.", "A base.")),
     ],
 )

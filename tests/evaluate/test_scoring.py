@@ -1,5 +1,6 @@
 """Metrics of answers, compared with values computed by hand."""
 
+import itertools
 import json
 import random
 
@@ -153,7 +154,7 @@ def test_bootstrap_metric_equals_metric_of_repeated_rows(name, seed, size):
         "ddi": [0, 1],
         "ddi_type": [1, 2, 49],
         "solvation": [-4.0, -3.3, 2.125],
-        "ddi_side_effects": [("rash",), ("rash", "fever"), ("cough",)],
+        "ddi_side_effects": [("Pain",), ("Pain", "nausea"), ("Cough",)],
         "caption": ["a", "b"],
     }[name]
 
@@ -178,19 +179,40 @@ def test_bootstrap_metric_equals_metric_of_repeated_rows(name, seed, size):
 
 def test_metrics_of_terms():
     task = get_task("ddi_side_effects")
-    data = make_dataset(task.name, [("nausea", "Low  pain"), ("fever",), ("fever",), ("rash",)])
+    data = make_dataset(task.name, [("nausea", "Chest  pain"), ("Pain",), ("Pain",), ("edema",)])
     answers = {
-        1: make_answer(task.name, ("NAUSEA", "fever", "low pain", "cough")),
+        1: make_answer(task.name, ("NAUSEA", "Pain", "chest pain", "Cough")),
         2: make_answer(task.name, ("nausea",)),
         3: task.failed("unparsed", "has no whole term"),
-        4: make_answer(task.name, ("rash",), 0.5),
+        4: make_answer(task.name, ("edema",), 0.5),
     }
     evaluation = evaluate(task, data, answers)
     metrics = evaluation.metrics
     assert metrics["precision"].value == pytest.approx(3 / 6)
     assert metrics["recall"].value == pytest.approx(3 / 5)
     assert metrics["f1"].value == pytest.approx(6 / 11)
+    # "Pain" for all four rows hits two of the five terms.
+    assert metrics["constant_f1"].value == pytest.approx(2 * 2 / (5 + 4))
     assert evaluation.calibration is None
+
+
+@given(st.lists(st.frozensets(st.sampled_from("abcde"), min_size=1), min_size=1, max_size=9))
+@settings(deadline=None)
+def test_constant_f1_is_the_best_of_all_constant_lists(targets):
+    task = get_task("ddi_side_effects")
+    data = make_dataset(task.name, [tuple(sorted(terms)) for terms in targets])
+    answers = {row.number: task.failed("error", "too busy") for row in data.rows}
+    found = evaluate(task, data, answers, resamples=0).metrics["constant_f1"].value
+    size = sum(map(len, targets))
+    candidates = (set(c) for k in range(1, 6) for c in itertools.combinations("abcde", k))
+    assert found == pytest.approx(
+        max(
+            2
+            * sum(len(terms & constant) for terms in targets)
+            / (size + len(targets) * len(constant))
+            for constant in candidates
+        )
+    )
 
 
 def test_metrics_of_texts():
@@ -214,7 +236,7 @@ def test_metrics_of_texts():
         ("solvation", [(1.0, 1.5)], {"r2": "all targets are equal"}),
         ("solvation", [(1.0, BAD), (2.0, UNPARSED)], {"mae": "no row was answered"}),
         ("solvation", [(1.0, BAD)], {"r2": "no row was answered"}),
-        ("ddi_side_effects", [(("rash",), UNPARSED)], {"precision": "no term was predicted"}),
+        ("ddi_side_effects", [(("Pain",), UNPARSED)], {"precision": "no term was predicted"}),
     ],
 )
 def test_undefined_metric_is_null_with_reason(name, rows, reasons):

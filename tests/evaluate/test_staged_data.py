@@ -9,7 +9,7 @@ import pytest
 from moltc_vllm.data import read_dataset
 from moltc_vllm.evaluate.predict import predict_rows
 from moltc_vllm.evaluate.scoring import evaluate
-from moltc_vllm.tasks import Choice, Number, get_task
+from moltc_vllm.tasks import Choice, Number, Terms, get_task
 from tests.evaluate.fakes import FakeEngine, make_answer
 from tests.paths import data_dir
 
@@ -60,6 +60,8 @@ def test_perfect_engine_has_perfect_metrics(name, file):
         assert metrics.pop("mae") <= rounding
         assert metrics.pop("rmse") <= rounding
         assert metrics.pop("r2") == pytest.approx(1, abs=1e-3)
+    if isinstance(kind, Terms):
+        assert 0.3 < metrics.pop("constant_f1") < 0.8
     assert metrics
     assert metrics == dict.fromkeys(metrics, 1.0)
     if evaluation.calibration is not None:

@@ -1,6 +1,7 @@
 """Finalizing a screen writes its summary and its report."""
 
 import json
+import re
 
 import pytest
 
@@ -58,6 +59,15 @@ def test_report_of_triangle_has_heatmap(tmp_path):
     _, page = finalize_screen(tmp_path, "ddi", Ranking(0), files={"left": "left"}, how="triangle")
     assert "against" in page
     assert 'class="hits"' not in page
+
+
+def test_report_says_which_molecule_acts(tmp_path):
+    summary, page = finalize_screen(
+        tmp_path, "ddi_type", Ranking(20), files={"left": "left"}, how="triangle"
+    )
+    assert summary.rows == 60 * 59
+    assert re.search(r"<small>chain \d+ acts on chain \d+</small>", page)
+    assert page.count(" acts on ") == sum(row["subject"] is not None for row in summary.top)
 
 
 def test_report_of_small_sample_has_no_heatmap(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltc_vllm.screening.plan import Limited, Product, Shuffled, Triangle, Zip
+from moltc_vllm.screening.plan import BothDirections, Limited, Product, Shuffled, Triangle, Zip
 
 SIZES = st.integers(0, 17)
 BLOCKS = st.integers(1, 20)
@@ -45,6 +45,20 @@ def test_triangle_yields_every_pair_once(size, block, cuts):
     expected = list(combinations(range(size), 2))
     assert sorted(pairs(indices)) == expected
     assert [expected[index.row - 1] for index in indices] == pairs(indices)
+    check_slices(plan, cuts)
+
+
+@given(SIZES, BLOCKS, CUTS)
+def test_both_directions_follow_each_other(size, block, cuts):
+    triangle = Triangle(size, block)
+    plan = BothDirections(triangle)
+    indices = list(plan.slice(0, len(plan)))
+    assert pairs(indices[1::2]) == [pair[::-1] for pair in pairs(indices[::2])]
+    assert pairs(indices[::2]) == pairs(triangle.slice(0, len(triangle)))
+    assert sorted(pairs(indices)) == [
+        pair for pair in product(range(size), repeat=2) if pair[0] != pair[1]
+    ]
+    assert sorted(index.row for index in indices) == list(range(1, len(plan) + 1))
     check_slices(plan, cuts)
 
 

@@ -1,5 +1,6 @@
 """Every input row becomes one output row, whatever the engine does."""
 
+import json
 import tracemalloc
 
 import pytest
@@ -73,6 +74,49 @@ def test_triangle_has_every_two_molecules_once(tmp_path, left):
     pairs = [(row["left_row"], row["right_row"]) for row in read_rows(prepared)]
     size = len(LEFT) + 1
     assert sorted(pairs) == [(a, b) for a in range(1, size + 1) for b in range(a + 1, size + 1)]
+
+
+def test_triangle_of_directed_task_has_both_directions(tmp_path, left):
+    config = ScreenConfig(
+        "ddi_type", tmp_path / "out", left=left, how="triangle", block=5, part_rows=11
+    )
+    prepared, *_ = run_config(config)
+    rows = read_rows(prepared)
+    size = len(LEFT) + 1
+    assert sorted((row["left_row"], row["right_row"]) for row in rows) == [
+        (a, b) for a in range(1, size + 1) for b in range(1, size + 1) if a != b
+    ]
+    for row in rows:
+        directed = row["label"] is not None and not row["label"].startswith("increase risk of ")
+        directed |= row["label"] == "increase risk of hypersensitivity"
+        expected = (row["left_smiles"], row["right_smiles"]) if directed else (None, None)
+        assert (row["subject"], row["object"]) == expected
+    answers = [prepared.screen.layout.answer(row) for row in rows]
+    assert {answer.subject for answer in answers} == {row["subject"] for row in rows}
+    assert len({answer.subject for answer in answers}) > 5
+
+
+def test_half_triangle_of_earlier_version_is_resumed(tmp_path, left):
+    """Earlier versions asked every two molecules in one direction, in any task."""
+    config = ScreenConfig("ddi_type", tmp_path / "out", left=left, how="triangle", part_rows=10)
+    prepare(config, MODEL)
+    path = tmp_path / "out" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["screen"].pop("directions") == 2
+    for name in ("answer_columns", "coverage"):
+        del manifest["screen"][name]
+    path.write_text(json.dumps(manifest))
+    engine = HashEngine()
+    _, is_complete, _ = run_config(config, engine, should_stop=lambda: len(engine.submitted) >= 25)
+    assert not is_complete
+    prepared, is_complete, _ = run_config(config)
+    assert is_complete
+    assert prepared.resumed
+    rows = read_rows(prepared)
+    size = len(LEFT) + 1
+    assert len(rows) == size * (size - 1) // 2
+    assert all(row["left_row"] < row["right_row"] for row in rows)
+    assert "subject" not in rows[0]
 
 
 def test_zip_pairs_row_by_row(tmp_path, left):

@@ -68,7 +68,7 @@ def test_result_is_a_short_text() -> None:
     assert number.parse_answer(number.write(-3.25)).result == "-3.25 kcal/mol"
     assert TASKS["ddi"].parse_answer(TASKS["ddi"].write(1)).result == "interaction"
     terms = TASKS["ddi_side_effects"]
-    assert terms.parse_answer(terms.write(["nausea", "headache"])).result == "nausea; headache"
+    assert terms.parse_answer(terms.write(["nausea", "edema"])).result == "nausea; edema"
     assert TASKS["caption"].parse_answer("A salt.").result == "A salt."
     assert number.failed("error", "timeout").result == "error: timeout"
 

@@ -51,21 +51,57 @@ def test_choice_rejects_equal_labels() -> None:
 
 @given(st.lists(term.filter(bool), min_size=1, unique=True))
 def test_terms_round_trip(terms: list[str]) -> None:
-    assert SIDE_EFFECTS.parse(SIDE_EFFECTS.write(terms)).items == tuple(terms)
+    kind = Terms(SIDE_EFFECTS.prefix)
+    assert kind.parse(kind.write(terms)).items == tuple(terms)
+
+
+@given(st.lists(st.sampled_from(SIDE_EFFECTS.vocabulary), min_size=1, unique=True))
+def test_terms_of_vocabulary_round_trip_in_any_case(terms: list[str]) -> None:
+    text = SIDE_EFFECTS.write(terms)
+    assert SIDE_EFFECTS.parse(text).items == tuple(terms)
+    assert SIDE_EFFECTS.parse(text.upper()).items == tuple(terms)
+
+
+@pytest.mark.parametrize(
+    ("terms", "reason"),
+    [
+        ("nausea, Headachea", "'Headachea': not among the 963 known terms"),
+        ("pleural paindrop, nausea, numb ache", "'pleural paindrop' and 1 more: not among"),
+        ("nauseapain", "'nauseapain': not among"),
+    ],
+)
+def test_terms_rejects_terms_that_are_not_in_the_vocabulary(terms: str, reason: str) -> None:
+    with pytest.raises(UnparsedError, match=reason):
+        SIDE_EFFECTS.parse(f"{SIDE_EFFECTS.prefix}{terms}.")
+    answer = TASKS["ddi_side_effects"].parse_answer(f"{SIDE_EFFECTS.prefix}{terms}.")
+    assert (answer.status, answer.items) == ("unparsed", None)
+    with pytest.raises(ValueError, match="is not one of the 963 known terms"):
+        SIDE_EFFECTS.write(terms.split(", "))
+
+
+def test_unknown_term_that_was_cut_off_is_dropped() -> None:
+    text = f"{SIDE_EFFECTS.prefix}nausea, Pain, blood pressure decr"
+    assert SIDE_EFFECTS.parse(text).items == ("nausea", "Pain")
+
+
+def test_vocabulary_is_not_in_the_checksum_of_manifests() -> None:
+    """Screens of side effects that version 0.1 started record a checksum of this text."""
+    expected = "Terms(prefix='The side effects of these two drugs are ', separator=', ')"
+    assert repr(SIDE_EFFECTS) == expected
 
 
 def test_terms_writes_sentence() -> None:
-    text = SIDE_EFFECTS.write(["nausea", "low  blood pressure"])
-    assert text == "The side effects of these two drugs are nausea, low blood pressure."
+    text = SIDE_EFFECTS.write(["nausea", "High  blood pressure"])
+    assert text == "The side effects of these two drugs are nausea, High blood pressure."
 
 
 @pytest.mark.parametrize(
     ("text", "terms"),
     [
-        (" the side effects of these two drugs are Nausea,pain .", ("Nausea", "pain")),
-        ("The side effects of these two drugs are pain, nausea, pain.", ("pain", "nausea")),
-        ("The side effects of these two drugs are pain, nausea, low blo", ("pain", "nausea")),
-        ("The side effects of these two drugs are pain, , nausea.", ("pain", "nausea")),
+        (" the side effects of these two drugs are Nausea,pain .", ("nausea", "Pain")),
+        ("The side effects of these two drugs are pain, nausea, Pain.", ("Pain", "nausea")),
+        ("The side effects of these two drugs are pain, nausea, low blo", ("Pain", "nausea")),
+        ("The side effects of these two drugs are pain, , nausea.", ("Pain", "nausea")),
     ],
 )
 def test_terms_parses_irregular_texts(text: str, terms: tuple[str, ...]) -> None:
@@ -100,3 +136,34 @@ def test_text_strips_and_rejects_empty() -> None:
         Text().parse(" \n")
     with pytest.raises(ValueError, match="the text is empty"):
         Text().write(" ")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("The molecule is\ufffd", r"contains '\\ufffd', which is not text"),
+        ("\x00\x01", "which is not text"),
+        ("An alcohol <mol>", "contains '<mol>'"),
+        ("[START_I_SMILES]CCO", r"contains '\[START_I_SMILES\]'"),
+        ("... (-) ;", "contains no word"),
+        ("an acid an acid an acid an acid an acid an acid", "ends in repetitions of 'an acid'"),
+        ("It is a a a a a a", "ends in repetitions of 'a'"),
+    ],
+)
+def test_text_rejects_what_is_no_answer(text: str, reason: str) -> None:
+    with pytest.raises(UnparsedError, match=reason):
+        Text().parse(text)
+    assert TASKS["ask"].parse_answer(text).status == "unparsed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "An alcohol.\n\tIt is \N{GREEK SMALL LETTER BETA}-D-glucose, C6H12O6 (180.16 g/mol).",
+        "no no no no no",  # five times may be an answer
+        "a a a a a a b",
+        "7",
+    ],
+)
+def test_text_accepts_readable_texts(text: str) -> None:
+    Text().parse(text)

@@ -175,3 +175,23 @@ def test_failed_answer_has_reason() -> None:
     assert TASKS["ddi"].failed("bad_molecule", "no atoms").error == "no atoms"
     assert TASKS["ddi"].failed("error", "").error == "no reason given"
     assert TASKS["ddi"].failed("unparsed", "cut off", text="#Drug1").text == "#Drug1"
+
+
+def test_with_direction_names_subject_and_object() -> None:
+    task, pair = TASKS["ddi_type"], ("CCO", "O")
+    directed = task.with_direction(task.parse_answer(task.write(47)), pair)
+    assert (directed.label, directed.subject, directed.object) == ("decrease metabolism", *pair)
+    undirected = task.parse_answer(task.write(49))
+    assert task.with_direction(undirected, pair) is undirected
+    assert undirected.subject is None
+    failed = task.failed("error", "too busy")
+    assert task.with_direction(failed, pair) is failed
+    interacts = TASKS["ddi"].parse_answer(TASKS["ddi"].write(1))
+    assert TASKS["ddi"].with_direction(interacts, pair) is interacts
+
+
+def test_directed_tasks_depend_on_the_order_of_two_molecules() -> None:
+    assert {name for name, task in TASKS.items() if task.directed} == {
+        *("ddi_type", "solvation", "solubility"),
+        *("absorption", "emission", "lifetime", "quantum_yield"),
+    }

@@ -48,7 +48,7 @@ def generated_data(tmp_path_factory):
                     key = tuple(row[name] for name in COLUMNS[dataset.task].molecules)
                     rows.setdefault(key, {}).update(row)
         _write(folder / file, list(rows.values()))
-    effects = [{"side_effect_id": n, "name": name} for n, name in ((1, "nausea"), (2, "headache"))]
+    effects = [{"side_effect_id": n, "name": name} for n, name in ((1, "nausea"), (2, "Head ache"))]
     _write(folder / "ddi_twosides_side_effects.csv.gz", effects)
     return folder
 

@@ -19,6 +19,7 @@ from moltc_vllm.models.answer_trie import answer_trie
 from moltc_vllm.models.beam_search import BeamSearch
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.interval_tokens import NUM_CANDIDATES, interval_vocabulary
+from moltc_vllm.models.prompt_composer import PromptComposer
 from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.plugin.engine.decoding_strategies import (
     BeamDecoding,
@@ -83,6 +84,7 @@ class PairRequestBuilder:
         self.tokenizer = tokenizer
         self.settings = settings
         self.style = config.style
+        self._composer = PromptComposer(config)
         if settings.score and logprobs_mode != SCORING_LOGPROBS_MODE:
             raise ValueError(f"scores need an engine with --logprobs-mode {SCORING_LOGPROBS_MODE}")
         self._constrained = uses_grammar(self.style, settings.constrained, settings.beams)
@@ -112,7 +114,7 @@ class PairRequestBuilder:
             )
             for index, molecule in enumerate(molecules)
         ]
-        text, order = self.style.compose(task, [spec.smiles for spec in specs], question)
+        text, order = self._composer.compose(task, [spec.smiles for spec in specs], question)
         return TextPrompt(
             prompt=text, multi_modal_data={MODALITY: [specs[index] for index in order]}
         )

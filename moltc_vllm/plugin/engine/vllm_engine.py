@@ -28,6 +28,7 @@ from vllm.lora.request import LoRARequest  # noqa: E402
 from vllm.outputs import RequestOutput  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
 
+from moltc_vllm.models.prompt_composer import ignores_order  # noqa: E402
 from moltc_vllm.plugin.engine.decoding_strategies import (  # noqa: E402
     DecodingStrategy,
     GenerationResult,
@@ -189,6 +190,10 @@ class VllmEngine:
         """Return the counts of `moltc_vllm.tasks.engine.COUNTERS` since the engine was started."""
         return dict(self._counts)
 
+    def ignores_order(self, task: str) -> bool:
+        """See `moltc_vllm.tasks.engine.OrderAwareEngine`."""
+        return ignores_order(self.request_builder.config, get_task(task))
+
     def submit(
         self, task: str, pairs: Iterable[Pair], question: str | None = None
     ) -> Iterator[tuple[Pair, Answer]]:
@@ -202,7 +207,8 @@ class VllmEngine:
             if isinstance(result, Answer):
                 yield pair, result
             else:
-                yield pair, self.request_builder.parse_result(known_task, result)
+                answer = self.request_builder.parse_result(known_task, result)
+                yield pair, known_task.with_direction(answer, pair.molecules)
 
     def generate(
         self, task: Task, pairs: Iterable[Pair], question: str | None = None

@@ -12,6 +12,7 @@ from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
+from moltc_vllm.models.prompt_composer import ignores_order
 from moltc_vllm.plugin.server.interactions import InteractionsService
 from moltc_vllm.plugin.server.protocol import InteractionsRequest, InteractionsResponse
 from moltc_vllm.tasks import TASKS
@@ -44,6 +45,8 @@ async def tasks(raw_request: Request) -> Any:
                 "title": task.title,
                 "question": task.question,
                 "roles": list(task.roles),
+                "caution": task.caution,
+                "ignores_order": ignores_order(service.config, task),
                 "unit": getattr(task.kind, "unit", None),
                 "adapter": service.adapters.adapter_name(task.name),
             }

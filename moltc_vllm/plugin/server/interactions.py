@@ -15,6 +15,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.utils import random_uuid
 from vllm.v1.engine.exceptions import EngineGenerateError
 
+from moltc_vllm.models.answer_calibrator import AnswerCalibrator
 from moltc_vllm.models.checkpoint import CheckpointError, weights_checksum
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.plugin.engine.decoding_strategies import DecodingStrategy, GenerationResult
@@ -25,6 +26,7 @@ from moltc_vllm.plugin.engine.request_builder import (
     failed_answer,
 )
 from moltc_vllm.plugin.metrics import PAIRS_ANSWERED
+from moltc_vllm.plugin.modality.molecules import MoleculeSpec
 from moltc_vllm.plugin.server.protocol import (
     InteractionsRequest,
     InteractionsResponse,
@@ -75,6 +77,7 @@ class InteractionsService:
         self.models = models
         self.config: MoltcConfig = engine.model_config.hf_config
         self.adapters = TaskAdapters(models, self.config)
+        self.calibrator = AnswerCalibrator.load(Path(engine.model_config.model), self.config)
         self._weights: asyncio.Task[str | None] | None = None
 
     async def weights(self) -> str | None:
@@ -130,7 +133,9 @@ class InteractionsService:
         async with job.semaphore:
             try:
                 result = await self._generate(job, index, pair)
-                answer = job.request_builder.parse_result(job.task, result)
+                smiles = self._smiles(pair)
+                answer = job.request_builder.parse_result(job.task, result, smiles)
+                answer = job.task.with_direction(answer, smiles)
             except (VLLMClientError, EngineGenerateError) as error:
                 answer = failed_answer(job.task, error)
         PAIRS_ANSWERED.labels(task=job.task.name, status=answer.status).inc()
@@ -138,12 +143,7 @@ class InteractionsService:
 
     async def _generate(self, job: _Job, index: int, pair: list[Molecule]) -> GenerationResult:
         """Render a pair and run its decoding strategy to the end."""
-        molecules = [
-            molecule.model_dump(exclude_none=True)
-            if isinstance(molecule, MoleculeObject)
-            else molecule
-            for molecule in pair
-        ]
+        molecules = list(map(_as_value, pair))
         prompt = job.request_builder.build_prompt(job.task, molecules, job.question)
         renderer = self.engine.renderer
         (inputs,) = await renderer.render_cmpl_async([prompt], renderer.default_cmpl_tok_params)
@@ -157,6 +157,13 @@ class InteractionsService:
             step += 1
         job.usage.completion_tokens += len(result.token_ids)
         return result
+
+    def _smiles(self, pair: list[Molecule]) -> list[str]:
+        """Return the SMILES of a pair's molecules, converted where a molblock was sent."""
+        return [
+            MoleculeSpec.from_request(_as_value(molecule), "pairs", self.config).smiles
+            for molecule in pair
+        ]
 
     async def _run_requests(
         self, strategy: DecodingStrategy, id_prefix: str, adapter: Any
@@ -187,6 +194,7 @@ class InteractionsService:
             max_tokens=request.max_tokens,
             beams=request.beams,
             score=request.score,
+            coverage=request.coverage,
         )
         try:
             return PairRequestBuilder(
@@ -195,6 +203,7 @@ class InteractionsService:
                 settings,
                 model_config.max_logprobs,
                 model_config.logprobs_mode,
+                self.calibrator,
             )
         except ValueError as error:
             parameter = "beams" if request.beams > 1 else "score"
@@ -227,6 +236,13 @@ class InteractionsService:
         if adapter is None:
             raise VLLMNotFoundError(f"The model `{name}` does not exist.")
         return name, adapter
+
+
+def _as_value(molecule: Molecule) -> Any:
+    """Return a molecule in a form that `MoleculeSpec.from_request` accepts."""
+    if isinstance(molecule, MoleculeObject):
+        return molecule.model_dump(exclude_none=True)
+    return molecule
 
 
 def _checksum(folder: Path) -> str | None:

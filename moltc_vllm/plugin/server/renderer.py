@@ -14,6 +14,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.renderers.hf import HfRenderer
 
 from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.prompt_composer import PromptComposer
 from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.plugin.modality.molecules import MODALITY, MoleculeSpec
 from moltc_vllm.plugin.server.tagged_text import extract_molecules, join_texts, reject_reserved
@@ -42,6 +43,10 @@ class MoltcRenderer(HfRenderer):
         return self._config.style
 
     @cached_property
+    def _composer(self) -> PromptComposer:
+        return PromptComposer(self._config)
+
+    @cached_property
     def _stop(self) -> int | None:
         return stop_token_id(self.get_tokenizer(), self._style)
 
@@ -68,7 +73,7 @@ class MoltcRenderer(HfRenderer):
         text = prompt.get("prompt")
         if text is None or prompt.get("multi_modal_data"):
             return prompt  # token ids, or a text with its molecules beside it
-        text, molecules = extract_molecules(text, "prompt", self._style.markup)
+        text, molecules = self._extract_from_text(text, "prompt")
         if not molecules:
             return prompt
         text = self._style.tidy(text)
@@ -122,13 +127,21 @@ class MoltcRenderer(HfRenderer):
         task = message.get("task") or default_task
         molecules: list[MoleculeSpec]
         if isinstance(content, str):
-            content, molecules = extract_molecules(content, where, self._style.markup)
+            content, molecules = self._extract_from_text(content, where)
         else:
             content, molecules = self._extract_from_parts(list(content), where)
         if molecules:
             content = self._style.tidy(content) if isinstance(content, str) else content
             task = task or self._task_of_question(content)
         return {**message, "content": content}, _with_default_task(molecules, task)
+
+    def _extract_from_text(self, text: str, where: str) -> tuple[str, list[MoleculeSpec]]:
+        """Return the text with the style's markup, and the molecules in the order of the prompt."""
+
+        def arrange(smiles: Sequence[str]) -> Sequence[int]:
+            return self._composer.order_by_question(smiles, text)
+
+        return extract_molecules(text, where, self._style.markup, arrange)
 
     def _extract_from_parts(
         self, parts: list[Any], where: str
@@ -137,10 +150,11 @@ class MoltcRenderer(HfRenderer):
         rewritten: list[Any] = []
         molecules: list[MoleculeSpec] = []
         texts: list[str] | None = []  # None if the message is not molecules followed by text
+        specs = iter(self._read_molecule_parts(parts, where))
         for index, part in enumerate(parts):
             part_where = f"{where}[{index}]"
             if _is_molecule_part(part):
-                spec = self._read_molecule_part(part, part_where)
+                spec = next(specs)
                 molecules.append(spec)
                 rewritten.append({"type": "text", "text": self._style.markup(spec.smiles)})
                 texts = None if texts else texts
@@ -150,7 +164,7 @@ class MoltcRenderer(HfRenderer):
                 rewritten.append(part)
                 texts = None
                 continue
-            text, tagged = extract_molecules(text, part_where, self._style.markup)
+            text, tagged = self._extract_from_text(text, part_where)
             molecules += tagged
             rewritten.append({"type": "text", "text": text})
             texts = None if tagged or texts is None else [*texts, text]
@@ -163,6 +177,18 @@ class MoltcRenderer(HfRenderer):
             # vLLM's own parser would join the parts with line breaks.
             return join_texts([part["text"] for part in rewritten]), molecules
         return rewritten, molecules
+
+    def _read_molecule_parts(self, parts: Sequence[Any], where: str) -> list[MoleculeSpec]:
+        """Return the molecules of all molecule parts in the order of the prompt."""
+        specs = [
+            self._read_molecule_part(part, f"{where}[{index}]")
+            for index, part in enumerate(parts)
+            if _is_molecule_part(part)
+        ]
+        texts = (part if isinstance(part, str) else part.get("text") for part in parts)
+        text = join_texts([text for text in texts if isinstance(text, str)])
+        order = self._composer.order_by_question([spec.smiles for spec in specs], text)
+        return [specs[index] for index in order]
 
     def _read_molecule_part(self, part: Mapping[str, Any], where: str) -> MoleculeSpec:
         spec = MoleculeSpec.from_request(part.get(MODALITY), f"{where}.{MODALITY}", self._config)

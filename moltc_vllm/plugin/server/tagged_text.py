@@ -17,7 +17,10 @@ _RESERVED = (MOLECULE_TOKEN, MOLECULE_START, MOLECULE_END)
 
 
 def extract_molecules(
-    text: str, where: str, markup: Callable[[str], str] = molecule_markup
+    text: str,
+    where: str,
+    markup: Callable[[str], str] = molecule_markup,
+    arrange: Callable[[Sequence[str]], Sequence[int]] | None = None,
 ) -> tuple[str, list[MoleculeSpec]]:
     """Extract the tagged molecules of a text.
 
@@ -25,6 +28,8 @@ def extract_molecules(
         text: Text such as ``... [START_I_SMILES]CCO[END_I_SMILES] ...``.
         where: Field of the request, for error messages.
         markup: Function that writes a molecule with its placeholder in the prompt style's form.
+        arrange: Function that returns the index of the molecule to put at each position, from all
+            SMILES of the text; default: all stay where they are.
 
     Returns:
         The text with `markup` in place of tagged molecules, and the molecules in their order.
@@ -35,17 +40,18 @@ def extract_molecules(
     """
     if not any(token in text for token in _RESERVED):
         return text, []
-    pieces: list[str] = []
-    molecules: list[MoleculeSpec] = []
+    between: list[str] = []
+    smiles: list[str] = []
     end = 0
     for match in _TAGGED.finditer(text):
-        pieces.append(reject_reserved(text[end : match.start()], where))
-        smiles = reject_reserved(match["smiles"], where).strip()
-        molecules.append(MoleculeSpec(smiles))
-        pieces.append(markup(smiles))
+        between.append(reject_reserved(text[end : match.start()], where))
+        smiles.append(reject_reserved(match["smiles"], where).strip())
         end = match.end()
-    pieces.append(reject_reserved(text[end:], where))
-    return "".join(pieces), molecules
+    rest = reject_reserved(text[end:], where)
+    if arrange is not None:
+        smiles = [smiles[index] for index in arrange(smiles)]
+    pieces = (piece for pair in zip(between, map(markup, smiles), strict=True) for piece in pair)
+    return "".join((*pieces, rest)), [MoleculeSpec(text) for text in smiles]
 
 
 def reject_reserved(text: str, where: str) -> str:
