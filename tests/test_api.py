@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pyarrow as pa
 import pytest
@@ -57,6 +58,17 @@ def test_predict_passes_question_and_any_number_of_molecules():
     engine = RecordingEngine()
     moltc_vllm.predict("ask", ["C", ("C", "O", "N")], question="Which is larger?", engine=engine)
     assert engine.arguments == ("ask", [("C",), ("C", "O", "N")], "Which is larger?")
+
+
+def test_experimental_task_warns(tmp_path):
+    pairs = [("CCO", "O")]
+    with pytest.warns(UserWarning, match="^ddi_side_effects is experimental: no shipped model"):
+        moltc_vllm.predict("ddi_side_effects", pairs, engine=RecordingEngine())
+    with pytest.warns(UserWarning, match="^ddi_side_effects is experimental"):
+        moltc_vllm.screen("ddi_side_effects", pairs, engine=RecordingEngine())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moltc_vllm.predict("ddi", pairs, engine=RecordingEngine())
 
 
 def test_predict_averages_both_orders():

@@ -18,6 +18,7 @@ from moltc_vllm.cli import (
     predict,
     screen,
     serve,
+    tasks,
     train,
 )
 
@@ -32,6 +33,7 @@ app.command("init")(init.init)
 app.command("convert")(convert.convert)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
+app.command("tasks")(tasks.tasks)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("screen")(screen.screen)

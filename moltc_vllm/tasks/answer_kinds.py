@@ -232,7 +232,7 @@ def _spellings(vocabulary: tuple[str, ...]) -> dict[str, str]:
     return {_normalized(term): term for term in vocabulary}
 
 
-def _repeated_phrase(words: Sequence[str]) -> str | None:
+def _repeated_phrase(words: list[str]) -> str | None:
     """Return the phrase of a few words that fills the end of a text, or None."""
     for length in range(1, _MAX_PHRASE_WORDS + 1):
         phrase = words[-length:]

@@ -153,6 +153,31 @@ def test_evaluate_prints_tables(engine, data):
     assert engine.options == [{"beams": 1, "pad_query": False}]
 
 
+def test_evaluate_compares_lists_with_the_best_constant_list(engine, tmp_path):
+    (tmp_path / "names.csv").write_text("side_effect_id,name\n0,nausea\n1,Pain\n2,edema\n")
+    (tmp_path / "names.csv").rename(tmp_path / "pairs_side_effects.csv")
+    path = tmp_path / "pairs.csv"
+    path.write_text("smiles_1,smiles_2,side_effect_ids\nCCO,O,0 1\nCO,O,0\nCN,O,0 2\nN,O,1\n")
+    answers = {1: ("nausea", "Pain"), 2: ("edema",), 3: ("nausea",)}
+
+    def answer(task, pair):
+        if pair.row not in answers:
+            return task.parse_answer("The side effects of these two drugs are nauseaitis.")
+        return make_answer(task.name, answers[pair.row])
+
+    engine(FakeEngine(answer))
+    arguments = ("--model", "m", "--task", "ddi_side_effects", "--data", path)
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    assert "warning: ddi_side_effects is experimental: no shipped model" in result.stderr
+    content = json.loads(result.stdout)
+    assert content["counts"]["unparsed"] == 1
+    metrics = {name: metric["value"] for name, metric in content["metrics"].items()}
+    assert metrics["f1"] == pytest.approx(2 * 3 / (6 + 4))
+    assert metrics["constant_f1"] == pytest.approx(2 * 5 / (6 + 8))  # nausea and Pain
+    assert "constant_f1" in run(*arguments).stdout
+
+
 def test_result_has_all_options(engine, data):
     engine(FakeEngine(off_by_one))
     arguments = ("--endpoint", "http://x", "--task", "solvation", "--data", data, "--json")

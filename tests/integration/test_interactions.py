@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 
-from moltc_vllm.tasks import TASKS, Answer
+from moltc_vllm.tasks import TASKS, Answer, get_task
 from tests.molecules import DRUGS
 
 ASPIRIN, WARFARIN = DRUGS["aspirin"], DRUGS["warfarin"]
@@ -37,6 +37,8 @@ def test_choice_has_label_and_confidence(server):
     assert 0 < answer.confidence <= 1
     (kind,), _ = ask(server, "ddi_type", [[ASPIRIN, WARFARIN]])
     assert 1 <= kind.label_id <= 86
+    is_directed = kind.label_id in get_task("ddi_type").directed_labels
+    assert (kind.subject, kind.object) == ((ASPIRIN, WARFARIN) if is_directed else (None, None))
 
 
 def test_server_answers_every_task(server):

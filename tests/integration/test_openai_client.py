@@ -44,6 +44,8 @@ def test_server_lists_models_and_tasks(server):
     assert tasks["solvation"]["unit"] == "kcal/mol"
     assert tasks["solvation"]["roles"] == ["solute", "solvent"]
     assert len(tasks) == len(TASKS)
+    assert {name for name, task in tasks.items() if task["caution"]} == {"ddi_side_effects"}
+    assert not any(task["ignores_order"] for task in tasks.values())  # `symmetric_order` is given
     # A screen refuses to resume with other weights.
     assert re.fullmatch("[0-9a-f]{64}", listed["weights"])
     assert HttpEngine(server.url).weights() == listed["weights"]

@@ -137,13 +137,15 @@ def test_server_prompts_of_both_orders_are_equal(vllm):
             rendered_chat(chat(*pair, question)),
             rendered_chat(chat(question, *pair)),
             rendered_chat([{"role": "user", "content": f"{tagged(*pair)} {question}"}]),
-            rendered(f"{tagged(*pair)} {question}\n"),
+            rendered({"prompt": f"{tagged(*pair)} {question}\n"}),
         ]
         expected = expected or by_route
         assert by_route == expected
         other_question = get_task("ddi_type").question
-        directed = rendered(f"{tagged(*pair)} {other_question}\n")
-        assert directed[1]["molecule"] == [
-            rendered(f"{tagged(smiles, smiles)} {other_question}\n")[1]["molecule"][role]
+        _, hashes = rendered({"prompt": f"{tagged(*pair)} {other_question}\n"})
+        assert hashes["molecule"] == [
+            rendered({"prompt": f"{tagged(smiles, smiles)} {other_question}\n"})[1]["molecule"][
+                role
+            ]
             for role, smiles in enumerate(pair)
         ]
