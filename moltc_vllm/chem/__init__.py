@@ -4,6 +4,7 @@ Importing the package does not import numba; the first molecule that is featuriz
 """
 
 from moltc_vllm.chem.chunk import LibraryRow
+from moltc_vllm.chem.descriptor_vector import DESCRIPTOR_NAMES
 from moltc_vllm.chem.errors import ErrorKind, MoleculeError
 from moltc_vllm.chem.featurize import featurize, featurize_packed
 from moltc_vllm.chem.graph import (
@@ -25,6 +26,13 @@ from moltc_vllm.chem.molecule import (
 )
 from moltc_vllm.chem.packed import PackedMolecule, pack
 from moltc_vllm.chem.parse import parse_molblock, parse_smiles
+from moltc_vllm.chem.standardize import (
+    Standardized,
+    molecule_notes,
+    pair_notes,
+    standardize,
+)
+from moltc_vllm.utils.standardization import STANDARDIZATIONS, Standardization
 
 __all__ = [
     "ATOM_TYPES",
@@ -32,13 +40,17 @@ __all__ = [
     "BOND_TYPES",
     "CHIRALITIES",
     "DEFAULT_LIMITS",
+    "DESCRIPTOR_NAMES",
     "MAX_ATOMS",
+    "STANDARDIZATIONS",
     "ErrorKind",
     "LibraryRow",
     "MolGraph",
     "MoleculeError",
     "MoleculeLimits",
     "PackedMolecule",
+    "Standardization",
+    "Standardized",
     "as_written_key",
     "canonical_key",
     "featurize",
@@ -46,8 +58,11 @@ __all__ = [
     "featurize_packed",
     "graph_of",
     "molblock_to_smiles",
+    "molecule_notes",
     "pack",
     "packed_of",
+    "pair_notes",
     "parse_molblock",
     "parse_smiles",
+    "standardize",
 ]

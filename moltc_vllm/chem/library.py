@@ -17,6 +17,7 @@ from moltc_vllm.chem.errors import MoleculeError
 from moltc_vllm.chem.fast.dispatch import compiled_reader
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.parse import clean_smiles
+from moltc_vllm.utils.standardization import Standardization
 from moltc_vllm.utils.deprecation import warn_renamed
 
 _CHUNKS_PER_WORKER = 3  # One is being read, one is queued, one is being yielded.
@@ -31,6 +32,8 @@ def featurize_library(
     canonical: bool = True,
     workers: int | None = None,
     chunk_size: int = 256,
+    descriptors: bool = False,
+    standardization: Standardization = "as-drawn",
     block: int | None = None,
 ) -> Iterator[LibraryRow]:
     """Featurize a library row by row, in order and with bounded memory.
@@ -51,13 +54,17 @@ def featurize_library(
             this process may use.
         chunk_size: Number of rows that a worker reads at a time. The arrays of a chunk share
             memory, so copy the arrays of a row to keep them without the rest of the chunk.
+        descriptors: Whether to add each molecule's vector of descriptors, for models that use them.
+        standardization: How each molecule is standardized first, see `moltc_vllm.chem.standardize`;
+            needs ``canonical``.
         block: Deprecated name of ``chunk_size``.
 
     Yields:
         Key and packed molecule of each row, or its `MoleculeError`.
 
     Raises:
-        ValueError: If ``workers`` is negative or ``chunk_size`` is not positive.
+        ValueError: If ``workers`` is negative, ``chunk_size`` is not positive, or molecules that are
+            not to be canonicalized are to be standardized.
         RuntimeError: If worker processes cannot be started.
     """
     if block is not None:
@@ -69,7 +76,15 @@ def featurize_library(
         raise ValueError(
             f"workers={workers} and chunk_size={chunk_size}, expected 0 or more and 1 or more"
         )
-    read = functools.partial(read_chunk, limits=limits, canonical=canonical)
+    if standardization != "as-drawn" and not canonical:
+        raise ValueError(f"standardization={standardization!r} needs canonical=True")
+    read = functools.partial(
+        read_chunk,
+        limits=limits,
+        canonical=canonical,
+        descriptors=descriptors,
+        standardization=standardization,
+    )
     return _read_rows(_split(smiles, chunk_size), read, workers)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 from rdkit import Chem
 
+from moltc_vllm.chem.descriptor_vector import compute_descriptor_vector
 from moltc_vllm.chem.errors import MoleculeError
 from moltc_vllm.chem.featurize import featurize, featurize_packed
 from moltc_vllm.chem.graph import MAX_ATOMS, MolGraph
@@ -18,6 +21,8 @@ from moltc_vllm.chem.parse import (
     parse_molblock,
 )
 from moltc_vllm.chem.rdkit_log import QuietLog
+from moltc_vllm.chem.standardize import standardize
+from moltc_vllm.utils.standardization import Standardization
 
 _KEY_CACHE_SIZE = 65_536
 _GRAPH_CACHE_SIZE = 16_384
@@ -27,7 +32,11 @@ _MAX_CANONICALIZATIONS = 8
 _KEY_LIMITS = MoleculeLimits(max_atoms=MAX_ATOMS, max_characters=1 << 20)
 
 
-def canonical_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
+def canonical_key(
+    text: str,
+    limits: MoleculeLimits = DEFAULT_LIMITS,
+    standardization: Standardization = "as-drawn",
+) -> str:
     """Compute a key that does not depend on how the molecule's SMILES is written.
 
     The key is RDKit's canonical isomeric SMILES without atom map numbers, which label atoms for
@@ -39,6 +48,8 @@ def canonical_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
     Args:
         text: SMILES of the molecule.
         limits: Bounds on the molecule's size, as given and in canonical form.
+        standardization: How the molecule is standardized first; see
+            `moltc_vllm.chem.standardize`.
 
     Returns:
         The key, which may differ between RDKit releases.
@@ -48,10 +59,14 @@ def canonical_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
     """
     # Checks run before the cache: other types may not be hashable, and the cache must not retain
     # overlong text.
-    return _cached_key(clean_smiles(text, limits), limits)
+    return _cached_key(clean_smiles(text, limits), limits, standardization)
 
 
-def as_written_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
+def as_written_key(
+    text: str,
+    limits: MoleculeLimits = DEFAULT_LIMITS,
+    standardization: Standardization = "as-drawn",
+) -> str:
     """Validate a molecule and return its SMILES as written, for use as the key.
 
     Two spellings of a molecule then have two keys, and `packed_of` encodes each as written.
@@ -60,21 +75,25 @@ def as_written_key(text: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> str:
     Args:
         text: SMILES of the molecule.
         limits: Bounds on the molecule's size.
+        standardization: How the molecule is standardized first.
 
     Returns:
-        The text without surrounding whitespace.
+        The text without surrounding whitespace; another SMILES if standardization changed the
+        molecule.
 
     Raises:
         MoleculeError: If the molecule cannot be read or encoded.
     """
     smiles = clean_smiles(text, limits)
+    if standardization != "as-drawn":
+        smiles = standardize(smiles, standardization, limits).smiles
     atoms = len(_canonicalize(smiles)[1].degree)
     if atoms > limits.max_atoms:
         raise MoleculeError(smiles, "too_many_atoms", f"{atoms} atoms, at most {limits.max_atoms}")
     return smiles
 
 
-def packed_of(key: str) -> PackedMolecule:
+def packed_of(key: str, *, descriptors: bool = False) -> PackedMolecule:
     """Look up or build the packed graph of a key, which is the model's input.
 
     Chirality tags and bond directions depend on the order of atoms in a SMILES, so the molecule is
@@ -82,6 +101,7 @@ def packed_of(key: str) -> PackedMolecule:
 
     Args:
         key: Result of `canonical_key` or `as_written_key`. Any other SMILES is encoded as written.
+        descriptors: Whether to add the vector of descriptors, which has a cache of its own.
 
     Returns:
         The packed graph: shared by all callers and read-only. `canonical_key` in the same process
@@ -90,7 +110,9 @@ def packed_of(key: str) -> PackedMolecule:
     Raises:
         MoleculeError: If ``key`` is not a key.
     """
-    return _canonicalize(clean_smiles(key, _KEY_LIMITS))[1]
+    smiles = clean_smiles(key, _KEY_LIMITS)
+    packed = _canonicalize(smiles)[1]
+    return packed._replace(descriptors=_cached_descriptors(smiles)) if descriptors else packed
 
 
 def graph_of(key: str) -> MolGraph:
@@ -123,9 +145,12 @@ def molblock_to_smiles(block: str, limits: MoleculeLimits = DEFAULT_LIMITS) -> s
 
 
 @lru_cache(maxsize=_KEY_CACHE_SIZE)
-def _cached_key(smiles: str, limits: MoleculeLimits) -> str:
-    mol = parse_for_writing(smiles, limits)
-    if ":" in smiles:
+def _cached_key(smiles: str, limits: MoleculeLimits, standardization: Standardization) -> str:
+    standardized = smiles
+    if standardization != "as-drawn":
+        standardized = standardize(smiles, standardization, limits).smiles
+    mol = parse_for_writing(standardized, limits)
+    if ":" in standardized:
         _clear_atom_maps(mol)
     try:
         key = _canonical_fixed_point(_to_smiles(mol))
@@ -160,6 +185,12 @@ def _canonicalize(smiles: str) -> tuple[str, PackedMolecule]:
     mol = parse_for_writing(smiles, _KEY_LIMITS)
     packed = featurize_packed(mol, smiles)
     return _to_smiles(mol), packed
+
+
+@lru_cache(maxsize=_GRAPH_CACHE_SIZE)
+def _cached_descriptors(smiles: str) -> npt.NDArray[np.float32]:
+    with QuietLog():
+        return compute_descriptor_vector(parse_for_writing(smiles, _KEY_LIMITS))
 
 
 @lru_cache(maxsize=_GRAPH_CACHE_SIZE)

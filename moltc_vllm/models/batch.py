@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moltc_kernels import BondCsr
 from moltc_vllm.chem import MolGraph, PackedMolecule, pack
+from moltc_vllm.chem.packed import concatenate
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,14 @@ class BatchMolGraph:
             (`moltc_vllm.chem.atom_detail`) of each atom.
         bonds: Incoming bonds of the V atoms, as compressed sparse rows.
         molecule_offsets: ``[B + 1]`` int32, index of each molecule's first atom.
+        descriptors: ``[B, F]`` float32, vector of descriptors of each molecule
+            (`moltc_vllm.chem.descriptor_vector`); ``None`` if molecules were packed without.
     """
 
     atoms: Tensor
     bonds: BondCsr
     molecule_offsets: Tensor
+    descriptors: Tensor | None = None
 
     @property
     def num_molecules(self) -> int:
@@ -42,6 +46,7 @@ class BatchMolGraph:
         bond_code: Tensor,
         detail: Tensor,
         num_atoms: Tensor,
+        descriptors: Tensor | None = None,
     ) -> BatchMolGraph:
         """Build a batch from the concatenated arrays of packed molecules.
 
@@ -53,6 +58,7 @@ class BatchMolGraph:
             bond_code: ``[E]`` integers, type and direction of each bond.
             detail: ``[V]`` integers, further features of each atom.
             num_atoms: ``[B]`` integers; may be on the host while the others are on a device.
+            descriptors: ``[B, F]`` float32, if the molecules have descriptors.
         """
         device = atoms.device
         offsets = _offsets(num_atoms).to(device)
@@ -62,7 +68,8 @@ class BatchMolGraph:
         )  # [V] first atom of the molecule that an atom belongs to
         shift = torch.repeat_interleave(first_atom, degree.long(), output_size=source.shape[0])
         bonds = BondCsr(_offsets(degree), source.int() + shift, bond_code.int())
-        return cls(torch.cat([atoms.int(), detail.int()[:, None]], 1), bonds, offsets)
+        table = torch.cat([atoms.int(), detail.int()[:, None]], 1)  # [V, 3]
+        return cls(table, bonds, offsets, descriptors)
 
     @classmethod
     def from_molecules(
@@ -75,16 +82,18 @@ class BatchMolGraph:
             device: Device of the batch.
 
         Raises:
-            ValueError: If there are no molecules.
+            ValueError: If there are no molecules, or only some of them have descriptors.
         """
         if not molecules:
             raise ValueError("a batch needs at least one molecule")
-        columns = PackedMolecule(*map(np.concatenate, zip(*molecules, strict=True)))
+        joined = concatenate(molecules)
         # Devices have few operations on uint16, and all codes fit int16.
-        columns = columns._replace(detail=columns.detail.view(np.int16))
-        tensors = [torch.from_numpy(column).to(device) for column in columns]
+        joined = joined._replace(detail=joined.detail.view(np.int16))
+        atoms, degree, source, code, detail, *descriptors = (
+            torch.from_numpy(array).to(device) for array in joined.arrays()
+        )
         num_atoms = torch.tensor([len(molecule.degree) for molecule in molecules])
-        return cls.from_packed(*tensors, num_atoms)
+        return cls.from_packed(atoms, degree, source, code, detail, num_atoms, *descriptors)
 
     @classmethod
     def from_graphs(

@@ -8,6 +8,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from moltc_vllm.tasks import PromptStyle, get_style
 from moltc_vllm.tasks.prompt_style import MOLTC_STYLE
+from moltc_vllm.utils.standardization import Standardization, check_standardization
 
 ProjectorSharing = Literal["shared", "role", "task_role"]
 
@@ -41,9 +42,17 @@ class GraphEncoderConfig(PretrainedConfig):
             hashed to. A table learns recurring substructures at once, which message passing needs
             long training to tell apart. Published weights have 0, meaning no table.
         environment_radius: Number of bonds of the largest environment, at least 1.
+        environment_rows: Capacity of a vocabulary of the environments in training molecules, which
+            replaces the hashed table; other environments add nothing. Published weights have 0.
+        environment_dropout: Probability that an environment is hidden in training.
+        molecule_rows: Capacity of a vocabulary of whole molecules that many training pairs contain.
+            Published weights have 0.
+        molecule_dropout: Probability that such a molecule is treated as unknown in training.
         atom_features: Features of an atom: ``published`` are element and chirality; ``extended``
             adds formal charge, hydrogens, ring size, hybridization or aromaticity, and radical
             electrons. See ``docs/concepts/atom-features.md``.
+        descriptors: Whether a vector of RDKit descriptors of the molecule enters the pooled token.
+            Published weights do not use it.
     """
 
     model_type = "moltc_graph_encoder"
@@ -59,9 +68,15 @@ class GraphEncoderConfig(PretrainedConfig):
         count_features: int = 0,
         environment_buckets: int = 0,
         environment_radius: int = 2,
+        environment_rows: int = 0,
+        environment_dropout: float = 0.2,
+        molecule_rows: int = 0,
+        molecule_dropout: float = 0.5,
         atom_features: AtomFeatures = "published",
+        descriptors: bool = False,
         **kwargs: Any,
     ) -> None:
+        self.descriptors = descriptors
         if atom_features not in get_args(AtomFeatures):
             raise ValueError(
                 f"atom_features {atom_features!r} is not one of {', '.join(get_args(AtomFeatures))}"
@@ -73,6 +88,16 @@ class GraphEncoderConfig(PretrainedConfig):
         if environment_buckets < 0 or environment_buckets & (environment_buckets - 1):
             raise ValueError(f"environment_buckets {environment_buckets} is not a power of two")
         self.environment_buckets = environment_buckets
+        if environment_rows < 0 or molecule_rows < 0:
+            raise ValueError(
+                f"environment_rows {environment_rows} or molecule_rows {molecule_rows} is negative"
+            )
+        if environment_rows and environment_buckets:
+            raise ValueError("environment_rows and environment_buckets exclude each other")
+        self.environment_rows = environment_rows
+        self.environment_dropout = environment_dropout
+        self.molecule_rows = molecule_rows
+        self.molecule_dropout = molecule_dropout
         if count_features < 0:
             raise ValueError(f"count_features {count_features} is negative")
         self.count_features = count_features
@@ -162,6 +187,8 @@ class MoltcConfig(PretrainedConfig):
         symmetric_order: Order of the molecules in prompts of symmetric tasks: as ``given`` by the
             user, or ``canonical``, sorted by their keys, so that the answer does not depend on the
             given order. See `moltc_vllm.models.prompt_composer.PromptComposer`.
+        standardization: How molecules are standardized before they are encoded, see
+            `moltc_vllm.chem.standardize`. The prompt shows the SMILES as given.
         mask_molecule_token: Whether the placeholder's logit is masked. The published code does not
             mask it, and its embedding is random; unmasked logits are only reproducible where the
             checkpoint contains that row. See ``docs/concepts/published-model.md``.
@@ -190,6 +217,7 @@ class MoltcConfig(PretrainedConfig):
         prompt_style: str = MOLTC_STYLE.name,
         molecule_prompt: str | None = None,
         symmetric_order: SymmetricOrder = "given",
+        standardization: Standardization = "as-drawn",
         mask_molecule_token: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -225,6 +253,7 @@ class MoltcConfig(PretrainedConfig):
         self.prompt_style = prompt_style
         self.molecule_prompt = molecule_prompt
         self.symmetric_order: SymmetricOrder = symmetric_order
+        self.standardization: Standardization = check_standardization(standardization)
         self.mask_molecule_token = mask_molecule_token
         kwargs.setdefault("architectures", ["MoltcForConditionalGeneration"])
         # Generic transformers code reads this setting from the outer configuration.

@@ -14,9 +14,17 @@ from moltc_kernels.gin_stack import GinWeights, fold_batch_norm, gin_stack
 from moltc_kernels.readout import readout
 from moltc_kernels.types import SELF_LOOP_CODE
 from moltc_vllm.chem.atom_detail import DETAIL_CODES, DETAIL_SIZES
-from moltc_vllm.models.atom_environments import AtomEnvironments
+from moltc_vllm.models.atom_environments import (
+    AtomEnvironments,
+    EnvironmentEmbeddings,
+    KnownEnvironments,
+    KnownMolecules,
+    environment_hashes,
+    molecule_hashes,
+)
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import GraphEncoderConfig
+from moltc_vllm.models.descriptor_encoder import DescriptorEncoder
 
 # Table sizes of the published checkpoints, whose pre-training reserved a few rows.
 ATOM_TYPES, CHIRALITIES, BOND_TYPES, BOND_DIRECTIONS = 120, 3, 6, 3
@@ -87,7 +95,7 @@ class AtomDetails(nn.Module):
         """
         total: Tensor | None = None
         detail = detail.long()
-        for name, size in reversed(DETAIL_SIZES.items()):
+        for name, size in reversed(tuple(DETAIL_SIZES.items())):
             rows = self.get_submodule(name)(detail % size)
             total = rows if total is None else total + rows
             detail = detail // size
@@ -158,12 +166,15 @@ class GraphEncoder(nn.Module):
         self.counts = (
             AtomCounts(config.hidden_size, config.count_features) if config.count_features else None
         )
-        self.environments = (
-            AtomEnvironments(
-                config.hidden_size, config.environment_buckets, config.environment_radius
-            )
-            if config.environment_buckets
+        self.hash_radius = config.environment_radius
+        self.environments = _environment_embeddings(config)
+        self.known_molecules = (
+            KnownMolecules(config.hidden_size, config.molecule_rows, config.molecule_dropout)
+            if config.molecule_rows
             else None
+        )
+        self.descriptors = (
+            DescriptorEncoder(config.hidden_size, config.dropout) if config.descriptors else None
         )
         self._folded_weights: GinWeights | None = None
         self.register_load_state_dict_post_hook(GraphEncoder._drop_folded_weights)
@@ -174,20 +185,39 @@ class GraphEncoder(nn.Module):
         Returns:
             ``[V + B, dim]`` tokens, with each molecule's pooled token in front of its atoms, and
             ``[B + 1]`` int64 index of each molecule's first token.
+
+        Raises:
+            ValueError: If the configuration asks for descriptors and the batch has none.
         """
         h, norm = self.atom_states(batch), self.norm  # [V, dim]
         atom_offsets = batch.molecule_offsets.long()  # [B + 1]
         pooled: list[Tensor] = []  # each [B, dim], added to the pooled tokens
+        hashes = self.hashes(batch)  # [V, radius]
         if self.environments is not None:
-            environments = self.environments(batch)  # [V, dim]
+            environments = self.environments(hashes)  # [V, dim]
             pooled.append(self.environments.pool(environments, atom_offsets))
             h = h + environments.to(h.dtype)
         if self.counts is not None:
             pooled.append(self.counts(h, atom_offsets))
+        if self.descriptors is not None:
+            if batch.descriptors is None:
+                raise ValueError(
+                    "the encoder needs the molecules' descriptors; pass descriptors=True to "
+                    "packed_of or featurize_library"
+                )
+            pooled.append(self.descriptors(batch.descriptors))
+        if self.known_molecules is not None:
+            pooled.append(self.known_molecules(molecule_hashes(hashes, batch)))
         tokens, offsets = readout(h, batch.molecule_offsets, norm.weight, norm.bias, norm.eps)
         for vector in pooled:
             tokens = tokens.index_add(0, offsets[:-1], vector.to(tokens.dtype))
         return tokens, offsets
+
+    def hashes(self, batch: BatchMolGraph) -> Tensor:
+        """Hash the atoms' environments; ``[V, radius]`` int64, or ``[V, 0]`` if none are used."""
+        if self.environments is None and self.known_molecules is None:
+            return batch.atoms.new_empty(len(batch.atoms), 0, dtype=torch.int64)
+        return environment_hashes(batch, self.hash_radius, details=self.details is not None)
 
     def atom_states(self, batch: BatchMolGraph) -> Tensor:
         """Compute atom states after the last layer, before the readout; ``[V, dim]``."""
@@ -247,3 +277,18 @@ class GraphEncoder(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         self._drop_folded_weights()
         return super()._apply(fn, recurse)
+
+
+def _environment_embeddings(config: GraphEncoderConfig) -> EnvironmentEmbeddings | None:
+    if config.environment_rows:
+        return KnownEnvironments(
+            config.hidden_size,
+            config.environment_rows,
+            config.environment_radius,
+            config.environment_dropout,
+        )
+    if config.environment_buckets:
+        return AtomEnvironments(
+            config.hidden_size, config.environment_buckets, config.environment_radius
+        )
+    return None

@@ -12,11 +12,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from moltc_vllm.chem import MoleculeLimits, as_written_key, canonical_key, packed_of
+from moltc_vllm.chem import (
+    MoleculeLimits,
+    PackedMolecule,
+    as_written_key,
+    canonical_key,
+    packed_of,
+    pair_notes,
+)
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.projector import projector_index
 from moltc_vllm.models.tokenizer import MoltcTokenizer
+from moltc_vllm.tasks import Answer, Task
 from moltc_vllm.utils.deprecation import warn_renamed
 
 
@@ -56,7 +64,32 @@ def encoder_key_fn(config: MoltcConfig) -> Callable[[str], str]:
     than the checkpoint accepts.
     """
     key = as_written_key if config.style.as_written else canonical_key
-    return partial(key, limits=molecule_limits(config))
+    return partial(key, limits=molecule_limits(config), standardization=config.standardization)
+
+
+def add_notes_fn(config: MoltcConfig) -> Callable[[Task, Answer, Sequence[str]], Answer]:
+    """Return a function that adds the notes on a question's molecules to its answer.
+
+    Its arguments are the task, the answer, and the SMILES in the order of the task's roles.
+    """
+    mode, limits = config.standardization, molecule_limits(config)
+
+    def add_notes(task: Task, answer: Answer, molecules: Sequence[str]) -> Answer:
+        # A failed answer may be one of a molecule that cannot be read.
+        if answer.status != "ok":
+            return answer
+        notes = pair_notes(molecules, task.roles, mode, limits)
+        return answer.model_copy(update={"notes": notes}) if notes else answer
+
+    return add_notes
+
+
+def encoder_graph_fn(config: MoltcConfig) -> Callable[[str], PackedMolecule]:
+    """Return a function from a molecule's key to the encoder's input.
+
+    The input contains the vector of descriptors if the checkpoint's encoder uses it.
+    """
+    return partial(packed_of, descriptors=config.graph_encoder_config.descriptors)
 
 
 def expand_placeholders(token_ids: Sequence[int], config: MoltcConfig) -> list[int]:
@@ -94,7 +127,7 @@ def prepare_inputs(
         ValueError: If a text has more or fewer placeholders than molecules.
     """
     rows, molecules, projector = [], [], []
-    encoder_key = encoder_key_fn(config)
+    encoder_key, encoder_graph = encoder_key_fn(config), encoder_graph_fn(config)
     for prompt in prompts:
         token_ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
         placeholders = token_ids.count(config.molecule_token_id)
@@ -105,7 +138,7 @@ def prepare_inputs(
             )
         rows.append(expand_placeholders(token_ids, config))
         for role, smiles in enumerate(prompt.molecules):
-            molecules.append(packed_of(encoder_key(smiles)))
+            molecules.append(encoder_graph(encoder_key(smiles)))
             projector.append(projector_index(config, role, prompt.task))
     width = max(len(row) for row in rows) + pad_query
 

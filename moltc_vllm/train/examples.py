@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from moltc_vllm.chem import MoleculeError, PackedMolecule, featurize_library, packed_of
 from moltc_vllm.data.dataset import Row, write_answer
@@ -16,6 +17,7 @@ from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.prompt import molecule_limits
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Choice, Number, Task, Terms
+from moltc_vllm.train.resident import ResidentMolecules
 
 BLIND_SMILES = "C"
 """Molecule whose graph replaces every other one in the ablation ``graph``."""
@@ -39,9 +41,15 @@ class MoleculeTable:
     """
 
     def __init__(self, config: MoltcConfig, *, blind: bool = False) -> None:
-        self._blind_graph = packed_of(BLIND_SMILES) if blind else None
+        self._descriptors = config.graph_encoder_config.descriptors
+        self._blind_graph = (
+            packed_of(BLIND_SMILES, descriptors=self._descriptors) if blind else None
+        )
         self.packed: list[PackedMolecule] = []
         self.smiles: list[str] = []
+        self._keys: list[str] = []
+        self._resident: ResidentMolecules | None = None
+        self._ranks: npt.NDArray[np.int64] | None = None
         self.rejected: list[MoleculeError] = []
         self._limits = molecule_limits(config)
         self._indices: dict[str, int] = {}
@@ -54,7 +62,9 @@ class MoleculeTable:
             workers: Number of processes; see `featurize_library`.
         """
         new = [text for text in dict.fromkeys(smiles) if text not in self._indices]
-        library = featurize_library(new, limits=self._limits, workers=workers)
+        library = featurize_library(
+            new, limits=self._limits, workers=workers, descriptors=self._descriptors
+        )
         for text, row in zip(new, library, strict=True):
             if isinstance(row, MoleculeError):
                 self._indices[text] = _REJECTED
@@ -62,14 +72,48 @@ class MoleculeTable:
             else:
                 self._indices[text] = len(self.packed)
                 self.smiles.append(text)
+                self._keys.append(row[0])
                 # Without copies, one row would keep the arrays of its whole chunk in memory.
-                graph = PackedMolecule(*(array.copy() for array in row[1]))
-                self.packed.append(self._blind_graph or graph)
+                self.packed.append(self._blind_graph or row[1].copy())
 
     def index(self, smiles: str) -> int | None:
         """Return the index of a molecule that was added; ``None`` if it was rejected."""
         index = self._indices[smiles]
         return None if index == _REJECTED else index
+
+    def resident(self, device: torch.device | str) -> ResidentMolecules:
+        """Return the molecules as arrays on a device, built anew after molecules were added."""
+        if self._resident is None or len(self._resident) != len(self.packed):
+            self._resident = ResidentMolecules(self.packed, device)
+        return self._resident
+
+    def canonical_ranks(self) -> npt.NDArray[np.int64]:
+        """Return the rank of each molecule by key and SMILES, as prompts order symmetric pairs."""
+        if self._ranks is None or len(self._ranks) != len(self.packed):
+            order = sorted(range(len(self.packed)), key=lambda i: (self._keys[i], self.smiles[i]))
+            self._ranks = np.empty(len(order), np.int64)
+            self._ranks[order] = np.arange(len(order))
+        return self._ranks
+
+
+class AnswerTokens(NamedTuple):
+    """Token ids of K distinct answers, each with the end token."""
+
+    ids: npt.NDArray[np.int64]  # [K, longest], padded with zeros
+    lengths: npt.NDArray[np.int64]  # [K]
+
+    @classmethod
+    def from_lists(cls, texts: Sequence[Sequence[int]]) -> AnswerTokens:
+        """Pad lists of token ids."""
+        lengths = np.array([len(text) for text in texts], np.int64)
+        ids = np.zeros((len(texts), int(lengths.max(initial=0))), np.int64)
+        for row, text in zip(ids, texts, strict=True):
+            row[: len(text)] = text
+        return cls(ids, lengths)
+
+    def as_lists(self) -> list[list[int]]:
+        """Return the token ids without padding."""
+        return [row[:length].tolist() for row, length in zip(self.ids, self.lengths, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +125,14 @@ class Examples:
         molecules: ``[N, roles]`` int32, indices in a `MoleculeTable`.
         answers: ``[N]`` int32, index in ``texts`` of each pair's answer.
         values: ``[N]`` float64, measured number or label id; NaN for texts and lists.
-        texts: Token ids of the distinct answers, each with the end token.
+        texts: Token ids of the distinct answers.
     """
 
     task: Task
     molecules: npt.NDArray[np.int32]
     answers: npt.NDArray[np.int32]
     values: npt.NDArray[np.float64]
-    texts: list[list[int]]
+    texts: AnswerTokens
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -135,7 +179,9 @@ def make_examples(
         np.array(pairs, np.int32).reshape(len(pairs), len(task.roles)),
         np.array(answers, np.int32),
         np.array(values, np.float64),
-        [[*tokenizer.encode(text, add_special_tokens=False), end] for text in text_indices],
+        AnswerTokens.from_lists(
+            [[*tokenizer.encode(text, add_special_tokens=False), end] for text in text_indices]
+        ),
     )
 
 

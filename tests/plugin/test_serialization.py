@@ -11,15 +11,19 @@ from tests.molecules import DRUGS
 
 
 @pytest.mark.parametrize("smiles", ["O", "CCO", "[Na+].[Cl-]", "F/C=C/F", DRUGS["warfarin"]])
-def test_unpack_restores_packed_molecule(smiles):
+@pytest.mark.parametrize("descriptors", [False, True], ids=["graph", "descriptors"])
+def test_unpack_restores_packed_molecule(smiles, descriptors):
     key = canonical_key(smiles)
-    row = pack_molecule(key, 3, packed_of(key))
+    graph = packed_of(key, descriptors=descriptors)
+    row = pack_molecule(key, 3, graph)
+    assert len(row) == 32 + sum(array.nbytes for array in graph.arrays())
     (received,) = MsgpackDecoder(list[torch.Tensor]).decode(MsgpackEncoder().encode([row]))
     # A row of a batch may begin at an odd address.
     for tensor in (received, torch.cat([torch.zeros(1, dtype=torch.uint8), row])[1:]):
         molecule = unpack_molecule(tensor)
         assert molecule.projector == 3
-        for actual, expected in zip(molecule.graph(), packed_of(key), strict=True):
+        assert (molecule.graph().descriptors is not None) == descriptors
+        for actual, expected in zip(molecule.graph().arrays(), graph.arrays(), strict=True):
             assert actual.dtype == expected.dtype
             assert np.array_equal(actual, expected)
 

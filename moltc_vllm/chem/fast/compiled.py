@@ -57,7 +57,11 @@ class CompiledReader:
         if atoms < 0:
             return None
         packed = empty_packed(atoms, 2 * bonds)
-        return freeze(packed) if rdkit_pickle_csr.pack_one(data, 0, len(data), *packed) else None
+        return (
+            freeze(packed)
+            if rdkit_pickle_csr.pack_one(data, 0, len(data), *packed.arrays())
+            else None
+        )
 
     def pack_pickles(
         self, pickles: Sequence[bytes]
@@ -76,7 +80,7 @@ class CompiledReader:
         data = b"".join(pickles)
         sizes = np.empty((len(pickles), 2), np.int64)
         packed = empty_packed(*rdkit_pickle_csr.total_sizes(data, offsets))
-        atoms, bonds = rdkit_pickle_csr.pack_many(data, offsets, sizes, *packed)
+        atoms, bonds = rdkit_pickle_csr.pack_many(data, offsets, sizes, *packed.arrays())
         return sizes, PackedMolecule(
             packed.atoms[:atoms],
             packed.degree[:atoms],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
@@ -112,7 +113,8 @@ def same_graph(first: MolGraph, second: MolGraph) -> bool:
 
 def same_packed(first: PackedMolecule, second: PackedMolecule) -> bool:
     """Compare values, shapes and types of all arrays."""
-    return all(_same_array(getattr(first, name), getattr(second, name)) for name in first._fields)
+    pairs = itertools.zip_longest(first.arrays(), second.arrays())
+    return all(a is not None and b is not None and _same_array(a, b) for a, b in pairs)
 
 
 def _parsed_variants(smiles: str, default: Chem.Mol) -> Iterator[tuple[str, Chem.Mol]]:

@@ -25,11 +25,13 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
-from moltc_vllm.chem import PackedMolecule, packed_of
+from moltc_vllm.chem import PackedMolecule
 from moltc_vllm.models.batch import BatchMolGraph, split_by_atoms
 from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.familiarity import WEIGHT_PREFIX
 from moltc_vllm.models.molecule_encoder import MoleculeEncoder
 from moltc_vllm.models.projector import ProjectorBank
+from moltc_vllm.models.prompt import encoder_graph_fn
 from moltc_vllm.plugin.metrics import (
     ENCODER_CACHE_HITS,
     ENCODER_RUNS,
@@ -210,8 +212,10 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
 
         def record_names() -> Iterable[tuple[str, Tensor]]:
             for name, tensor in weights:
-                names.add(name)
-                yield name, tensor
+                # vLLM reads every safetensors file of the folder.
+                if not name.startswith(WEIGHT_PREFIX):
+                    names.add(name)
+                    yield name, tensor
 
         loaded = AutoWeightsLoader(self).load_weights(record_names())
         expected = {
@@ -234,8 +238,9 @@ class MoltcForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA,
         """Let Triton compile the kernels of small molecules by encoding one of each tile count."""
         from moltc_kernels.gin_stack.fused import TILE_ATOMS, Tiles  # needs Triton
 
+        encoder_graph = encoder_graph_fn(self.config)
         for tiles in get_args(Tiles):
-            chain = packed_of("C" * (tiles * TILE_ATOMS))
+            chain = encoder_graph("C" * (tiles * TILE_ATOMS))
             self.molecule_encoder(BatchMolGraph.from_molecules([chain], self._device))
 
     def get_mm_mapping(self) -> MultiModelKeys:

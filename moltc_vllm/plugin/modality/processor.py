@@ -25,8 +25,8 @@ from vllm.multimodal.processing import (
     TimingContext,
 )
 
-from moltc_vllm.chem import packed_of
 from moltc_vllm.models.config import MoltcConfig
+from moltc_vllm.models.prompt import encoder_graph_fn
 from moltc_vllm.plugin.modality.molecules import MODALITY, EncoderInput, MoleculeDataParser
 from moltc_vllm.plugin.modality.processor_cache import ProcessedMolecule, ProcessorCache
 from moltc_vllm.plugin.modality.serialization import pack_molecule
@@ -90,6 +90,7 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
         config = self.info.get_hf_config()
         self._placeholder_id = config.molecule_token_id
         self._num_queries = config.qformer_config.num_queries
+        self._encoder_graph = encoder_graph_fn(config)
         self.processed_molecules = ProcessorCache()
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
@@ -156,7 +157,7 @@ class MoleculeProcessor(BaseMultiModalProcessor[MoleculeProcessingInfo]):
     ) -> BatchFeature:
         molecules: list[EncoderInput] = hf_data["molecules"]
         rows = [
-            pack_molecule(molecule.key, molecule.projector, packed_of(molecule.key))
+            pack_molecule(molecule.key, molecule.projector, self._encoder_graph(molecule.key))
             for molecule in molecules
         ]
         return BatchFeature({GRAPH: rows})
