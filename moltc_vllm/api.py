@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.parquet as pa_parquet
 
 from moltc_vllm.engines.factory import EngineName, describe_model, open_engine
 from moltc_vllm.engines.symmetric import SymmetrizedEngine
@@ -22,10 +20,12 @@ from moltc_vllm.screening.progress import NullProgress
 from moltc_vllm.screening.run import LocalExecutor, PartExecutor
 from moltc_vllm.screening.screen import Screen
 from moltc_vllm.screening.summary import Summary
+from moltc_vllm.screening.temporary_tables import TemporaryTables, smiles_or_none
 from moltc_vllm.tasks import Answer, PromptError, Task, get_task
 from moltc_vllm.tasks.engine import Engine, EngineError, Pair
 from moltc_vllm.utils.coverage import DEFAULT_COVERAGE, check_coverage
 from moltc_vllm.utils.deprecation import warn_renamed
+from moltc_vllm.utils.standardization import Standardization
 
 Molecules: TypeAlias = Path | str | Sequence[str] | pa.Table
 """A file of molecules, a list of SMILES, or a table with a column of SMILES."""
@@ -45,6 +45,7 @@ def predict(
     beams: int = 1,
     both_orders: bool = False,
     coverage: float = DEFAULT_COVERAGE,
+    standardize: Standardization | None = None,
 ) -> list[Answer]:
     """Answer a task for a list of pairs; use `screen` for more pairs than fit into memory.
 
@@ -63,6 +64,8 @@ def predict(
         beams: Width of the beam search; 1 is greedy decoding.
         both_orders: Whether to average symmetric yes/no tasks over both orders of the molecules.
         coverage: Coverage of the prediction intervals ``low`` to ``high``.
+        standardize: How molecules are standardized: ``as-drawn``, ``cleanup`` or ``parent``;
+            default: the choice of the checkpoint.
 
     Returns:
         One answer per pair, in the given order. The answer for an invalid molecule has the status
@@ -81,11 +84,13 @@ def predict(
     if isinstance(engine, str):
         if not requests:
             return []
-        engine = _open_engine(engine, model, endpoint, beams=beams, coverage=coverage)
+        engine = _open_engine(
+            engine, model, endpoint, beams=beams, coverage=coverage, standardize=standardize
+        )
     elif model is not None or endpoint is not None or beams != 1:
         raise ValueError("model, endpoint and beams do not apply to an engine that is already open")
     else:
-        _check_engine_coverage(engine, coverage)
+        _check_open_engine(engine, coverage, standardize)
     if both_orders:
         engine = SymmetrizedEngine(engine)
     return _collect_answers(known_task, engine, requests, question)
@@ -105,7 +110,7 @@ def _build_requests(
     requests = []
     for index, pair in enumerate(pairs):
         # A missing molecule is an empty SMILES, which is answered as a bad molecule.
-        molecules = tuple(smiles or "" for smiles in _smiles_or_none(pair))
+        molecules = tuple(smiles or "" for smiles in smiles_or_none(pair))
         try:
             task.check(len(molecules), question)
         except PromptError as error:
@@ -143,6 +148,7 @@ def screen(
     limit: int | None = ScreenConfig.limit,
     text: bool = ScreenConfig.text,
     coverage: float = ScreenConfig.coverage,
+    standardize: Standardization | None = None,
     both_orders: bool = False,
     out: Path | str | None = None,
     model: Path | str | None = None,
@@ -176,6 +182,8 @@ def screen(
         text: Whether to keep the text that the model generated; slower, because the text is not
             generated otherwise.
         coverage: Coverage of the prediction intervals in the columns ``low`` and ``high``.
+        standardize: How molecules are standardized: ``as-drawn``, ``cleanup`` or ``parent``;
+            default: the choice of the checkpoint.
         both_orders: Whether to average symmetric yes/no tasks over both orders of the molecules.
         out: Output folder; the same call resumes it. Default: a temporary folder.
         model: Checkpoint folder; default: the shipped one.
@@ -195,7 +203,7 @@ def screen(
         httpx.HTTPError: If the server cannot be reached.
     """
     _warn_of_caution(get_task(task))
-    files = _TemporaryFiles()
+    files = TemporaryTables()
     config = ScreenConfig(
         task=task,
         out=files.new_folder() / "out" if out is None else Path(out),
@@ -214,8 +222,13 @@ def screen(
         block=block,
         retry_errors=retry_errors,
     )
+    if not isinstance(engine, str):
+        spec = getattr(engine, "engine_spec", None)
+        _check_open_engine(engine if spec is None else spec, coverage, standardize)
+        standardize = getattr(engine if spec is None else spec, "standardize", standardize)
     if isinstance(engine, str) or model is not None or endpoint is not None:
-        description = describe_model(task, None if model is None else Path(model), endpoint)
+        folder = None if model is None else Path(model)
+        description = describe_model(task, folder, endpoint, standardize)
     elif out is None:
         description = {"engine": type(engine).__name__}
     else:
@@ -226,12 +239,13 @@ def screen(
     executor: PartExecutor | None = None
     if isinstance(engine, PartExecutor):
         executor = engine
-        _check_engine_spec(executor, model, text=text, both_orders=both_orders, coverage=coverage)
+        _check_engine_spec(executor, model, text=text, both_orders=both_orders)
     elif not isinstance(engine, str):
-        _check_engine_coverage(engine, coverage)
         executor = _local_executor(engine, both_orders)
     elif prepared.missing_parts():
-        opened = _open_engine(engine, model, endpoint, score=not text, coverage=coverage)
+        opened = _open_engine(
+            engine, model, endpoint, score=not text, coverage=coverage, standardize=standardize
+        )
         executor = _local_executor(opened, both_orders)
     return Screened(prepared, executor, files)
 
@@ -244,13 +258,20 @@ def _open_engine(
     beams: int = 1,
     score: bool = False,
     coverage: float = DEFAULT_COVERAGE,
+    standardize: Standardization | None = None,
 ) -> Engine:
     """Open an engine by name; every function of this module opens its engine here."""
     if name not in list(EngineName):
         raise ValueError(f"engine must be one of {', '.join(EngineName)}, not {name!r}")
     folder = None if model is None else Path(model)
     return open_engine(
-        folder, endpoint, EngineName(name), beams=beams, score=score, coverage=coverage
+        folder,
+        endpoint,
+        EngineName(name),
+        beams=beams,
+        score=score,
+        coverage=coverage,
+        standardize=standardize,
     )
 
 
@@ -264,7 +285,6 @@ def _check_engine_spec(
     *,
     text: bool,
     both_orders: bool,
-    coverage: float,
 ) -> None:
     """Check that a cluster's engines are opened with the options of this screen."""
     spec = getattr(executor, "engine_spec", None)
@@ -272,17 +292,23 @@ def _check_engine_spec(
         return
     if (spec.score, spec.both_orders) != (not text, both_orders):
         raise ValueError("text or both_orders differs from the engine_spec of the executor")
-    _check_engine_coverage(spec, coverage)
     if spec.model != (None if model is None else Path(model)):
         raise ValueError(f"the executor's engine_spec has the model {spec.model}, not {model}")
 
 
-def _check_engine_coverage(engine: object, coverage: float) -> None:
-    """Check that an engine that is already open has the coverage that was asked for."""
+def _check_open_engine(
+    engine: object, coverage: float, standardize: Standardization | None
+) -> None:
+    """Check that an engine that is already open has the options that were asked for."""
     check_coverage(coverage)
     own = getattr(engine, "coverage", coverage)
     if own != coverage:
         raise ValueError(f"coverage is {coverage:g}, but the engine was opened with {own:g}")
+    opened = getattr(engine, "standardize", None)
+    if standardize is not None and opened != standardize:
+        raise ValueError(
+            f"standardize is {standardize!r}, but the engine was opened with {opened!r}"
+        )
 
 
 class Screened:
@@ -366,46 +392,3 @@ class Screened:
             assert self._executor is not None
             for part in self._executor.execute(screen, missing, NullProgress(), lambda: False):
                 yield read_part(screen.folder, part)
-
-
-class _TemporaryFiles:
-    """Temporary folders, deleted together with this object."""
-
-    def __init__(self) -> None:
-        self._folders: list[tempfile.TemporaryDirectory[str]] = []
-
-    def new_folder(self) -> Path:
-        folder = tempfile.TemporaryDirectory(prefix="moltc-screen-")
-        self._folders.append(folder)
-        return Path(folder.name)
-
-    def path_of(
-        self, name: str, molecules: Molecules | Pairs | None, columns: Sequence[str]
-    ) -> Path | None:
-        """Return the path of a file of molecules; Python objects are written to a new file."""
-        if molecules is None:
-            return None
-        if isinstance(molecules, Path | str):
-            return Path(molecules)
-        path = self.new_folder() / f"{name}.parquet"
-        pa_parquet.write_table(_as_table(molecules, columns), path)
-        return path
-
-
-def _as_table(molecules: Sequence[Any] | pa.Table, columns: Sequence[str]) -> pa.Table:
-    if isinstance(molecules, pa.Table):
-        return molecules
-    rows = [_smiles_or_none(item) for item in molecules]
-    for index, row in enumerate(rows):
-        if len(row) != len(columns):
-            raise ValueError(f"row {index} must have {len(columns)} SMILES, not {row!r}")
-    cells = zip(*rows, strict=True) if rows else [()] * len(columns)
-    return pa.table(
-        {name: pa.array(column, pa.string()) for name, column in zip(columns, cells, strict=True)}
-    )
-
-
-def _smiles_or_none(item: Any) -> tuple[str | None, ...]:
-    """Return the molecules of a row; ``None`` for missing ones, such as the NaN of a data frame."""
-    cells = item if isinstance(item, tuple | list) else (item,)
-    return tuple(cell if isinstance(cell, str) else None for cell in cells)

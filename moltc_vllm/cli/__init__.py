@@ -8,6 +8,7 @@ import typer
 
 from moltc_vllm._version import __version__
 from moltc_vllm.cli import (
+    calibrate,
     convert,
     data,
     demo,
@@ -36,6 +37,7 @@ app.command("train")(train.train)
 app.command("tasks")(tasks.tasks)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("screen")(screen.screen)
 # All arguments are passed on to vLLM, which has its own parser.
 app.command(

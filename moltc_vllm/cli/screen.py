@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moltc_vllm.cli.engines import StandardizeOption
 from moltc_vllm.cli.messages import fail, print_caution
 from moltc_vllm.cli.progress import ProgressBars
 from moltc_vllm.cli.screen_engines import (
@@ -104,6 +105,7 @@ def screen(
         float,
         typer.Option(help="Coverage of the prediction intervals in the columns low and high."),
     ] = ScreenConfig.coverage,
+    standardize: StandardizeOption = None,
     text: Annotated[
         bool,
         typer.Option(
@@ -175,7 +177,15 @@ def screen(
     """
     ranking = Ranking(top, smallest, threshold, label, familiarity)
     options = EngineOptions(
-        engine, model, endpoint, address, parse_actors(actors), not text, both_orders, coverage
+        engine,
+        model,
+        endpoint,
+        address,
+        parse_actors(actors),
+        not text,
+        both_orders,
+        coverage,
+        standardize,
     )
     if not 0 < coverage < 1:
         fail(f"--coverage must be between 0 and 1, e.g. 0.8, not {coverage:g}")
@@ -274,7 +284,7 @@ def _prepare(
     task = get_task(config.task)
     ranking.check(task)
     print_caution(task)
-    description = describe_model(config.task, options.model, options.endpoint)
+    description = describe_model(config.task, options.model, options.endpoint, options.standardize)
     return prepare(
         config,
         {**description, "both_orders": options.both_orders},

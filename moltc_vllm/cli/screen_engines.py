@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from moltc_vllm.cli.engines import EngineName, open_engine
 from moltc_vllm.cli.messages import fail
 from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
+from moltc_vllm.utils.standardization import Standardization
 
 if TYPE_CHECKING:
     from moltc_vllm.screening.run import PartExecutor
@@ -44,6 +45,7 @@ class EngineOptions:
         score: Whether only the tokens that distinguish answers are generated.
         both_orders: Whether to average symmetric tasks over both orders of the molecules.
         coverage: Coverage of the prediction intervals of numeric answers.
+        standardize: How molecules are standardized; default: the choice of the checkpoint.
     """
 
     name: ScreenEngine
@@ -54,6 +56,7 @@ class EngineOptions:
     score: bool
     both_orders: bool
     coverage: float = DEFAULT_COVERAGE
+    standardize: Standardization | None = None
 
     def open_engine(self) -> Engine:
         """Open an engine in this process; for a cluster, an engine like those of its actors."""
@@ -64,7 +67,12 @@ class EngineOptions:
         name = EngineName.vllm if is_cluster else EngineName(self.name.value)
         with block_sigint_in_children():
             engine = open_engine(
-                self.model, self.endpoint, name, score=self.score, coverage=self.coverage
+                self.model,
+                self.endpoint,
+                name,
+                score=self.score,
+                coverage=self.coverage,
+                standardize=self.standardize,
             )
         return SymmetrizedEngine(engine) if self.both_orders else engine
 
@@ -101,7 +109,13 @@ class EngineOptions:
             from moltc_vllm.deploy.ray_data import EngineSpec, RayDataExecutor
 
             folder = self.model.absolute() if self.model else None
-            spec = EngineSpec(folder, self.score, self.both_orders, coverage=self.coverage)
+            spec = EngineSpec(
+                folder,
+                self.score,
+                self.both_orders,
+                coverage=self.coverage,
+                standardize=self.standardize,
+            )
             yield RayDataExecutor(spec, address, self.actors)
 
 

@@ -31,6 +31,7 @@ from moltc_vllm.screening.run import LocalExecutor
 from moltc_vllm.screening.screen import Screen
 from moltc_vllm.tasks.engine import EngineError
 from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
+from moltc_vllm.utils.standardization import Standardization
 
 if TYPE_CHECKING:
     from moltc_vllm.tasks.engine import Engine
@@ -57,6 +58,7 @@ class EngineSpec:
         both_orders: Whether to ask symmetric yes/no questions in both orders and average them.
         engine: Kind of engine.
         coverage: Coverage of the prediction intervals of numeric answers.
+        standardize: How molecules are standardized; default: the choice of the checkpoint.
     """
 
     model: Path | None = None
@@ -64,11 +66,17 @@ class EngineSpec:
     both_orders: bool = False
     engine: EngineName = EngineName.vllm
     coverage: float = DEFAULT_COVERAGE
+    standardize: Standardization | None = None
 
     def open(self) -> Engine:
         """Open the engine in this process."""
         engine = open_engine(
-            self.model, None, self.engine, score=self.score, coverage=self.coverage
+            self.model,
+            None,
+            self.engine,
+            score=self.score,
+            coverage=self.coverage,
+            standardize=self.standardize,
         )
         return SymmetrizedEngine(engine) if self.both_orders else engine
 

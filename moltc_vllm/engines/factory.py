@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moltc_vllm.utils.coverage import DEFAULT_COVERAGE, check_coverage
+from moltc_vllm.utils.standardization import AS_DRAWN, Standardization, check_standardization
 
 if TYPE_CHECKING:
     from moltc_vllm.tasks.engine import Engine
@@ -29,6 +30,7 @@ def open_engine(
     pad_query: bool = False,
     score: bool = False,
     coverage: float = DEFAULT_COVERAGE,
+    standardize: Standardization | None = None,
 ) -> Engine:
     """Open an engine.
 
@@ -42,10 +44,14 @@ def open_engine(
         score: Whether only the tokens that distinguish answers are generated; the engine ``torch``
             always generates the whole answer.
         coverage: Coverage of the prediction intervals of numeric answers.
+        standardize: How molecules are standardized; default: the choice of the checkpoint. A server
+            has made its choice, so any other one is an error.
 
     Raises:
         CheckpointError: If the model's folder is not a complete checkpoint.
+        ServerError: If the server does not say how it standardizes molecules.
         ValueError: If options contradict each other.
+        httpx.HTTPError: If the server cannot be reached.
     """
     is_remote = endpoint is not None or name is EngineName.http
     is_torch = not is_remote and name is EngineName.torch
@@ -60,7 +66,11 @@ def open_engine(
     if score and not is_torch:
         options["score"] = True
     if is_remote:
+        if endpoint is not None and standardize is not None:
+            effective_standardization(None, endpoint, standardize)
         return _open_http_engine(endpoint, options)
+    if standardize is not None:
+        options["standardize"] = standardize
     return _open_local_engine(model, is_torch, options)
 
 
@@ -87,8 +97,48 @@ def _open_local_engine(model: Path | None, is_torch: bool, options: dict[str, An
     return VllmEngine(folder, **options)
 
 
+def effective_standardization(
+    model: Path | None = None,
+    endpoint: str | None = None,
+    standardize: Standardization | None = None,
+) -> Standardization:
+    """Return how molecules are standardized.
+
+    Args:
+        model: Checkpoint folder, if there is no endpoint; default: the shipped one.
+        endpoint: URL of a running server.
+        standardize: Mode that the user requests; default: the choice of the checkpoint or server.
+
+    Raises:
+        CheckpointError: If the folder is not a checkpoint.
+        ServerError: If the server is not a moltc-vllm server.
+        ValueError: If the mode is unknown, or the server was started with another one.
+        httpx.HTTPError: If the server cannot be reached.
+    """
+    requested = None if standardize is None else check_standardization(standardize)
+    if endpoint is not None:
+        from moltc_vllm.engines.http import HttpEngine
+
+        served = HttpEngine(endpoint).standardization()
+        if requested not in (None, served):
+            raise ValueError(
+                f"the server uses standardization {served!r}, not {requested!r}: start it with "
+                f"`moltc serve --standardize {requested}`"
+            )
+        return served
+    if requested is not None:
+        return requested
+    from moltc_vllm.checkpoints.shipped import shipped_checkpoint
+    from moltc_vllm.models.checkpoint import load_config
+
+    return load_config(model or shipped_checkpoint()).standardization
+
+
 def describe_model(
-    task: str, model: Path | None = None, endpoint: str | None = None
+    task: str,
+    model: Path | None = None,
+    endpoint: str | None = None,
+    standardize: Standardization | None = None,
 ) -> dict[str, Any]:
     """Describe the model that answers: its name and a checksum of its folder or weights.
 
@@ -96,11 +146,13 @@ def describe_model(
         task: Task the model must support.
         model: Checkpoint folder, if there is no endpoint; default: the shipped one.
         endpoint: URL of a running server.
+        standardize: How molecules are standardized; default: the choice of the checkpoint. It is
+            part of the description unless molecules are used as drawn, as in version 0.1.
 
     Raises:
         CheckpointError: If the folder is not a checkpoint.
         ServerError: If the server does not serve exactly one model.
-        ValueError: If the model does not support the task.
+        ValueError: If the model does not support the task, or a server standardizes otherwise.
         httpx.HTTPError: If the server cannot be reached.
     """
     if endpoint is not None:
@@ -117,7 +169,8 @@ def describe_model(
     tasks = model_tasks(model, endpoint)
     if tasks and task not in tasks:
         raise ValueError(f"the model does not answer {task!r}, only {', '.join(tasks)}")
-    return description
+    mode = effective_standardization(model, endpoint, standardize)
+    return description if mode == AS_DRAWN else {**description, "standardization": mode}
 
 
 def model_tasks(model: Path | None = None, endpoint: str | None = None) -> list[str]:

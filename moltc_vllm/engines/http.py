@@ -17,6 +17,7 @@ from moltc_vllm.tasks import Answer
 from moltc_vllm.tasks.engine import Pair
 from moltc_vllm.utils.coverage import DEFAULT_COVERAGE, check_coverage
 from moltc_vllm.utils.errors import one_line
+from moltc_vllm.utils.standardization import AS_DRAWN, Standardization, check_standardization
 
 # HAProxy answers 500 if the connection to its server is lost.
 _RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -115,6 +116,15 @@ class HttpEngine:
         return any(
             item["id"] == task and item.get("ignores_order", False) for item in self._list("tasks")
         )
+
+    def standardization(self) -> Standardization:
+        """Return how the server standardizes molecules; ``as-drawn`` before version 0.2.
+
+        Raises:
+            ServerError: If the server is not a moltc-vllm server.
+        """
+        with _malformed_response_as_server_error():
+            return check_standardization(self._get("tasks").get("standardization", AS_DRAWN))
 
     def weights(self) -> str | None:
         """Return a checksum of the weights, or ``None`` if the server does not report one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from functools import partial
 
 import numpy as np
@@ -15,7 +14,7 @@ from moltc_vllm.tasks import Number
 
 
 def regression_metrics(kind: Number, answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
-    """Compute MAE, RMSE, R2 and the fraction of intervals that contain the target.
+    """Compute MAE, RMSE, R2, and how often the intervals of the answers contain the target.
 
     Args:
         kind: Kind of the task's answers.
@@ -43,6 +42,26 @@ def regression_metrics(kind: Number, answered: Sequence[AnsweredRow]) -> Iterato
         ratio(inside, has_interval),
         None if has_interval.any() else "no answer has an interval",
     )
+    yield from _prediction_interval_metrics(target, answered)
+
+
+def _prediction_interval_metrics(
+    target: Floats, answered: Sequence[AnsweredRow]
+) -> Iterator[Metric]:
+    """Compute the fraction of prediction intervals with the target, and their mean width."""
+    low, high, has_ends = prediction_intervals(answered)
+    covered = has_ends & (low <= target) & (target <= high)
+    width = np.where(has_ends, high - low, 0.0)
+    undefined = None if has_ends.any() else "the model has no calibrated intervals"
+    for name, numbers in (("interval_coverage", covered), ("mean_interval_width", width)):
+        yield compute_metric(
+            name,
+            "left out",
+            int(has_ends.sum()),
+            numbers[has_ends].mean,
+            ratio(numbers, has_ends),
+            undefined,
+        )
 
 
 def targets_and_values(answered: Sequence[AnsweredRow]) -> tuple[Floats, Floats]:
@@ -52,17 +71,21 @@ def targets_and_values(answered: Sequence[AnsweredRow]) -> tuple[Floats, Floats]
 
 
 def interval_hits(kind: Number, answered: Sequence[AnsweredRow]) -> tuple[Flags, Flags]:
-    """Return whether each answer's interval contains the target, and whether it has an interval.
+    """Return whether each likeliest interval contains the target, and whether there is one.
 
-    As in training texts, the target is rounded and an interval contains its lower end only. An
-    interval whose ends are equal, which the published texts have, contains that value.
+    See `Number.contains`.
     """
     inside, has_interval = np.zeros((2, len(answered)), dtype=bool)
     for index, (row, answer) in enumerate(answered):
         if answer.likeliest_interval is not None:
             assert isinstance(row.target, float)
-            lower, upper = answer.likeliest_interval
-            target = float(round(Decimal(repr(row.target)), kind.decimals))
             has_interval[index] = True
-            inside[index] = lower <= target < upper or lower == target == upper
+            inside[index] = kind.contains(answer.likeliest_interval, row.target)
     return inside, has_interval
+
+
+def prediction_intervals(answered: Sequence[AnsweredRow]) -> tuple[Floats, Floats, Flags]:
+    """Return lower and upper end of each prediction interval, and whether an answer has one."""
+    low = np.array([answer.low for _, answer in answered], dtype=np.float64)
+    high = np.array([answer.high for _, answer in answered], dtype=np.float64)
+    return low, high, ~np.isnan(low)

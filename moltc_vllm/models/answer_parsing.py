@@ -5,11 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from moltc_vllm.models.interval_tokens import interval_vocabulary
-from moltc_vllm.models.token_candidate import TokenCandidate
+from moltc_vllm.models.token_candidate import TokenCandidates
 from moltc_vllm.tasks import Answer, PromptStyle, Task, TokenLogprob
+
+NO_CANDIDATES = TokenCandidates()
+
+
+class RawAnswer(NamedTuple):
+    """Answer before calibration, see `moltc_vllm.models.answer_calibrator`.
+
+    Attributes:
+        answer: The answer; its confidence is the model's own probability.
+        log_probabilities: ``[K]`` log-probabilities of a numeric task's intervals, up to a summand;
+            ``None`` if the engine did not report them.
+    """
+
+    answer: Answer
+    log_probabilities: npt.NDArray[np.float64] | None = None
 
 
 def decode_answer(style: PromptStyle, tokenizer: Any, token_ids: Sequence[int]) -> str:
@@ -23,8 +41,8 @@ def parse_answer(
     tokenizer: Any,
     token_ids: Sequence[int],
     logprobs: Sequence[float],
-    candidates: Sequence[TokenCandidate] = (),
-) -> Answer:
+    candidates: TokenCandidates = NO_CANDIDATES,
+) -> RawAnswer:
     """Parse generated tokens into a typed answer.
 
     Args:
@@ -41,11 +59,14 @@ def parse_answer(
         for token, logprob in zip(token_ids, logprobs, strict=True)
     ]
     answer = style.read(task, decode_answer(style, tokenizer, token_ids), tokens)
-    if not candidates or answer.value is None:
-        return answer
+    if not candidates.token_ids or answer.value is None:
+        return RawAnswer(answer)
     intervals = interval_vocabulary(task, tokenizer)
-    mean = intervals.mean_value(candidates) if intervals is not None else None
-    return answer if mean is None else answer.model_copy(update={"value": mean})
+    distribution = None if intervals is None else intervals.log_probabilities(candidates)
+    if intervals is None or distribution is None:
+        return RawAnswer(answer)
+    value = intervals.mean_value(distribution)
+    return RawAnswer(answer.model_copy(update={"value": value}), distribution)
 
 
 def parse_interval_token(
@@ -53,8 +74,8 @@ def parse_interval_token(
     tokenizer: Any,
     token_id: int,
     logprob: float,
-    candidates: Sequence[TokenCandidate],
-) -> Answer:
+    candidates: TokenCandidates,
+) -> RawAnswer:
     """Build the typed answer of a numeric task from its interval token alone.
 
     The answer has no text and no generated value, because no digits were generated.
@@ -68,16 +89,18 @@ def parse_interval_token(
     """
     intervals = interval_vocabulary(task, tokenizer)
     assert intervals is not None
-    return Answer(
+    distribution = intervals.log_probabilities(candidates)
+    assert distribution is not None
+    interval = intervals.kind.intervals()[intervals.index_of[token_id]]
+    answer = Answer(
         task=task.name,
         status="ok",
-        value=intervals.mean_value(candidates),
+        value=intervals.mean_value(distribution),
         unit=intervals.kind.unit or None,
-        likeliest_interval=intervals.kind.clip(
-            *intervals.kind.intervals()[intervals.index_of[token_id]]
-        ),
+        likeliest_interval=intervals.kind.clip(*interval),
         confidence=min(math.exp(logprob), 1.0),
     )
+    return RawAnswer(answer, distribution)
 
 
 # Every answer needs the text of each of its tokens, and answers use only a few different tokens.

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from moltc_vllm._version import __version__
+from moltc_vllm.models.calibration import CALIBRATION_FILE
 from moltc_vllm.models.errors import CheckpointError
+from moltc_vllm.models.familiarity import FAMILIARITY_FILE
 from moltc_vllm.utils.atomic_files import sha256
 from moltc_vllm.utils.json_objects import read_json_object
 
@@ -68,9 +70,9 @@ def folder_checksum(folder: Path) -> str:
 
 
 def weights_checksum(folder: Path) -> str:
-    """Combine the checksums of all weight files into one.
+    """Combine the checksums of all weight files, and of the calibration, into one.
 
-    The checksums come from the card; they are computed only if the card lacks them.
+    The checksums of weights come from the card; they are computed only if the card lacks them.
 
     Args:
         folder: Checkpoint folder.
@@ -84,4 +86,6 @@ def weights_checksum(folder: Path) -> str:
             (*folder.glob("model*.safetensors"), *folder.glob("adapters/*/*.safetensors"))
         )
         checksums = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    calibration = (folder / name for name in (CALIBRATION_FILE, FAMILIARITY_FILE))
+    checksums |= {path.name: sha256(path) for path in calibration if path.is_file()}
     return hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()

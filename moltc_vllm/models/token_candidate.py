@@ -1,7 +1,8 @@
-"""A candidate for the next token of an answer, as engines report it."""
+"""Candidates for the next token of an answer, as engines report them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -10,3 +11,13 @@ class TokenCandidate(NamedTuple):
 
     token_id: int
     logprob: float
+
+
+class TokenCandidates(NamedTuple):
+    """Most probable tokens at a position, as columns, because there may be hundreds.
+
+    A token may occur twice; both times it has the same log-probability.
+    """
+
+    token_ids: Sequence[int] = ()
+    logprobs: Sequence[float] = ()

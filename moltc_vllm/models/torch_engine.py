@@ -13,14 +13,19 @@ from torch import Tensor
 from moltc_vllm.chem import MoleculeError
 from moltc_vllm.models.adapter_switcher import AdapterSwitcher
 from moltc_vllm.models.adapters import load_adapters
-from moltc_vllm.models.answer_parsing import decode_answer, parse_answer
+from moltc_vllm.models.answer_calibrator import AnswerCalibrator
+from moltc_vllm.models.answer_parsing import (
+    NO_CANDIDATES,
+    RawAnswer,
+    decode_answer,
+    parse_answer,
+)
 from moltc_vllm.models.checkpoint import load_model, load_tokenizer
 from moltc_vllm.models.decoding import LogitsProcessor
-from moltc_vllm.models.interval_tokens import NUM_CANDIDATES
 from moltc_vllm.models.projector import ProjectorError, projector_index
 from moltc_vllm.models.prompt import Prompt, encoder_key_fn, prepare_inputs
 from moltc_vllm.models.prompt_composer import PromptComposer, ignores_order
-from moltc_vllm.models.token_candidate import TokenCandidate
+from moltc_vllm.models.token_candidate import TokenCandidates
 from moltc_vllm.models.tokenizer import stop_token_id
 from moltc_vllm.tasks import (
     Answer,
@@ -31,6 +36,8 @@ from moltc_vllm.tasks import (
     uses_grammar,
 )
 from moltc_vllm.tasks.engine import Pair
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE, check_coverage
+from moltc_vllm.utils.standardization import Standardization, check_standardization
 
 
 class TorchGeneration(NamedTuple):
@@ -44,7 +51,7 @@ class TorchGeneration(NamedTuple):
 
     token_ids: Sequence[int]
     logprobs: Sequence[float]
-    first_token_candidates: Sequence[TokenCandidate] = ()
+    first_token_candidates: TokenCandidates = NO_CANDIDATES
 
 
 class TorchEngine:
@@ -60,6 +67,8 @@ class TorchEngine:
         beams: Width of the beam search; 1 is greedy decoding.
         pad_query: Whether to predict the first token from a pad, see `prepare_inputs`.
         adapters: Whether to load the folder's adapters.
+        coverage: Coverage of the prediction intervals of numeric answers.
+        standardize: How molecules are standardized; default: the choice of the checkpoint.
 
     Raises:
         CheckpointError: If the folder or one of its adapters is incomplete or invalid.
@@ -76,15 +85,22 @@ class TorchEngine:
         beams: int = 1,
         pad_query: bool = False,
         adapters: bool = True,
+        coverage: float = DEFAULT_COVERAGE,
+        standardize: Standardization | None = None,
     ) -> None:
+        self.coverage = check_coverage(coverage)
         self.model = load_model(Path(folder), device=device)
         self._adapters = AdapterSwitcher(
             self.model.language_model, load_adapters(Path(folder)) if adapters else []
         )
         self.tokenizer = load_tokenizer(Path(folder))
         self.config = self.model.config
+        if standardize is not None:
+            self.config.standardization = check_standardization(standardize)
+        self.standardize = self.config.standardization
         self.style = self.config.style
         self._composer = PromptComposer(self.config)
+        self.calibrator = AnswerCalibrator.load(Path(folder), self.config)
         self._encoder_key = encoder_key_fn(self.config)
         self.constrained = uses_grammar(self.style, constrained, beams)
         self.batch_size = batch_size
@@ -102,20 +118,33 @@ class TorchEngine:
     ) -> Iterator[tuple[Pair, Answer]]:
         """Answer every pair; see `moltc_vllm.tasks.engine.Engine`."""
         known_task = get_task(task)
+        for pair, raw in self.submit_raw(known_task, pairs, question):
+            answer = self.calibrator.complete(known_task, raw, pair.molecules, self.coverage)
+            yield pair, known_task.with_direction(answer, pair.molecules)
+
+    def submit_raw(
+        self, task: Task, pairs: Iterable[Pair], question: str | None = None
+    ) -> Iterator[tuple[Pair, RawAnswer]]:
+        """Answer every pair without the checkpoint's calibration.
+
+        Args:
+            task: Task to answer.
+            pairs: Pairs to answer.
+            question: Text of the question, for tasks that take one.
+        """
         remaining = iter(pairs)
         while batch := list(itertools.islice(remaining, self.batch_size)):
             prompts: list[tuple[Pair, Prompt]] = []
             for pair in batch:
                 try:
-                    prompts.append((pair, self._prompt(known_task, pair, question)))
+                    prompts.append((pair, self._prompt(task, pair, question)))
                 except MoleculeError as error:
-                    yield pair, known_task.failed("bad_molecule", str(error))
+                    yield pair, RawAnswer(task.failed("bad_molecule", str(error)))
                 except (ProjectorError, PromptError) as error:
-                    yield pair, known_task.failed("error", str(error))
+                    yield pair, RawAnswer(task.failed("error", str(error)))
             if prompts:
-                answers = self._answers(known_task, [prompt for _, prompt in prompts])
-                for (pair, _), answer in zip(prompts, answers, strict=True):
-                    yield pair, known_task.with_direction(answer, pair.molecules)
+                answers = self._answers(task, [prompt for _, prompt in prompts])
+                yield from zip((pair for pair, _ in prompts), answers, strict=True)
 
     def _prompt(self, task: Task, pair: Pair, question: str | None) -> Prompt:
         # Check every molecule here, so that one failure does not affect the rest of the batch.
@@ -125,7 +154,7 @@ class TorchEngine:
         text, order = self._composer.compose(task, pair.molecules, question)
         return Prompt(text, [pair.molecules[index] for index in order], task.name)
 
-    def _answers(self, task: Task, prompts: list[Prompt]) -> list[Answer]:
+    def _answers(self, task: Task, prompts: list[Prompt]) -> list[RawAnswer]:
         return [
             parse_answer(task, self.style, self.tokenizer, *generation)
             for generation in self.generate(task, prompts)
@@ -168,7 +197,8 @@ class TorchEngine:
             logits_processor=processors,
             eos_token_id=_eos_argument(stop),
         )
-        rows = zip(out.token_ids, out.logprobs, _candidates(out.first_logprobs), strict=True)
+        candidates = _candidates(out.first_logprobs, self.calibrator.num_candidates(task))
+        rows = zip(out.token_ids, out.logprobs, candidates, strict=True)
         return [TorchGeneration(*row) for row in rows]
 
     def text(self, token_ids: Sequence[int]) -> str:
@@ -176,11 +206,11 @@ class TorchEngine:
         return decode_answer(self.style, self.tokenizer, token_ids)
 
 
-def _candidates(logprobs: Tensor) -> Iterator[list[TokenCandidate]]:
-    """Yield the most probable tokens of each row of ``logprobs [B, V]``."""
-    top = logprobs.topk(min(NUM_CANDIDATES, logprobs.shape[-1]))
+def _candidates(logprobs: Tensor, count: int) -> Iterator[TokenCandidates]:
+    """Yield the ``count`` most probable tokens of each row of ``logprobs [B, V]``."""
+    top = logprobs.topk(min(count, logprobs.shape[-1]))
     for row in zip(top.indices.tolist(), top.values.tolist(), strict=True):
-        yield [TokenCandidate(*candidate) for candidate in zip(*row, strict=True)]
+        yield TokenCandidates(*row)
 
 
 def _eos_argument(stop: int | None) -> int:

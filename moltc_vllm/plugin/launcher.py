@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from moltc_vllm.plugin import RENDERER_MODE
-from moltc_vllm.plugin.server.flags import parse_flags, remove_flag
+from moltc_vllm.plugin.server.flags import parse_flags, remove_flag, replace_standardize
 from moltc_vllm.plugin.server.lora_flags import lora_flags
 
 PLUGINS = ("moltc", "moltc_http")
@@ -64,6 +64,8 @@ def engine_defaults() -> dict[str, Any]:
         "mm_processor_cache_gb": 0,
         # A confidence is relative to the tokens that the grammar allows, not to the vocabulary.
         "logprobs_mode": "processed_logprobs",
+        # The spread of a number is computed from the distribution over all its intervals.
+        "max_logprobs": 512,
     }
     if on_cpu():
         defaults |= {
@@ -78,12 +80,14 @@ def server_arguments(arguments: Sequence[str]) -> list[str]:
     """Complete the arguments of ``vllm serve`` with our defaults for flags the user does not set.
 
     Args:
-        arguments: Checkpoint folder and any flag of ``vllm serve``.
+        arguments: Checkpoint folder and any flag of ``vllm serve``, or ``--standardize``.
 
     Raises:
         AdapterError: If an adapter of the checkpoint folder is incomplete or does not fit.
+        ValueError: If ``--standardize`` is given with an unknown mode.
     """
     folder, *rest = arguments
+    rest = replace_standardize(rest)
     flags = parse_flags(rest)
     engine_arguments, lora_modules = lora_flags(folder, flags, on_cpu=on_cpu())
     added: list[str] = []

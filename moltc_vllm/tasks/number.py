@@ -121,9 +121,24 @@ class Number:
         low, high = float(self.bounds[0]), float(self.bounds[1])
         return min(max(lower, low), high), min(max(upper, low), high)
 
+    def interval_ends(self) -> tuple[float, ...]:
+        """Return the ends of all intervals, ascending; `position` counts from the first one."""
+        return _float_ends(self)
+
+    def contains(self, interval: tuple[float, float], value: float) -> bool:
+        """Return whether an interval contains a value, as in training texts.
+
+        The value is rounded, and an interval contains its lower end only. An interval whose ends
+        are equal contains that value: the published texts have such intervals, and so has the part
+        of the last interval that lies within the bounds.
+        """
+        lower, upper = interval
+        rounded = float(round(Decimal(repr(float(value))), self.decimals))
+        return lower <= rounded < upper or lower == rounded == upper
+
     def position(self, value: float) -> float:
         """Return a value's position in units of intervals; 0.5 is the first interval's center."""
-        ends = [float(end) for end in _ends(self)]
+        ends = _float_ends(self)
         index = min(max(bisect_right(ends, value) - 1, 0), len(ends) - 2)
         return index + (value - ends[index]) / (ends[index + 1] - ends[index])
 
@@ -134,6 +149,10 @@ class Number:
         lower, upper = float(ends[index]), float(ends[index + 1])
         value = lower + (position - index) * (upper - lower)
         return min(max(value, float(self.bounds[0])), float(self.bounds[1]))
+
+    def round(self, value: float) -> float:
+        """Round a value to the digits of a written value."""
+        return round(value, self.decimals) + 0.0  # adding zero turns -0.0 into 0.0
 
     def interval_text(self, lower: float, upper: float) -> str:
         """Return the part of the answer text before the value."""
@@ -180,6 +199,11 @@ def _ends(kind: Number) -> tuple[Decimal, ...]:
         if end > high:
             break
     return tuple(ends)
+
+
+@lru_cache
+def _float_ends(kind: Number) -> tuple[float, ...]:
+    return tuple(float(end) for end in _ends(kind))
 
 
 @lru_cache

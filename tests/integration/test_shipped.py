@@ -101,7 +101,8 @@ def test_value_is_mean_over_intervals(server):
         text, _ = engine.style.compose(task, pair.molecules)
         (result,) = engine.generate(task, [Prompt(text, list(pair.molecules), task.name)])
         assert answer.value == pytest.approx(
-            vocabulary.mean_value(result.first_token_candidates), abs=0.011
+            vocabulary.mean_value(vocabulary.log_probabilities(result.first_token_candidates)),
+            abs=0.011,
         )
         assert answer.value != answer.generated_value
 

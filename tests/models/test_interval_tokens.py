@@ -5,7 +5,7 @@ import torch
 
 from moltc_vllm.models.interval_tokens import interval_vocabulary
 from moltc_vllm.models.phrase_tokens import phrase_vocabulary
-from moltc_vllm.models.token_candidate import TokenCandidate
+from moltc_vllm.models.token_candidate import TokenCandidates
 from moltc_vllm.models.tokenizer import train_tokenizer
 from moltc_vllm.tasks import TASKS, get_task
 
@@ -38,21 +38,20 @@ def test_expected_value_is_mean_over_interval_tokens(tokenizer):
 
 def test_mean_value_ignores_other_tokens(tokenizer):
     intervals = interval_vocabulary(get_task("solvation"), tokenizer)
-    candidates = [
-        TokenCandidate(interval_token(tokenizer, "solvation", -4.2), -0.5),
-        TokenCandidate(interval_token(tokenizer, "solvation", -4.9), -0.5),
-        TokenCandidate(7, -0.1),
-    ]
-    assert intervals.mean_value(candidates) == -4.5
-    assert intervals.mean_value([TokenCandidate(7, 0.0)]) is None
-    assert intervals.mean_value([]) is None
+    tokens = [interval_token(tokenizer, "solvation", value) for value in (-4.2, -4.9)]
+    last = len(tokenizer) - 1
+    candidates = TokenCandidates([*tokens, tokens[0], 7, last], [-0.5, -0.5, -0.5, -0.1, -0.2])
+    assert intervals.mean_value(intervals.log_probabilities(candidates)) == -4.5
+    assert intervals.log_probabilities(TokenCandidates([7, last], [0.0, 0.0])) is None
+    assert intervals.log_probabilities(TokenCandidates()) is None
 
 
 def test_mean_value_of_growing_intervals_is_mean_position(tokenizer):
     """The middle of 1.5 ns and 1500 ns is in the decade of 50 ns, not at 750 ns."""
     intervals = interval_vocabulary(get_task("lifetime"), tokenizer)
     low, high = (interval_token(tokenizer, "lifetime", value) for value in (1.5, 1500.0))
-    mean = intervals.mean_value([TokenCandidate(low, -0.7), TokenCandidate(high, -0.7)])
+    candidates = TokenCandidates([low, high], [-0.7, -0.7])
+    mean = intervals.mean_value(intervals.log_probabilities(candidates))
     assert 30 < mean < 70
 
 

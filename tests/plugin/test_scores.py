@@ -126,7 +126,7 @@ def test_scores_need_processed_logprobs(tiny):
 
 def test_nan_probabilities_are_an_error_of_their_pair():
     from moltc_vllm.models.checkpoint import load_config, load_tokenizer
-    from moltc_vllm.models.token_candidate import TokenCandidate
+    from moltc_vllm.models.token_candidate import TokenCandidates
     from moltc_vllm.plugin.engine.decoding_strategies import GenerationResult
     from moltc_vllm.plugin.engine.request_builder import PairRequestBuilder
 
@@ -136,7 +136,7 @@ def test_nan_probabilities_are_an_error_of_their_pair():
         load_config(folder), tokenizer, GenerationSettings(score=True)
     )
     token = interval_vocabulary(task, tokenizer).token_ids.tolist()[0]
-    candidates = [TokenCandidate(token, math.nan)]
+    candidates = TokenCandidates([token], [math.nan])
     result = GenerationResult([token], [math.nan], False, candidates, scored=True)
     answer = request_builder.parse_result(task, result)
     assert answer.status == "error"

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from vllm.exceptions import VLLMServerError
+from vllm.logprobs import FlatLogprobs
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from moltc_vllm.models.answer_trie import TrieNode
 from moltc_vllm.models.beam_search import BeamSearch
-from moltc_vllm.models.token_candidate import TokenCandidate
+from moltc_vllm.models.token_candidate import TokenCandidate, TokenCandidates
 
 
 class GenerationResult(NamedTuple):
@@ -35,7 +36,7 @@ class GenerationResult(NamedTuple):
     token_ids: Sequence[int]
     logprobs: Sequence[float]
     truncated: bool
-    first_token_candidates: Sequence[TokenCandidate] = ()
+    first_token_candidates: TokenCandidates = TokenCandidates()
     scored: bool = False
 
 
@@ -78,11 +79,10 @@ class GreedyDecoding:
         if completion.finish_reason not in ("stop", "length"):
             raise _failure(completion, "answer")
         token_ids = list(completion.token_ids)
-        logprobs = [
-            candidates[token_id].logprob
-            for token_id, candidates in zip(token_ids, completion.logprobs or [], strict=True)
-        ]
-        first_token_candidates = _candidates(completion.logprobs[0])
+        reported = _flat_logprobs(completion)
+        # The chosen token comes first at each position.
+        logprobs = [reported.logprobs[start] for start in reported.start_indices]
+        first_token_candidates = _first_candidates(reported)
         if completion.finish_reason == "stop":
             token_ids, logprobs = token_ids[:-1], logprobs[: len(token_ids) - 1]
         return GenerationResult(
@@ -105,6 +105,7 @@ class BeamDecoding:
             max_tokens=1,
             logprobs=search.num_candidates,
             ignore_eos=True,
+            flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -119,7 +120,7 @@ class BeamDecoding:
 
     def step(self, outputs: Sequence[RequestOutput]) -> GenerationResult | None:
         """Extend the beams; return the best answer when no better one is possible."""
-        self._search.advance([_candidates(_single_token(output)) for output in outputs])
+        self._search.advance([_beam_candidates(output) for output in outputs])
         if not self._search.done:
             return None
         best = self._search.best()[0]
@@ -144,7 +145,7 @@ class ForcedChoiceDecoding:
         self._num_candidates = num_candidates
         self._token_ids, self._node = trie.forced_prefix()
         self._logprobs = [0.0] * len(self._token_ids)
-        self._first_token_candidates: list[TokenCandidate] = []
+        self._first_token_candidates = TokenCandidates()
 
     def requests(self) -> list[tuple[Any, SamplingParams]]:
         """Return a request of one token among the children of the current node."""
@@ -152,6 +153,7 @@ class ForcedChoiceDecoding:
             temperature=0.0,
             max_tokens=1,
             logprobs=self._num_candidates,
+            flat_logprobs=True,
             allowed_token_ids=list(self._node.children),
             ignore_eos=True,
             detokenize=False,
@@ -166,12 +168,12 @@ class ForcedChoiceDecoding:
     def step(self, outputs: Sequence[RequestOutput]) -> GenerationResult | None:
         """Follow the chosen branch; return the result at a leaf."""
         candidates = _single_token(outputs[0])
-        (token_id,) = outputs[0].outputs[0].token_ids
-        if not self._first_token_candidates:
-            self._first_token_candidates = _candidates(candidates)
+        token_id = candidates.token_ids[0]
+        if not self._first_token_candidates.token_ids:
+            self._first_token_candidates = candidates
         # With our default of vLLM's `logprobs_mode`, the probability is relative to the allowed
         # tokens, as it is under a grammar's mask.
-        logprob = candidates[token_id].logprob
+        logprob = candidates.logprobs[0]
         forced, self._node = self._node.children[token_id].forced_prefix()
         self._token_ids += [token_id, *forced]
         self._logprobs += [logprob, *[0.0] * len(forced)]
@@ -182,18 +184,29 @@ class ForcedChoiceDecoding:
         )
 
 
-def _candidates(logprobs: Any) -> list[TokenCandidate]:
-    """Convert vLLM's log-probabilities of one position to candidates."""
-    return [TokenCandidate(token_id, entry.logprob) for token_id, entry in logprobs.items()]
+def _flat_logprobs(completion: CompletionOutput) -> FlatLogprobs:
+    assert isinstance(completion.logprobs, FlatLogprobs), "requests set flat_logprobs"
+    return completion.logprobs
 
 
-def _single_token(output: RequestOutput) -> Any:
-    """Return vLLM's log-probabilities by token id of an output of one token."""
+def _first_candidates(reported: FlatLogprobs) -> TokenCandidates:
+    """Return the candidates of the first position; the chosen token comes first."""
+    stop = reported.end_indices[0]
+    return TokenCandidates(reported.token_ids[:stop], reported.logprobs[:stop])
+
+
+def _single_token(output: RequestOutput) -> TokenCandidates:
+    """Return the candidates of an output of one token; the chosen token comes first."""
     (completion,) = output.outputs
     if not completion.logprobs:
         raise _failure(completion, "token")
-    (logprobs,) = completion.logprobs
-    return logprobs
+    return _first_candidates(_flat_logprobs(completion))
+
+
+def _beam_candidates(output: RequestOutput) -> list[TokenCandidate]:
+    """Return the distinct candidates of an output of one token, the most probable ones first."""
+    candidates = dict(zip(*_single_token(output), strict=True))
+    return [TokenCandidate(*item) for item in candidates.items()]
 
 
 def _failure(completion: CompletionOutput, missing: str) -> VLLMServerError:

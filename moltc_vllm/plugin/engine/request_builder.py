@@ -14,7 +14,13 @@ from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TextPrompt
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
-from moltc_vllm.models.answer_parsing import decode_answer, parse_answer, parse_interval_token
+from moltc_vllm.models.answer_calibrator import AnswerCalibrator
+from moltc_vllm.models.answer_parsing import (
+    RawAnswer,
+    decode_answer,
+    parse_answer,
+    parse_interval_token,
+)
 from moltc_vllm.models.answer_trie import answer_trie
 from moltc_vllm.models.beam_search import BeamSearch
 from moltc_vllm.models.config import MoltcConfig
@@ -30,6 +36,7 @@ from moltc_vllm.plugin.engine.decoding_strategies import (
 )
 from moltc_vllm.plugin.modality.molecules import MODALITY, BadMoleculeError, MoleculeSpec
 from moltc_vllm.tasks import Answer, FailedStatus, GenerationLimits, Task, uses_grammar
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 
 SCORING_LOGPROBS_MODE = "processed_logprobs"
 """Value of vLLM's ``logprobs_mode`` for probabilities relative to the allowed tokens."""
@@ -49,6 +56,7 @@ class GenerationSettings:
             `moltc_vllm.models.answer_trie`. Labels and texts are the same, but a number whose
             intervals are single tokens has no text and no generated value. Other tasks, and
             answers without a grammar, are generated as usual.
+        coverage: Coverage of the prediction intervals of numeric answers.
     """
 
     constrained: bool | None = None
@@ -56,6 +64,7 @@ class GenerationSettings:
     beams: int = 1
     limits: GenerationLimits | None = None
     score: bool = False
+    coverage: float = DEFAULT_COVERAGE
 
 
 class PairRequestBuilder:
@@ -67,6 +76,7 @@ class PairRequestBuilder:
         settings: Options of generation.
         max_logprobs: Maximum number of candidates that the engine reports for a token; -1 is all.
         logprobs_mode: Value of the engine's ``logprobs_mode``.
+        calibrator: Calibrator of the checkpoint; default: none, answers are as generated.
 
     Raises:
         ValueError: If the settings contradict each other or the engine's ``logprobs_mode``.
@@ -79,6 +89,7 @@ class PairRequestBuilder:
         settings: GenerationSettings,
         max_logprobs: int = NUM_CANDIDATES,
         logprobs_mode: str = SCORING_LOGPROBS_MODE,
+        calibrator: AnswerCalibrator | None = None,
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
@@ -88,9 +99,8 @@ class PairRequestBuilder:
         if settings.score and logprobs_mode != SCORING_LOGPROBS_MODE:
             raise ValueError(f"scores need an engine with --logprobs-mode {SCORING_LOGPROBS_MODE}")
         self._constrained = uses_grammar(self.style, settings.constrained, settings.beams)
-        self._num_candidates = (
-            NUM_CANDIDATES if max_logprobs < 0 else min(NUM_CANDIDATES, max_logprobs)
-        )
+        self._max_logprobs = max_logprobs
+        self.calibrator = calibrator or AnswerCalibrator(config)
         self._stop = stop_token_id(tokenizer, self.style)
 
     def build_prompt(
@@ -132,22 +142,29 @@ class PairRequestBuilder:
             and self._constrained
             and (trie := answer_trie(task, self.tokenizer))
         ):
-            return ForcedChoiceDecoding(inputs, trie, self._num_candidates)
+            return ForcedChoiceDecoding(inputs, trie, self._num_candidates(task))
         limits = self._length_limits(task)
         if self.settings.beams > 1:
             return BeamDecoding(inputs, BeamSearch(self.settings.beams, limits, self._stop))
         return GreedyDecoding(inputs, self._sampling_params(task, limits))
 
-    def parse_result(self, task: Task, result: GenerationResult) -> Answer:
-        """Parse generated tokens into a typed answer.
+    def parse_result(
+        self, task: Task, result: GenerationResult, smiles: Sequence[str] = ()
+    ) -> Answer:
+        """Parse generated tokens into a typed and calibrated answer.
 
         Args:
             task: Task that was answered.
             result: Generated tokens.
+            smiles: SMILES of the molecules in the order of the task's roles.
         """
+        raw = self._parse_raw(task, result)
+        return self.calibrator.complete(task, raw, smiles, self.settings.coverage)
+
+    def _parse_raw(self, task: Task, result: GenerationResult) -> RawAnswer:
         # Half precision overflows on molecules far outside the training data.
         if any(map(math.isnan, result.logprobs)):
-            return task.failed("error", "the model's probabilities are not numbers")
+            return RawAnswer(task.failed("error", "the model's probabilities are not numbers"))
         if result.scored and interval_vocabulary(task, self.tokenizer) is not None:
             return parse_interval_token(
                 task,
@@ -156,7 +173,7 @@ class PairRequestBuilder:
                 result.logprobs[-1],
                 result.first_token_candidates,
             )
-        answer = parse_answer(
+        raw = parse_answer(
             task,
             self.style,
             self.tokenizer,
@@ -164,10 +181,15 @@ class PairRequestBuilder:
             result.logprobs,
             result.first_token_candidates,
         )
+        answer = raw.answer
         if answer.status == "unparsed" and result.truncated:
             reason = f"{answer.error} (cut off after {len(result.token_ids)} tokens)"
-            return task.failed("unparsed", reason, text=answer.text)
-        return answer
+            return RawAnswer(task.failed("unparsed", reason, text=answer.text))
+        return raw
+
+    def _num_candidates(self, task: Task) -> int:
+        count = self.calibrator.num_candidates(task)
+        return count if self._max_logprobs < 0 else min(count, self._max_logprobs)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Decode generated tokens to the text that the prompt style shows to users."""
@@ -199,7 +221,8 @@ class PairRequestBuilder:
             max_tokens=limits.max_new_tokens,
             min_tokens=limits.min_new_tokens,
             # Only the mean over a number's intervals needs more than the chosen token.
-            logprobs=self._num_candidates if interval_vocabulary(task, self.tokenizer) else 0,
+            logprobs=self._num_candidates(task) if interval_vocabulary(task, self.tokenizer) else 0,
+            flat_logprobs=True,
             detokenize=False,  # `parse_result` decodes all tokens at once
             output_kind=RequestOutputKind.FINAL_ONLY,
             **arguments,

@@ -28,6 +28,7 @@ from vllm.lora.request import LoRARequest  # noqa: E402
 from vllm.outputs import RequestOutput  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
 
+from moltc_vllm.models.answer_calibrator import AnswerCalibrator  # noqa: E402
 from moltc_vllm.models.prompt_composer import ignores_order  # noqa: E402
 from moltc_vllm.plugin.engine.decoding_strategies import (  # noqa: E402
     DecodingStrategy,
@@ -41,8 +42,12 @@ from moltc_vllm.plugin.engine.request_builder import (  # noqa: E402
 )
 from moltc_vllm.tasks import Answer, GenerationLimits, Task, get_task  # noqa: E402
 from moltc_vllm.tasks.engine import COUNTERS, EngineError, Pair  # noqa: E402
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE, check_coverage  # noqa: E402
+from moltc_vllm.utils.standardization import (  # noqa: E402
+    Standardization,
+    check_standardization,
+)
 
-_VLLM_MAX_LOGPROBS = 20  # vLLM's default of `max_logprobs`
 _MULTIPROCESSING_ENV = "VLLM_ENABLE_V1_MULTIPROCESSING"
 _CPU_BINDING_ENV = "VLLM_CPU_OMP_THREADS_BIND"
 
@@ -144,6 +149,8 @@ class VllmEngine:
         limits: Length limits of answers that replace the prompt style's.
         score: Whether only the tokens that distinguish answers are generated, see
             `GenerationSettings.score`.
+        coverage: Coverage of the prediction intervals of numeric answers.
+        standardize: How molecules are standardized; default: the choice of the checkpoint.
         **engine_args: Further arguments of `vllm.EngineArgs`.
 
     Raises:
@@ -160,10 +167,14 @@ class VllmEngine:
         beams: int = 1,
         limits: GenerationLimits | None = None,
         score: bool = False,
+        coverage: float = DEFAULT_COVERAGE,
+        standardize: Standardization | None = None,
         **engine_args: Any,
     ) -> None:
+        self.coverage = check_coverage(coverage)
         self.max_in_flight = max_in_flight
-        defaults = {**engine_defaults(), "max_logprobs": max(_VLLM_MAX_LOGPROBS, 2 * beams + 1)}
+        defaults = engine_defaults()
+        defaults["max_logprobs"] = max(defaults["max_logprobs"], 2 * beams + 1)
         adapters = folder_adapters(Path(model)) if engine_args.get("enable_lora", True) else []
         self._adapters = {
             adapter.name: LoRARequest(adapter.name, lora_id, str(adapter.path.absolute()))
@@ -171,15 +182,26 @@ class VllmEngine:
         }
         defaults |= lora_arguments(adapters, on_cpu=on_cpu())
         arguments = {**defaults, "disable_log_stats": True, **engine_args}
+        if standardize is not None:
+            overrides = {"standardization": check_standardization(standardize)}
+            arguments["hf_overrides"] = {**engine_args.get("hf_overrides", {}), **overrides}
         self.engine = _start_engine(EngineArgs(model=str(model), **arguments))
         config = self.engine.model_config
         check_beam_width(beams, config.max_logprobs)
+        self.standardize: Standardization = config.hf_config.standardization
         self.request_builder = PairRequestBuilder(
             config.hf_config,
             self.engine.get_tokenizer(),
-            GenerationSettings(constrained=constrained, beams=beams, limits=limits, score=score),
+            GenerationSettings(
+                constrained=constrained,
+                beams=beams,
+                limits=limits,
+                score=score,
+                coverage=coverage,
+            ),
             config.max_logprobs,
             config.logprobs_mode,
+            AnswerCalibrator.load(Path(model), config.hf_config),
         )
         self._request_ids = itertools.count()
         self._counts = dict.fromkeys(COUNTERS, 0)
@@ -207,7 +229,7 @@ class VllmEngine:
             if isinstance(result, Answer):
                 yield pair, result
             else:
-                answer = self.request_builder.parse_result(known_task, result)
+                answer = self.request_builder.parse_result(known_task, result, pair.molecules)
                 yield pair, known_task.with_direction(answer, pair.molecules)
 
     def generate(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from moltc_vllm.tasks import Answer
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 
 MAX_PAIRS = 10_000
 """Maximum number of pairs in a request; larger sets need several requests or a screen."""
@@ -56,6 +57,9 @@ class InteractionsRequest(BaseModel):
 
     score: bool = False
     """Whether only the tokens that distinguish answers are generated, without the model's text."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)] = DEFAULT_COVERAGE
+    """Coverage of the prediction intervals ``low`` to ``high`` of numeric answers."""
 
 
 class Usage(BaseModel):
