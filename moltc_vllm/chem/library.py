@@ -17,8 +17,8 @@ from moltc_vllm.chem.errors import MoleculeError
 from moltc_vllm.chem.fast.dispatch import compiled_reader
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.parse import clean_smiles
-from moltc_vllm.utils.standardization import Standardization
 from moltc_vllm.utils.deprecation import warn_renamed
+from moltc_vllm.utils.standardization import Standardization
 
 _CHUNKS_PER_WORKER = 3  # One is being read, one is queued, one is being yielded.
 
@@ -63,8 +63,8 @@ def featurize_library(
         Key and packed molecule of each row, or its `MoleculeError`.
 
     Raises:
-        ValueError: If ``workers`` is negative, ``chunk_size`` is not positive, or molecules that are
-            not to be canonicalized are to be standardized.
+        ValueError: If ``workers`` is negative, ``chunk_size`` is not positive, or molecules are
+            standardized but not canonicalized.
         RuntimeError: If worker processes cannot be started.
     """
     if block is not None:

@@ -14,8 +14,9 @@ Few SMILES need any of it, so a scan of the text (`needs_no_cleanup`) rules the 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 from rdkit import Chem
 from rdkit.Chem.MolStandardize import rdMolStandardize
@@ -27,12 +28,7 @@ from moltc_vllm.chem.notes import charge_notes, composition_notes, fragment_note
 from moltc_vllm.chem.parse import clean_smiles, parse_smiles
 from moltc_vllm.chem.rdkit_log import QuietLog, first_reason
 from moltc_vllm.chem.resonance import canonical_resonance
-
-Standardization = Literal["as-drawn", "cleanup", "parent"]
-"""How molecules are standardized before they are encoded."""
-
-STANDARDIZATIONS: Final[tuple[Standardization, ...]] = get_args(Standardization)
-"""All modes; the first changes nothing."""
+from moltc_vllm.utils.standardization import Standardization
 
 _CACHE_SIZE: Final = 65_536
 _MAX_ROUNDS: Final = 8
@@ -128,8 +124,8 @@ def molecule_notes(
 
 
 def pair_notes(
-    molecules: tuple[str, ...],
-    roles: tuple[str, ...],
+    molecules: Sequence[str],
+    roles: Sequence[str],
     mode: Standardization,
     limits: MoleculeLimits = DEFAULT_LIMITS,
 ) -> tuple[str, ...]:

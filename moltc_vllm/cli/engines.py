@@ -22,7 +22,7 @@ StandardizeOption = Annotated[
     Standardization | None,
     typer.Option(
         help="How molecules are standardized: `cleanup` gives groups and dyes one form and drops "
-        "isotopes, `parent` also neutralizes the largest fragment; default: the checkpoint decides.",
+        "isotopes, `parent` also neutralizes the largest fragment; default: set by the checkpoint.",
         show_default=False,
     ),
 ]

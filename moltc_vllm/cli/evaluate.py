@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
 import typer
 
-from moltc_vllm.cli.engines import EngineName, open_engine
+from moltc_vllm.cli.engines import EngineName, StandardizeOption, open_engine
 from moltc_vllm.cli.messages import fail, print_caution
 from moltc_vllm.cli.progress import ProgressBars
 from moltc_vllm.utils.errors import one_line
@@ -58,6 +58,7 @@ def evaluate(
             "torch engine only.",
         ),
     ] = False,
+    standardize: StandardizeOption = None,
     both_orders: Annotated[
         bool,
         typer.Option(
@@ -97,7 +98,9 @@ def evaluate(
     stdout = _reserve_stdout()
     print_caution(known_task)
     asked_task = _asked_task(known_task, model, endpoint)
-    opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
+    opened = open_engine(
+        model, endpoint, engine, beams=beams, pad_query=pad_query, standardize=standardize
+    )
     symmetrized = both_orders and is_symmetric_binary(asked_task)
     collected = _collect_answers(
         SymmetrizedEngine(opened) if symmetrized else opened, asked_task, dataset
@@ -117,6 +120,7 @@ def evaluate(
         "engine": "http" if endpoint is not None else engine.value,
         "beams": beams,
         "pad_query": pad_query,
+        "standardize": standardize,
         "both_orders": symmetrized,
         "point_estimate": _point_estimate(known_task, collected.answers),
         "partial": collected.stopped is not None,

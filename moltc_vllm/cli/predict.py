@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moltc_vllm.cli.engines import EngineName, open_engine
+from moltc_vllm.cli.engines import EngineName, StandardizeOption, open_engine
 from moltc_vllm.cli.messages import fail, print_caution
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def predict(
             "--engine torch.",
         ),
     ] = False,
+    standardize: StandardizeOption = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print all fields of the answer as a JSON object.")
     ] = False,
@@ -56,7 +57,9 @@ def predict(
     except (UnknownTaskError, PromptError) as error:
         fail(str(error))
     print_caution(known_task)
-    opened = open_engine(model, endpoint, engine, beams=beams, pad_query=pad_query)
+    opened = open_engine(
+        model, endpoint, engine, beams=beams, pad_query=pad_query, standardize=standardize
+    )
     ((_, answer),) = opened.submit(task, [Pair(0, tuple(smiles))], question)
     typer.echo(answer.model_dump_json(exclude_none=True) if json else _format(answer))
     if answer.status != "ok":
@@ -75,4 +78,6 @@ def _format(answer: Answer) -> str:
         text += f"  confidence {answer.confidence:.2g}"
     if answer.familiarity is not None:
         text += f"  {answer.familiarity} molecules"
+    if answer.notes:
+        text += f"  [{'; '.join(answer.notes)}]"
     return text

@@ -13,10 +13,12 @@ def serve(context: typer.Context) -> None:
     """Serve a checkpoint with vLLM: `moltc serve [FOLDER] [FLAGS]`.
 
     Without FOLDER the shipped model is served. Any flag of `vllm serve` may follow; --vllm-help
-    lists them.
+    lists them. `--standardize as-drawn|cleanup|parent` sets how molecules are standardized;
+    default: the checkpoint's choice.
     """
     from moltc_vllm.checkpoints.shipped import NAME, shipped_checkpoint
     from moltc_vllm.models.checkpoint import CheckpointError, load_config
+    from moltc_vllm.plugin.server.flags import replace_standardize
 
     # The folder is not declared as a parameter, because Typer could mistake a flag's value for it.
     arguments = [
@@ -30,7 +32,8 @@ def serve(context: typer.Context) -> None:
             arguments += ["--served-model-name", NAME]
     try:
         load_config(folder)
-    except CheckpointError as error:
+        arguments = replace_standardize(arguments)
+    except ValueError as error:  # includes CheckpointError
         fail(str(error))
     from moltc_vllm.plugin import launcher
 

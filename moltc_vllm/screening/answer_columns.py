@@ -16,6 +16,7 @@ STATUS, ERROR, CONFIDENCE, TEXT = "status", "error", "confidence", "text"
 VALUE, UNIT, LABEL, ITEMS = "value", "unit", "label", "items"
 SUBJECT, OBJECT = "subject", "object"
 STD, LOW, HIGH, FAMILIARITY = "std", "low", "high", "familiarity"
+NOTES = "notes"
 LIKELIEST_LOW, LIKELIEST_HIGH = "likeliest_low", "likeliest_high"
 
 _TYPES: dict[str, pa.DataType] = {
@@ -34,12 +35,14 @@ _TYPES: dict[str, pa.DataType] = {
     ITEMS: pa.list_(pa.string()),
     FAMILIARITY: pa.string(),
     CONFIDENCE: pa.float64(),
+    NOTES: pa.string(),
     TEXT: pa.string(),
 }
 
 ANSWER_NAMES = frozenset(_TYPES)
 """Names of the answer columns that any screen may have."""
 
+_NOTE_SEPARATOR = "; "
 _CONFIDENCE_DIGITS = 6  # further digits depend on the batch in which a pair was computed
 
 
@@ -99,6 +102,7 @@ class AnswerColumns:
             ITEMS: answer.items,
             FAMILIARITY: answer.familiarity,
             CONFIDENCE: confidence,
+            NOTES: _NOTE_SEPARATOR.join(answer.notes) or None,
             TEXT: answer.text,
         }
         return [values[name] for name in self.names]
@@ -113,7 +117,7 @@ class AnswerColumns:
         status, error, text = cells[STATUS], cells[ERROR], cells.get(TEXT)
         if status != "ok":
             return self._task.failed(status, error, text)
-        label, items = cells.get(LABEL), cells.get(ITEMS)
+        label, items, notes = cells.get(LABEL), cells.get(ITEMS), cells.get(NOTES)
         low, high = cells.get(LOW), cells.get(HIGH)
         likeliest = (cells.get(LIKELIEST_LOW), cells.get(LIKELIEST_HIGH))
         if not self._has_likeliest:
@@ -134,6 +138,7 @@ class AnswerColumns:
             items=None if items is None else tuple(items),
             familiarity=cells.get(FAMILIARITY),
             confidence=cells[CONFIDENCE],
+            notes=tuple(notes.split(_NOTE_SEPARATOR)) if notes else (),
             text=text,
         )
 
@@ -156,7 +161,7 @@ def _current_names(task: Task, text: bool) -> list[str]:
         after = names.index(LABEL) + 1
         names[after:after] = [SUBJECT, OBJECT]
     before = names.index(CONFIDENCE)
-    names[before:before] = [FAMILIARITY]
+    names[before : before + 1] = [FAMILIARITY, CONFIDENCE, NOTES]
     return names
 
 

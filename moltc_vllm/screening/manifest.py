@@ -13,6 +13,7 @@ from typing import Any
 from moltc_vllm._version import __version__
 from moltc_vllm.utils.atomic_files import new_file
 from moltc_vllm.utils.json_objects import read_json_object
+from moltc_vllm.utils.standardization import AS_DRAWN
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -93,7 +94,7 @@ def check_manifest(folder: Path, settings: Mapping[str, Any]) -> bool:
         return False
     recorded = read_manifest(folder)["screen"]
     current = json.loads(json.dumps(dict(settings)))
-    if differences := _differences(recorded, current):
+    if differences := _differences(_with_defaults(recorded), _with_defaults(current)):
         raise ManifestError(
             f"{folder} holds a screen with different settings: {'; '.join(differences)}"
         )
@@ -119,6 +120,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} has format {version}, this version writes {_FORMAT}: choose another folder"
         )
     return content
+
+
+def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Add settings that are recorded only if they differ from version 0.1."""
+    model = settings.get("model")
+    if not isinstance(model, dict):
+        return dict(settings)
+    return {**settings, "model": {"standardization": AS_DRAWN, **model}}
 
 
 def _differences(recorded: Any, current: Any, name: str = "") -> list[str]:

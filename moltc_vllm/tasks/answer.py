@@ -75,6 +75,8 @@ class Answer(BaseModel):
             quantity; the value may lie outside it.
         confidence: Probability of the decisive part of the answer, in [0, 1]: of the label, or of
             the likeliest interval; see the task's answer kind.
+        notes: What is unusual about the molecules or was changed by their standardization, e.g.
+            ``solute: charged``; see `moltc_vllm.chem.molecule_notes`.
         text: Generated text.
         error: Reason for a failure.
     """
@@ -98,6 +100,7 @@ class Answer(BaseModel):
     high: FiniteFloat | None = None
     confidence: Probability | None = None
     familiarity: Familiarity | None = None
+    notes: tuple[str, ...] = ()
     text: str | None = None
     error: str | None = None
 

@@ -33,11 +33,12 @@ async def interactions(request: InteractionsRequest, raw_request: Request) -> An
 
 @router.get("/v1/tasks")
 async def tasks(raw_request: Request) -> Any:
-    """List the tasks that the served model answers, with a checksum of its weights."""
+    """List the tasks that the served model answers, and how it was loaded."""
     service: InteractionsService = raw_request.app.state.moltc_interactions
     return {
         "object": "list",
         "weights": await service.weights(),
+        "standardization": service.config.standardization,
         "data": [
             {
                 "id": task.name,

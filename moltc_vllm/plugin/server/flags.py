@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
+
+from moltc_vllm.utils.json_objects import parse_json_object
+from moltc_vllm.utils.standardization import check_standardization
 
 FlagValues = Mapping[str, Sequence[str]]
 """Values of each flag by its name without leading dashes; ``["false"]`` for ``--no-NAME``."""
@@ -44,6 +48,27 @@ def remove_flag(name: str, arguments: Sequence[str]) -> list[str]:
         if not is_removed:
             kept.append(argument)
     return kept
+
+
+def replace_standardize(arguments: Sequence[str]) -> list[str]:
+    """Replace our flag ``--standardize MODE`` by vLLM's flag for a setting of the checkpoint.
+
+    Args:
+        arguments: Command-line arguments.
+
+    Raises:
+        ValueError: If the mode is unknown, or ``--hf-overrides`` is not a JSON object.
+    """
+    flags = parse_flags(arguments)
+    if "standardize" not in flags:
+        return list(arguments)
+    mode = check_standardization("".join(flags["standardize"]))
+    # vLLM has no flag that changes one setting and keeps those of an earlier --hf-overrides.
+    overrides = {"standardization": mode}
+    if given := flags.get("hf-overrides"):
+        overrides = {**parse_json_object("".join(given), "--hf-overrides"), **overrides}
+    kept = remove_flag("hf-overrides", remove_flag("standardize", arguments))
+    return [*kept, "--hf-overrides", json.dumps(overrides)]
 
 
 def _read_config_file(paths: Sequence[str]) -> FlagValues:
