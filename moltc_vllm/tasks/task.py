@@ -134,7 +134,7 @@ class Task:
         """Return an answer with the subject and object of its label, if the label has a direction.
 
         Args:
-            answer: Answer of this task.
+            answer: Parsed or failed answer.
             smiles: SMILES as written by the user, one per role.
         """
         if answer.label_id not in self.directed_labels:

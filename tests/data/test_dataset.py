@@ -226,7 +226,7 @@ def test_columns_have_a_molecule_for_each_role():
 def test_task_without_data_lists_tasks_with_data(tmp_path):
     path = write(tmp_path, as_csv())
     message = error_message(path, get_task("ask"))
-    assert message.startswith("task 'ask' has no measured answers; ddi, ddi_type, ")
+    assert message.startswith("task 'ask' has no measured answers; ddi, ddi_biosnap, ddi_type, ")
 
 
 @pytest.mark.parametrize(

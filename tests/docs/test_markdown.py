@@ -185,6 +185,7 @@ def test_readme_lists_every_task():
 
     readme = (ROOT / "README.md").read_text()
     page = (ROOT / "docs/concepts/tasks-and-answers.md").read_text()
-    for name in TASKS:
-        assert f"`{name}`" in readme
+    for name, task in TASKS.items():
+        # Experimental tasks are only on the page that explains them.
+        assert (f"`{name}`" in readme) == (task.caution is None)
         assert f"| `{name}` |" in page
