@@ -92,7 +92,7 @@ class AnswerCalibrator:
         molecules: Sequence[str],
         coverage: float = DEFAULT_COVERAGE,
     ) -> Answer:
-        """Return the answer with notes, familiarity, calibrated confidence and interval.
+        """Return the answer with direction, notes, familiarity, calibrated confidence and interval.
 
         Args:
             task: Task that was answered.
@@ -100,7 +100,8 @@ class AnswerCalibrator:
             molecules: SMILES in the order of the task's roles.
             coverage: Coverage of the prediction interval.
         """
-        answer = self._add_notes(task, raw.answer, molecules)
+        answer = task.with_direction(raw.answer, molecules)
+        answer = self._add_notes(task, answer, molecules)
         if answer.status != "ok" or (self.index is None and self.calibration is None):
             return answer
         familiarities = self.familiarities(task, molecules)

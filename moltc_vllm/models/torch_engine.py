@@ -120,7 +120,7 @@ class TorchEngine:
         known_task = get_task(task)
         for pair, raw in self.submit_raw(known_task, pairs, question):
             answer = self.calibrator.complete(known_task, raw, pair.molecules, self.coverage)
-            yield pair, known_task.with_direction(answer, pair.molecules)
+            yield pair, answer
 
     def submit_raw(
         self, task: Task, pairs: Iterable[Pair], question: str | None = None

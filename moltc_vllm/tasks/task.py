@@ -135,9 +135,9 @@ class Task:
 
         Args:
             answer: Parsed or failed answer.
-            smiles: SMILES as written by the user, one per role.
+            smiles: SMILES as written by the user, one per role; empty if they are not known.
         """
-        if answer.label_id not in self.directed_labels:
+        if not smiles or answer.label_id not in self.directed_labels:
             return answer
         subject, object_ = smiles
         return answer.model_copy(update={"subject": subject, "object": object_})

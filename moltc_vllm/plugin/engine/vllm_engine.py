@@ -230,7 +230,7 @@ class VllmEngine:
                 yield pair, result
             else:
                 answer = self.request_builder.parse_result(known_task, result, pair.molecules)
-                yield pair, known_task.with_direction(answer, pair.molecules)
+                yield pair, answer
 
     def generate(
         self, task: Task, pairs: Iterable[Pair], question: str | None = None

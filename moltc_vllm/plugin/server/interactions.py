@@ -135,7 +135,6 @@ class InteractionsService:
                 result = await self._generate(job, index, pair)
                 smiles = self._smiles(pair)
                 answer = job.request_builder.parse_result(job.task, result, smiles)
-                answer = job.task.with_direction(answer, smiles)
             except (VLLMClientError, EngineGenerateError) as error:
                 answer = failed_answer(job.task, error)
         PAIRS_ANSWERED.labels(task=job.task.name, status=answer.status).inc()
