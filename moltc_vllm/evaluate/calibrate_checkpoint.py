@@ -28,7 +28,7 @@ from moltc_vllm.models.checkpoint import read_card
 from moltc_vllm.models.familiarity import FamiliarityIndex, load_familiarity
 from moltc_vllm.models.prompt import encoder_key_fn
 from moltc_vllm.models.torch_engine import TorchEngine
-from moltc_vllm.tasks import Answer, Choice, Number, Task, get_task
+from moltc_vllm.tasks import Answer, Choice, Number, Task, get_task, resolve_task
 from moltc_vllm.tasks.engine import Pair
 from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 
@@ -174,9 +174,7 @@ def _tasks_by_dataset(names: Iterable[str], answered: Sequence[str]) -> dict[str
     """Return the task that the model is asked for each data set with labels or numbers."""
     tasks = {}
     for name in names:
-        task = get_task(DATASETS[name].task)
-        if task.name not in answered and task.fallback is not None:
-            task = get_task(task.fallback)
+        task = resolve_task(get_task(DATASETS[name].task), answered)
         if task.name in answered and isinstance(task.kind, Choice | Number):
             tasks[name] = task
     return tasks
