@@ -112,6 +112,20 @@ def tiny_roles(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_extended(tmp_path_factory) -> Path:
+    """Create a random checkpoint whose encoder uses extended atom features and descriptors."""
+    from dataclasses import replace
+
+    from moltc_vllm.models import presets
+
+    tiny = presets.PRESETS["tiny"]
+    graph = {**tiny.graph, "atom_features": "extended", "descriptors": True}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "tiny", replace(tiny, graph=graph))
+        return _create(tmp_path_factory, "tiny", name="tiny-extended")
+
+
+@pytest.fixture(scope="session")
 def published(tmp_path_factory) -> Path:
     """Convert the reference fixture's checkpoint with the options that its outputs need."""
     from tests.golden.fixture import Fixture

@@ -13,7 +13,8 @@ from moltc_vllm.chem.packed import PackedMolecule, pack
 def featurize(mol: Chem.Mol, text: str | None = None) -> MolGraph:
     """Look up every atom and bond in the encoder's feature tables.
 
-    Atoms and bonds keep RDKit's order. Isotopes, charges and hydrogen counts are not features.
+    Atoms and bonds keep RDKit's order. Isotopes are not features. Charges, hydrogens, rings,
+    hybridization and radicals are in the detail code, which published encoders ignore.
     RDKit sets bond directions only when it parses a SMILES, so a molecule from a molblock should
     be converted by `molblock_to_smiles` first.
 

@@ -1,6 +1,7 @@
 """`MolGraph`: the encoder's feature indices of one molecule, as numpy arrays.
 
-The feature tables are listed in ``docs/concepts/published-model.md``, "Molecule graph features".
+The feature tables are listed in ``docs/concepts/published-model.md``, "Molecule graph features",
+and in ``docs/concepts/atom-features.md``.
 """
 
 from __future__ import annotations

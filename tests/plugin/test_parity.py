@@ -16,7 +16,7 @@ NEW_TOKENS = 24
 TOLERANCE = 2e-3
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny_llama", "tiny_roles"])
+@pytest.mark.parametrize("name", ["tiny", "tiny_llama", "tiny_roles", "tiny_extended"])
 def test_vllm_generates_tokens_and_logprobs_of_torch(name, request, offline, record_property):
     folder = request.getfixturevalue(name)
     task = get_task("ddi")
