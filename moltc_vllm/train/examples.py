@@ -31,7 +31,7 @@ class MoleculeTable:
     """Featurized molecules of a run, each read once and addressed by its index.
 
     Args:
-        config: Configuration of the model, with its limits on molecule size.
+        config: Configuration of the model, with its limits on molecule size and standardization.
         blind: Whether every molecule gets the graph of `BLIND_SMILES`.
 
     Attributes:
@@ -52,6 +52,7 @@ class MoleculeTable:
         self._ranks: npt.NDArray[np.int64] | None = None
         self.rejected: list[MoleculeError] = []
         self._limits = molecule_limits(config)
+        self._standardization = config.standardization
         self._indices: dict[str, int] = {}
 
     def add(self, smiles: Iterable[str], workers: int | None = None) -> None:
@@ -63,7 +64,11 @@ class MoleculeTable:
         """
         new = [text for text in dict.fromkeys(smiles) if text not in self._indices]
         library = featurize_library(
-            new, limits=self._limits, workers=workers, descriptors=self._descriptors
+            new,
+            limits=self._limits,
+            workers=workers,
+            descriptors=self._descriptors,
+            standardization=self._standardization,
         )
         for text, row in zip(new, library, strict=True):
             if isinstance(row, MoleculeError):

@@ -81,7 +81,7 @@ def test_json_has_generated_value_and_its_old_name() -> None:
         assert content["generated_value"] == content["stated"] == -3.25
         assert Answer.model_validate(content) == answer
         failed = number.failed("error", "timeout").model_dump(exclude_none=True)
-    assert failed.keys() == {"task", "status", "error"}
+    assert failed.keys() == {"task", "status", "error", "notes"}
     assert "stated" not in repr(answer)
 
 
