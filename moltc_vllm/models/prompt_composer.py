@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from moltc_vllm.chem import MoleculeError
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.prompt import encoder_key_fn
 from moltc_vllm.tasks import ComposedPrompt, Task, find_task_by_question
+
+_KEY_CACHE_SIZE = 1 << 14  # molecules
 
 
 class PromptComposer:
@@ -27,7 +30,8 @@ class PromptComposer:
     def __init__(self, config: MoltcConfig) -> None:
         self.style = config.style
         self._sorts = config.symmetric_order == "canonical"
-        self._key = encoder_key_fn(config)
+        # Checking a SMILES again would take longer than the rest of the composition.
+        self._key = lru_cache(maxsize=_KEY_CACHE_SIZE)(encoder_key_fn(config))
 
     def compose(
         self, task: Task, smiles: Sequence[str], question: str | None = None
