@@ -37,16 +37,26 @@ def test_answer_stated_warns_and_equals_generated_value():
         assert getattr(answer, old_name) == answer.generated_value == -3.25
 
 
+def test_answer_interval_warns_and_equals_likeliest_interval():
+    task = get_task("solvation")
+    answer = task.parse_answer(task.write(-3.25))
+    old_name = "interval"
+    with pytest.warns(FutureWarning, match="likeliest_interval"):
+        assert getattr(answer, old_name) == answer.likeliest_interval == (-3.5, -3.0)
+
+
 def test_http_engine_reads_answers_of_version_0_1():
-    """A server of version 0.1 sends the field ``stated`` and no ``generated_value``."""
+    """A server of version 0.1 sends the fields ``stated`` and ``interval`` under these names."""
     from moltc_vllm.engines.http import HttpEngine
 
     content = {"task": "solvation", "status": "ok", "value": -3.2, "stated": -3.25}
+    content["interval"] = [-3.5, -3.0]
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json={"data": [content]}))
     engine = HttpEngine("http://server")
     engine.client = httpx.Client(transport=transport, base_url="http://server")
     ((_, answer),) = engine.submit("solvation", [Pair(0, ("CCO", "O"))])
     assert (answer.value, answer.generated_value) == (-3.2, -3.25)
+    assert answer.likeliest_interval == (-3.5, -3.0)
 
 
 def test_predict_json_has_both_names_of_generated_value(monkeypatch):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from baselines.problem import Answers, Problem, Solution
 from moltc_vllm.cli.engines import EngineName, open_engine
 from moltc_vllm.data import Row
+from moltc_vllm.data.unseen import SplitBy
 from moltc_vllm.engines.symmetric import SymmetrizedEngine
 from moltc_vllm.evaluate.predict import predict_rows
 from moltc_vllm.models.checkpoint import load_config, read_card
@@ -22,23 +24,30 @@ class PredictionsError(ValueError):
     """Predictions that do not fit the data."""
 
 
-def check_unseen(model: Path, fraction: float, seed: int) -> None:
+def check_unseen(model: Path, fraction: float, seed: int, by: SplitBy = "molecule") -> None:
     """Check that a checkpoint was not trained on the molecules that are held out.
 
     Args:
         model: Checkpoint folder.
         fraction: Fraction of the molecules that are held out.
         seed: Seed of the selection.
+        by: Whether molecules or scaffolds are held out.
 
     Raises:
         UnseenError: Unless every stage of the training held out the same molecules.
     """
     stages = read_card(model).get("stages", [])
-    expected = {"fraction": fraction, "seed": seed}
-    if not stages or any(stage.get("unseen") != expected for stage in stages):
+    expected = {"fraction": fraction, "seed": seed, "by": by}
+
+    def holds_out(stage: dict[str, Any]) -> bool:
+        unseen = stage.get("unseen")
+        return unseen is not None and {"by": "molecule", **unseen} == expected
+
+    if not stages or not all(map(holds_out, stages)):
+        settings = ", ".join(f"{name}: {value}" for name, value in expected.items())
         raise UnseenError(
             f"{model.name} was not trained without these molecules: every stage needs "
-            f"--set unseen='{{fraction: {fraction}, seed: {seed}}}'"
+            f"--set unseen='{{{settings}}}'"
         )
 
 
@@ -96,7 +105,10 @@ def _parse_answer(task: Task, row: Row, cells: dict[str, str], path: Path) -> An
         value = float(cells["answer"])
         fields = {"value": value, "generated_value": value, "unit": task.kind.unit or None}
         if cells["interval_low"]:
-            fields["interval"] = float(cells["interval_low"]), float(cells["interval_high"])
+            fields["likeliest_interval"] = (
+                float(cells["interval_low"]),
+                float(cells["interval_high"]),
+            )
     else:
         names = {label.id: label.name for label in task.kind.labels}
         label_id = int(cells["answer"])

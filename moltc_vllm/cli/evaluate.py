@@ -15,6 +15,7 @@ import typer
 from moltc_vllm.cli.engines import EngineName, StandardizeOption, open_engine
 from moltc_vllm.cli.messages import fail, print_caution
 from moltc_vllm.cli.progress import ProgressBars
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 from moltc_vllm.utils.errors import one_line
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from moltc_vllm.tasks.engine import Engine
 
 EXIT_INTERRUPTED, EXIT_STOPPED = 130, 1
+_METRICS_WITH_UNIT = frozenset({"mae", "rmse", "mean_interval_width"})
 
 
 def evaluate(
@@ -67,6 +69,10 @@ def evaluate(
             "with two labels.",
         ),
     ] = True,
+    coverage: Annotated[
+        float,
+        typer.Option(help="Coverage of the prediction intervals, compared with that measured."),
+    ] = DEFAULT_COVERAGE,
     bootstrap: Annotated[
         int,
         typer.Option(min=0, help="Number of resamples for the 95 % intervals; 0: no intervals."),
@@ -83,8 +89,8 @@ def evaluate(
     """Evaluate a model on rows with measured targets.
 
     Rows without an answer (bad molecule, error, text that could not be parsed) count as wrong in
-    accuracy, F1, precision, recall and exact match; MAE, RMSE, R2, interval hit rate, AUROC, AUPR
-    and calibration leave them out. Rows with an empty target are not evaluated.
+    accuracy, F1, precision, recall and exact match; MAE, RMSE, R2, metrics of intervals, AUROC,
+    AUPR and calibration leave them out. Rows with an empty target are not evaluated.
     """
     from moltc_vllm.checkpoints.shipped import NAME
     from moltc_vllm.engines.symmetric import SymmetrizedEngine, is_symmetric_binary
@@ -99,7 +105,13 @@ def evaluate(
     print_caution(known_task)
     asked_task = _asked_task(known_task, model, endpoint)
     opened = open_engine(
-        model, endpoint, engine, beams=beams, pad_query=pad_query, standardize=standardize
+        model,
+        endpoint,
+        engine,
+        beams=beams,
+        pad_query=pad_query,
+        standardize=standardize,
+        coverage=coverage,
     )
     symmetrized = both_orders and is_symmetric_binary(asked_task)
     collected = _collect_answers(
@@ -122,6 +134,7 @@ def evaluate(
         "pad_query": pad_query,
         "standardize": standardize,
         "both_orders": symmetrized,
+        "coverage": coverage,
         "point_estimate": _point_estimate(known_task, collected.answers),
         "partial": collected.stopped is not None,
         "stopped": collected.stopped,
@@ -330,7 +343,9 @@ def _print_tables(
     for column in (*table.columns[:2], table.columns[3]):
         column.no_wrap = True
     for name, metric in evaluation.metrics.items():
-        label = f"{name}, {unit}" if unit and name in {"mae", "rmse"} else name
+        label = (
+            f"{name}, {unit}" if unit and name in {"mae", "rmse", "mean_interval_width"} else name
+        )
         table.add_row(label, *_metric_cells(metric))
     if evaluation.calibration is not None:
         table.add_row("calibration_error", *_metric_cells(evaluation.calibration.error))

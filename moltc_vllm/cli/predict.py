@@ -9,6 +9,7 @@ import typer
 
 from moltc_vllm.cli.engines import EngineName, StandardizeOption, open_engine
 from moltc_vllm.cli.messages import fail, print_caution
+from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 
 if TYPE_CHECKING:
     from moltc_vllm.tasks import Answer
@@ -43,6 +44,9 @@ def predict(
         ),
     ] = False,
     standardize: StandardizeOption = None,
+    coverage: Annotated[
+        float, typer.Option(help="Coverage of the prediction interval of a number.")
+    ] = DEFAULT_COVERAGE,
     json: Annotated[
         bool, typer.Option("--json", help="Print all fields of the answer as a JSON object.")
     ] = False,
@@ -58,7 +62,13 @@ def predict(
         fail(str(error))
     print_caution(known_task)
     opened = open_engine(
-        model, endpoint, engine, beams=beams, pad_query=pad_query, standardize=standardize
+        model,
+        endpoint,
+        engine,
+        beams=beams,
+        pad_query=pad_query,
+        standardize=standardize,
+        coverage=coverage,
     )
     ((_, answer),) = opened.submit(task, [Pair(0, tuple(smiles))], question)
     typer.echo(answer.model_dump_json(exclude_none=True) if json else _format(answer))

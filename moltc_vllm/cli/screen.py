@@ -283,6 +283,7 @@ def _prepare(
 
     task = get_task(config.task)
     ranking.check(task)
+    _check_familiarity(ranking, options)
     print_caution(task)
     description = describe_model(config.task, options.model, options.endpoint, options.standardize)
     return prepare(
@@ -290,6 +291,19 @@ def _prepare(
         {**description, "both_orders": options.both_orders},
         lambda name, rows: bars.print_line(f"{name}: {rows:,} rows read"),
     )
+
+
+def _check_familiarity(ranking: Ranking, options: EngineOptions) -> None:
+    """Reject --familiarity before a long screen if the checkpoint folder cannot tell it."""
+    from moltc_vllm.checkpoints.shipped import shipped_checkpoint
+    from moltc_vllm.models.familiarity import FAMILIARITY_FILE
+
+    if ranking.familiarity is None or options.endpoint is not None:
+        return
+    if not ((options.model or shipped_checkpoint()) / FAMILIARITY_FILE).is_file():
+        raise ValueError(
+            f"--familiarity needs {FAMILIARITY_FILE} in the checkpoint folder: see moltc calibrate"
+        )
 
 
 def _compute_missing(

@@ -13,9 +13,13 @@ _ANSWER_COLUMNS = (
     "target",
     "status",
     "answer",
+    "std",
+    "low",
+    "high",
     "interval_low",
     "interval_high",
     "confidence",
+    "familiarity",
     "text",
     "error",
 )
@@ -50,8 +54,9 @@ def _answer_cells(row: Row, answers: Mapping[int, Answer]) -> Iterator[object]:
         return
     yield answer.status
     yield _comparable(row, answer)
+    yield from (answer.std, answer.low, answer.high)
     yield from answer.likeliest_interval or (None, None)
-    yield from (answer.confidence, answer.text, answer.error)
+    yield from (answer.confidence, answer.familiarity, answer.text, answer.error)
 
 
 def _comparable(row: Row, answer: Answer) -> object:

@@ -167,3 +167,26 @@ def test_ignores_order_is_asked_of_the_server(server):
     assert engine.ignores_order("ddi")
     assert not engine.ignores_order("ddi_type")  # as of servers that do not say it
     assert not engine.ignores_order("solvation")
+
+
+def test_coverage_is_sent_unless_it_is_the_default(server):
+    bodies = []
+
+    def respond(body):
+        bodies.append(body)
+
+    server.respond = respond
+    list(HttpEngine(server.url).submit("solvation", PAIRS[:1]))
+    list(HttpEngine(server.url, coverage=0.9).submit("solvation", PAIRS[:1]))
+    assert "coverage" not in bodies[0]  # servers of version 0.1 reject unknown fields
+    assert bodies[1]["coverage"] == 0.9
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        HttpEngine(server.url, coverage=80)
+
+
+def test_interval_and_familiarity_of_the_server_are_kept(server):
+    ((pair, answer),) = HttpEngine(server.url).submit("solvation", PAIRS[:1])
+    expected = answer_of(get_task("solvation"), pair.molecules)
+    assert answer == expected
+    assert answer.low < answer.value < answer.high
+    assert answer.familiarity is not None

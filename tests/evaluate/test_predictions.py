@@ -19,7 +19,9 @@ def written_rows(folder, name, targets, answers):
 def test_write_predictions_writes_one_line_per_row(tmp_path):
     task = get_task("solvation")
     answers = {
-        1: make_answer("solvation", -4.2, 0.25),
+        1: make_answer("solvation", -4.2, 0.25).model_copy(
+            update={"std": 0.3, "low": -4.8, "high": -3.9, "familiarity": "known"}
+        ),
         3: task.failed("unparsed", "not of the form", text='several "quoted,\nlines'),
         4: task.failed("bad_molecule", "molecule 'C4': because"),
     }
@@ -32,9 +34,13 @@ def test_write_predictions_writes_one_line_per_row(tmp_path):
         "target": "-4.0",
         "status": "ok",
         "answer": "-4.2",
+        "std": "0.3",
+        "low": "-4.8",
+        "high": "-3.9",
         "interval_low": "-4.5",
         "interval_high": "-4.0",
         "confidence": "0.25",
+        "familiarity": "known",
         "text": task.write(-4.2),
         "error": "",
     }

@@ -119,15 +119,33 @@ def test_metrics_of_numbers():
     ],
 )
 def test_interval_hit_rate_rounds_target_as_in_training_texts(target, interval, hit):
-    answer = make_answer("solvation", -3.9).model_copy(update={"interval": interval})
+    answer = make_answer("solvation", -3.9).model_copy(update={"likeliest_interval": interval})
     evaluation = evaluate(get_task("solvation"), make_dataset("solvation", [target]), {1: answer})
     assert evaluation.metrics["interval_hit_rate"].value == hit
+
+
+def test_coverage_and_width_of_prediction_intervals():
+    data = make_dataset("solvation", [1.0, 2.0, 3.0, 4.0, 5.0])
+    ends = {1: (0.5, 1.0), 2: (2.5, 3.5), 3: (2.0, 4.0), 5: (5.0, 5.5)}
+    answers = {row: make_answer("solvation", 2.0) for row in range(1, 5)}
+    answers[5] = get_task("solvation").failed("error", "because")
+    for row, (low, high) in ends.items():
+        if row < 5:
+            answers[row] = answers[row].model_copy(update={"low": low, "high": high})
+    metrics = evaluate(get_task("solvation"), data, answers).metrics
+    assert metrics["interval_coverage"].value == pytest.approx(2 / 3)
+    assert metrics["mean_interval_width"].value == pytest.approx(3.5 / 3)
+    assert metrics["interval_coverage"].rows == metrics["mean_interval_width"].rows == 3
+    assert 0 <= metrics["interval_coverage"].low < 1 == metrics["interval_coverage"].high
+    bare = evaluate(get_task("solvation"), data, {1: make_answer("solvation", 1.0)}).metrics
+    assert bare["interval_coverage"].value is None
+    assert bare["interval_coverage"].reason == "the model has no calibrated intervals"
 
 
 def test_value_without_interval_counts_in_value_metrics_only():
     data = make_dataset("solvation", [1.0, 2.0])
     answers = {
-        1: make_answer("solvation", 1.5, 0.5).model_copy(update={"interval": None}),
+        1: make_answer("solvation", 1.5, 0.5).model_copy(update={"likeliest_interval": None}),
         2: make_answer("solvation", 2.0, 0.75),
     }
     evaluation = evaluate(get_task("solvation"), data, answers)

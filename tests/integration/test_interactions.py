@@ -31,6 +31,16 @@ def test_number_has_interval_unit_and_confidence(server):
     assert body["model"] == "moltc"
 
 
+def test_coverage_is_a_field_of_the_request(server):
+    (answer,), _ = ask(server, "solvation", [["CCO", "O"]], coverage=0.95)
+    assert answer.status == "ok"
+    for coverage in (0, 1, 1.5, "most"):
+        body = {"task": "solvation", "pairs": [["CCO", "O"]], "coverage": coverage}
+        response = server.http.post("/v1/interactions", json=body)
+        assert response.status_code == 400
+        assert "coverage" in response.text
+
+
 def test_choice_has_label_and_confidence(server):
     (answer,), _ = ask(server, "ddi", [[ASPIRIN, WARFARIN]])
     assert answer.label in ("interaction", "no_interaction")

@@ -76,3 +76,35 @@ def test_report_of_small_sample_has_no_heatmap(tmp_path):
     )
     assert "against" not in page
     assert "200 pairs" in page
+
+
+def test_ranking_can_require_familiar_molecules(tmp_path):
+    summary, page = finalize_screen(tmp_path, "solvation", Ranking(40), files=BOTH)
+    assert {row["familiarity"] for row in summary.top} == {"known", "similar", "unlike"}
+    assert sum(summary.familiarities.values()) == summary.statuses["ok"]
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert written["familiarity"] == dict(summary.familiarities)
+    for required, allowed in (("known", {"known"}), ("similar", {"known", "similar"})):
+        strict, page = finalize_screen(
+            tmp_path, "solvation", Ranking(40, familiarity=required), files=BOTH
+        )
+        assert {row["familiarity"] for row in strict.top} == allowed
+        assert len(strict.top) == 40
+        scores = [row["value"] for row in strict.top]
+        assert scores == sorted(scores, reverse=True)
+        assert f"{' or '.join(sorted(allowed))} molecules only" in page
+
+
+def test_ranking_by_familiarity_needs_it(tmp_path):
+    class UnfamiliarEngine(HashEngine):
+        def submit(self, task, pairs, question=None):
+            for pair, answer in super().submit(task, pairs, question):
+                yield pair, answer.model_copy(update={"familiarity": None})
+
+    config = ScreenConfig("ddi", tmp_path / "out", left=tmp_path / "left.csv", how="triangle")
+    (tmp_path / "left.csv").write_text("smiles\nC\nCC\nCCC")
+    screen = prepare(config, {"name": "hash"}).screen
+    run_screen(screen, LocalExecutor(UnfamiliarEngine()))
+    assert len(finalize(screen, Ranking()).top) <= 3
+    with pytest.raises(ValueError, match="no index of its training"):
+        finalize(screen, Ranking(familiarity="known"))

@@ -20,6 +20,7 @@ from tests.screening.screens import MODEL, run_config
         ({"part_rows": 11}, MODEL, "part_rows was 10, is 11"),
         ({}, {"name": "other"}, 'model.name was "hash", is "other"'),
         ({"limit": 3}, MODEL, "limit was null, is 3"),
+        ({"coverage": 0.9}, MODEL, "coverage was 0.8, is 0.9"),
     ],
 )
 def test_prepare_refuses_changed_settings(tmp_path, left, right, change, model, message):

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pyarrow.parquet as pa_parquet
 import pytest
 
+from moltc_vllm.screening import answer_columns
 from moltc_vllm.screening.config import ScreenConfig
 from moltc_vllm.screening.parts import mark_for_retry, part_path
 from moltc_vllm.screening.prepare import prepare
@@ -130,3 +131,28 @@ def test_emptied_folder_starts_new_screen(left, config):
     prepared, is_complete, _ = run_config(config)
     assert is_complete
     assert {row["left_name"] for row in read_rows(prepared)} == {"ammonia"}
+
+
+def test_screen_of_a_version_with_fewer_columns_keeps_its_columns(tmp_path, config, monkeypatch):
+    with monkeypatch.context() as patch:
+        names = ["status", "error", "value", "low", "high", "likeliest_low", "likeliest_high"]
+        patch.setattr(answer_columns, "_current_names", lambda task, text: [*names, "confidence"])
+        with pytest.raises(ConnectionError):
+            run_config(config, HashEngine(fails_after=45))
+        expected = read_rows(run_config(replace(config, out=tmp_path / "other"))[0])
+    prepared, is_complete, _ = run_config(config)
+    assert prepared.resumed
+    assert is_complete
+    rows = read_rows(prepared)
+    assert rows == expected
+    assert "familiarity" not in rows[0]
+
+
+def test_screen_of_a_later_version_is_refused(config):
+    run_config(config)
+    path = config.out / "manifest.json"
+    content = json.loads(path.read_text())
+    content["screen"]["answer_columns"].append("spin")
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="unknown answer columns spin: use a newer version"):
+        prepare(config, MODEL)
