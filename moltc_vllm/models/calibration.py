@@ -27,7 +27,6 @@ from moltc_vllm.utils.json_objects import read_json_object
 CALIBRATION_FILE = "calibration.json"
 ALL = "all"
 
-_VERSION = 1
 _MIN_PROBABILITY = 1e-6
 
 PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
@@ -138,7 +137,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = _VERSION
+    version: Literal[1] = 1
     fitted_on: dict[str, Any] = Field(default_factory=dict)
     tasks: dict[str, TaskCalibration] = Field(default_factory=dict)
 

@@ -119,7 +119,7 @@ class AnswerColumns:
             return self._task.failed(status, error, text)
         label, items, notes = cells.get(LABEL), cells.get(ITEMS), cells.get(NOTES)
         low, high = cells.get(LOW), cells.get(HIGH)
-        likeliest = (cells.get(LIKELIEST_LOW), cells.get(LIKELIEST_HIGH))
+        likeliest: tuple[Any, Any] = cells.get(LIKELIEST_LOW), cells.get(LIKELIEST_HIGH)
         if not self._has_likeliest:
             low, high, likeliest = None, None, (low, high)
         return Answer(

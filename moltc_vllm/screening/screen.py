@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from moltc_vllm.screening.answer_columns import STATUS
 from moltc_vllm.screening.inputs import PairTables, UnreadableRowError
 from moltc_vllm.screening.parts import (
-    STATUS,
     PartLayout,
     is_written,
     mark_for_retry,
