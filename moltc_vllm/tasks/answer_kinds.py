@@ -176,8 +176,8 @@ class Terms:
 class Text:
     """Free text: readable words that do not repeat without end.
 
-    What a text says is not checked, but a text that a language model falls into when it has no
-    answer is not one.
+    The content is not checked. Unreadable and repetitive texts, which language models generate when
+    they have no answer, are rejected.
     """
 
     def write(self, text: str) -> str:
