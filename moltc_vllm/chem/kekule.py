@@ -75,16 +75,16 @@ class KekuleStructure:
     def __init__(self, mol: Chem.Mol) -> None:
         self.mol = Chem.RWMol(mol)
         Chem.Kekulize(self.mol, clearAromaticFlags=True)
-        atoms = list(self.mol.GetAtoms())
+        atoms, bonds = _atoms(self.mol), _bonds(self.mol)
         self.elements = [atom.GetAtomicNum() for atom in atoms]
         self.charges = [atom.GetFormalCharge() for atom in atoms]
         self.hydrogens = [atom.GetTotalNumHs() for atom in atoms]
         self._degrees = [atom.GetTotalDegree() for atom in atoms]
         self._radicals = [atom.GetNumRadicalElectrons() for atom in atoms]
-        self._orders = [_ORDERS.get(bond.GetBondType(), 0) for bond in self.mol.GetBonds()]
+        self._orders = [_ORDERS.get(bond.GetBondType(), 0) for bond in bonds]
         self.ranks = _rank_atoms(self.mol)
         self._neighbors: list[list[tuple[int, int]]] = [[] for _ in atoms]
-        for bond in self.mol.GetBonds():
+        for bond in bonds:
             begin, end = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
             self._neighbors[begin].append((end, bond.GetIdx()))
             self._neighbors[end].append((begin, bond.GetIdx()))
@@ -154,7 +154,7 @@ class KekuleStructure:
         exocyclic = sum(
             bond.GetBondType() == BondType.DOUBLE
             and bond.GetBeginAtom().GetIsAromatic() != bond.GetEndAtom().GetIsAromatic()
-            for bond in changed.GetBonds()
+            for bond in _bonds(changed)
         )
         return Aromaticity(
             frozenset(atom.GetIdx() for atom in changed.GetAromaticAtoms()), exocyclic
@@ -289,14 +289,23 @@ def clear_bond_stereo(mol: Chem.RWMol, bonds: Iterable[int]) -> bool:
 def _rank_atoms(mol: Chem.Mol) -> list[int]:
     """Rank atoms by what all resonance forms share: elements, hydrogens, stereocenters, bonds."""
     skeleton = Chem.RWMol(mol)
-    for atom in skeleton.GetAtoms():
+    for atom in _atoms(skeleton):
         atom.SetNumExplicitHs(atom.GetTotalNumHs())
         atom.SetNoImplicit(True)
         atom.SetFormalCharge(0)
         atom.SetNumRadicalElectrons(0)
-    for bond in skeleton.GetBonds():
+    for bond in _bonds(skeleton):
         bond.SetBondType(BondType.SINGLE)
         bond.SetStereo(BondStereo.STEREONONE)
         bond.SetBondDir(Chem.BondDir.NONE)
     skeleton.UpdatePropertyCache(strict=False)
     return list(Chem.CanonicalRankAtoms(skeleton, breakTies=False))
+
+
+def _atoms(mol: Chem.Mol) -> list[Chem.Atom]:
+    # RDKit's iterators of atoms and bonds take three Python calls for each of them.
+    return [mol.GetAtomWithIdx(index) for index in range(mol.GetNumAtoms())]
+
+
+def _bonds(mol: Chem.Mol) -> list[Chem.Bond]:
+    return [mol.GetBondWithIdx(index) for index in range(mol.GetNumBonds())]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Final
 
 from rdkit import Chem
 from rdkit.Chem import BondType
 from rdkit.Chem.MolStandardize import rdMolStandardize
+
+from moltc_vllm.chem.queries import matches, query
 
 _IONIC_BOND: Final = "[Li,Na,K,Rb,Cs,Mg,Ca,Sr,Ba]-[S,Se,Cl,Br,I]"
 """A bond between ions that RDKit's rules do not have."""
@@ -22,6 +23,8 @@ _NONMETALS: Final = frozenset(
     {0, 1, 2, *range(5, 11), *range(14, 19), *range(32, 37), *range(51, 55), 85, 86}
 )
 """Atomic numbers of nonmetals, metalloids that bind like them, and the dummy atom."""
+
+_BOUND_METAL: Final = f"[{';'.join(f'!#{number}' for number in sorted(_NONMETALS))}]~*"
 
 
 def is_metal(atom: Chem.Atom) -> bool:
@@ -42,12 +45,12 @@ def disconnect_metals(mol: Chem.Mol) -> Chem.Mol:
     Returns:
         The molecule itself if nothing is cut.
     """
-    if not any(atom.GetDegree() and is_metal(atom) for atom in mol.GetAtoms()):
+    if not matches(mol, _BOUND_METAL):
         return mol
     bonds = _bonds_to_cut(mol)
     if not bonds:
         return mol
-    amines = {amine for amine, _ in mol.GetSubstructMatches(_query(_AMINE_ON_METAL))}
+    amines = {amine for amine, _ in mol.GetSubstructMatches(query(_AMINE_ON_METAL))}
     changed = Chem.RWMol(mol)
     for metal_index, other_index in sorted(bonds):
         bond = changed.GetBondBetweenAtoms(metal_index, other_index)
@@ -70,15 +73,10 @@ def disconnect_metals(mol: Chem.Mol) -> Chem.Mol:
 def _bonds_to_cut(mol: Chem.Mol) -> set[tuple[int, int]]:
     """Return the metal and the other atom of each bond to cut."""
     metals = rdMolStandardize.MetalDisconnector()
-    oxo_metals = {metal for metal, _ in mol.GetSubstructMatches(_query(_OXO_METAL))}
+    oxo_metals = {metal for metal, _ in mol.GetSubstructMatches(query(_OXO_METAL))}
     return {
         (metal, other)
         for smarts in (metals.MetalNof, metals.MetalNon, _IONIC_BOND)
-        for metal, other in mol.GetSubstructMatches(_query(smarts))
+        for metal, other in mol.GetSubstructMatches(query(smarts))
         if metal not in oxo_metals
     }
-
-
-@cache
-def _query(smarts: str) -> Chem.Mol:
-    return Chem.MolFromSmarts(smarts)

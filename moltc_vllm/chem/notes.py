@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Final
 
 from rdkit import Chem
 
 from moltc_vllm.chem.metals import is_metal
+from moltc_vllm.chem.queries import isotopes, query, radicals
 
 _ACID: Final = "[$([F,Cl,Br,I;D0;H1]),$([OH]-[C,S,P,N+]=O)]"
 _BASE: Final = "[#7;+0;!$([#7]*=[O,S]);!$([#7]#*);!$([#7]:*)]"
 """Atoms of acids and bases that form a salt, although they are drawn without charges."""
 
+_FREE_CHARGE: Final = (
+    "[$([+,+2,+3,+4,+5,+6]);!$(*~[-,-2,-3,-4]),$([-,-2,-3,-4]);!$(*~[+,+2,+3,+4,+5,+6])]"
+)
+"""A charge without an opposite one beside it, unlike in nitro groups and N-oxides."""
+
 
 def composition_notes(mol: Chem.Mol) -> set[str]:
     """Return ``isotope`` and ``radical`` where they apply; ions of metals are not radicals."""
     notes = set()
-    for atom in mol.GetAtoms():
-        if atom.GetIsotope():
-            notes.add("isotope")
-        if atom.GetNumRadicalElectrons() and not is_metal(atom):
-            notes.add("radical")
+    if mol.GetAtomsMatchingQuery(isotopes()):
+        notes.add("isotope")
+    if any(not is_metal(atom) for atom in mol.GetAtomsMatchingQuery(radicals())):
+        notes.add("radical")
     return notes
 
 
@@ -30,10 +34,14 @@ def charge_notes(mol: Chem.Mol) -> set[str]:
     """Return ``charged`` for a net charge, or ``zwitterion`` if a neutral fragment has charges."""
     if Chem.GetFormalCharge(mol):
         return {"charged"}
-    for atoms in _fragments(mol):
-        if not _net_charge(atoms) and any(_is_free_charge(atom) for atom in atoms):
-            return {"zwitterion"}
-    return set()
+    free_charges = {atom for (atom,) in mol.GetSubstructMatches(query(_FREE_CHARGE))}
+    if not free_charges:
+        return set()
+    is_zwitterion = any(
+        not _net_charge(mol, fragment) and not free_charges.isdisjoint(fragment)
+        for fragment in Chem.GetMolFrags(mol)
+    )
+    return {"zwitterion"} if is_zwitterion else set()
 
 
 def fragment_notes(mol: Chem.Mol, suffix: str = "") -> set[str]:
@@ -43,46 +51,22 @@ def fragment_notes(mol: Chem.Mol, suffix: str = "") -> set[str]:
         mol: Molecule.
         suffix: Text to append to the note.
     """
-    fragments = _fragments(mol)
+    fragments = Chem.GetMolFrags(mol)
     if len(fragments) == 1:
         return set()
-    is_salt = any(_net_charge(atoms) for atoms in fragments) or _has_acid_and_base(mol, fragments)
+    is_salt = any(_net_charge(mol, atoms) for atoms in fragments) or any(
+        acid != base
+        for acid in _fragments_with(mol, fragments, _ACID)
+        for base in _fragments_with(mol, fragments, _BASE)
+    )
     return {f"{'salt' if is_salt else 'mixture'}: {len(fragments)} fragments{suffix}"}
 
 
-def _fragments(mol: Chem.Mol) -> list[list[Chem.Atom]]:
-    return [[mol.GetAtomWithIdx(index) for index in fragment] for fragment in Chem.GetMolFrags(mol)]
+def _net_charge(mol: Chem.Mol, atoms: Sequence[int]) -> int:
+    return sum(mol.GetAtomWithIdx(atom).GetFormalCharge() for atom in atoms)
 
 
-def _net_charge(atoms: Sequence[Chem.Atom]) -> int:
-    return sum(atom.GetFormalCharge() for atom in atoms)
-
-
-def _is_free_charge(atom: Chem.Atom) -> bool:
-    """Return whether no neighbor has the opposite charge, unlike in nitro groups and N-oxides."""
-    charge = atom.GetFormalCharge()
-    return charge != 0 and all(
-        neighbor.GetFormalCharge() * charge >= 0 for neighbor in atom.GetNeighbors()
-    )
-
-
-def _has_acid_and_base(mol: Chem.Mol, fragments: Sequence[Sequence[Chem.Atom]]) -> bool:
-    """Return whether one fragment is an acid and another one an amine, as in ``CCN.Cl``."""
-    acids, bases = (_fragments_with(mol, fragments, query) for query in (_ACID, _BASE))
-    return any(acid != base for acid in acids for base in bases)
-
-
-def _fragments_with(
-    mol: Chem.Mol, fragments: Sequence[Sequence[Chem.Atom]], smarts: str
-) -> set[int]:
-    matched = {atom for match in mol.GetSubstructMatches(_query(smarts)) for atom in match}
-    return {
-        index
-        for index, atoms in enumerate(fragments)
-        if any(atom.GetIdx() in matched for atom in atoms)
-    }
-
-
-@cache
-def _query(smarts: str) -> Chem.Mol:
-    return Chem.MolFromSmarts(smarts)
+def _fragments_with(mol: Chem.Mol, fragments: Sequence[Sequence[int]], smarts: str) -> set[int]:
+    """Return the indices of the fragments that have an atom of a pattern."""
+    matched = {atom for (atom,) in mol.GetSubstructMatches(query(smarts))}
+    return {index for index, atoms in enumerate(fragments) if not matched.isdisjoint(atoms)}

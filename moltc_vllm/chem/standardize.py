@@ -26,13 +26,13 @@ from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.metals import disconnect_metals
 from moltc_vllm.chem.notes import charge_notes, composition_notes, fragment_notes
 from moltc_vllm.chem.parse import clean_smiles, parse_smiles
+from moltc_vllm.chem.queries import isotopes, mapped_atoms, matches
 from moltc_vllm.chem.rdkit_log import QuietLog, first_reason
 from moltc_vllm.chem.resonance import canonical_resonance
 from moltc_vllm.utils.standardization import Standardization
 
 _CACHE_SIZE: Final = 65_536
 _MAX_ROUNDS: Final = 8
-_CARBON: Final = 6
 
 _NORMALIZATIONS: Final = {
     "Sulfone to S(=O)(=O)": "[S,Se,Te;+2:1]([O-:2])[O-:3]>>[*+0:1](=[O-0:2])=[O-0:3]",
@@ -54,6 +54,13 @@ Sulfur and phosphorus have double bonds, as in most databases and in the trainin
 list draws sulfoxides with charges. RDKit's sanitization has already put nitro groups, N-oxides,
 azides and perchlorates into their forms with charges.
 """
+
+_UNUSUAL_GROUP: Final = "[$([P,S,As,Se,Te;+,+2]-[C,N,O,S;-]),$([N-,C-]-[N+]),$([C+;X2]=[N;+0,-])]"
+"""First atom of every group that `_NORMALIZATIONS` changes, and of some others."""
+
+_WEAK_ANION: Final = "[-;!D0;!$([O-]C=O);!$([O-]S(=O)=O);!$(*~[+,+2,+3])]"
+_STRONG_ACID: Final = "[O;H1]-[S,P,As,Se]"
+"""Anions of weak acids, and acids stronger than carboxylic acids."""
 
 _BRACKETS: Final = re.compile(r"\[[^\]]*\]")
 _NEUTRAL_BRACKETS: Final = frozenset(
@@ -168,14 +175,14 @@ def _standardize(smiles: str, mode: Standardization, limits: MoleculeLimits) -> 
         return Standardized(smiles, tuple(sorted(notes)))
     try:
         with QuietLog():
-            standardized = _fixed_point(drawn, mode, notes)
+            result = _fixed_point(drawn, mode, notes)
     except (ValueError, RuntimeError) as error:  # RDKit's own invariants raise RuntimeError.
         reason = f"cannot be standardized: {first_reason(str(error))}"
         raise MoleculeError(smiles, "unsupported", reason) from None
-    notes |= charge_notes(standardized)
-    result = Chem.MolToSmiles(standardized)
-    is_unchanged = result == Chem.MolToSmiles(drawn)
-    return Standardized(smiles if is_unchanged else result, tuple(sorted(notes)))
+    notes |= charge_notes(result)
+    return Standardized(
+        smiles if result is drawn else Chem.MolToSmiles(result), tuple(sorted(notes))
+    )
 
 
 def _fixed_point(drawn: Chem.Mol, mode: Standardization, notes: set[str]) -> Chem.Mol:
@@ -184,16 +191,17 @@ def _fixed_point(drawn: Chem.Mol, mode: Standardization, notes: set[str]) -> Che
     Rounds can alternate where RDKit's choice of an acid to ionize depends on the order of atoms;
     the smallest SMILES of the cycle is then the result.
     """
-    history: dict[str, Chem.Mol] = {}
-    mol = drawn
+    mol = _standardize_once(drawn, mode, notes)
+    history = {Chem.MolToSmiles(drawn): drawn, Chem.MolToSmiles(mol): mol}
+    if len(history) == 1:
+        return drawn
     for _ in range(_MAX_ROUNDS):
-        mol = _standardize_once(mol, mode, set() if history else notes)
+        seen = list(history)
+        mol = _standardize_once(_reparse(seen[-1]), mode, set())
         smiles = Chem.MolToSmiles(mol)
         if smiles in history:
-            seen = list(history)
             return history[min(seen[seen.index(smiles) :])]
         history[smiles] = mol
-        mol = _reparse(smiles)
     raise ValueError("the result changes in every round")
 
 
@@ -213,24 +221,29 @@ def _standardize_once(mol: Chem.Mol, mode: Standardization, notes: set[str]) -> 
 
 def _fold_hydrogens(mol: Chem.Mol) -> Chem.Mol:
     """Replace isotopes by their element, and make hydrogens implicit where that is possible."""
-    mol = Chem.Mol(mol)
-    for atom in mol.GetAtoms():
-        atom.SetIsotope(0)
-        atom.SetAtomMapNum(0)
-    return Chem.RemoveHs(mol, _hydrogens_to_remove())
+    folded = Chem.Mol(mol)
+    for marked in (isotopes(), mapped_atoms()):
+        for atom in folded.GetAtomsMatchingQuery(marked):
+            atom.SetIsotope(0)
+            atom.SetAtomMapNum(0)
+    return Chem.RemoveHs(folded, _hydrogens_to_remove()) if matches(folded, "[#1]") else folded
 
 
 def _choose_form(mol: Chem.Mol, notes: set[str]) -> Chem.Mol:
     """Draw groups and resonance forms in their usual form."""
-    chosen = canonical_resonance(_normalizer().normalize(mol))
-    if _flat_smiles(chosen) != _flat_smiles(mol):
+    normalized = _normalizer().normalize(mol) if matches(mol, _UNUSUAL_GROUP) else mol
+    chosen = canonical_resonance(normalized)
+    if chosen is not mol and _flat_smiles(chosen) != _flat_smiles(mol):
         notes.add("resonance form changed")
     return chosen
 
 
 def _move_protons(mol: Chem.Mol, notes: set[str]) -> Chem.Mol:
     """Ionize the strongest acids of a molecule that has anions of weaker ones."""
-    if not _may_move_protons(mol):
+    has_weaker_anion = matches(mol, _WEAK_ANION) and matches(mol, "[!#6;+0;!H0]")
+    has_stronger_acid = matches(mol, _STRONG_ACID) and matches(mol, "[-]")
+    # RDKit would also make ions of lone atoms such as a chlorine radical.
+    if not (has_weaker_anion or has_stronger_acid) or matches(mol, "[X0;+0]"):
         return mol
     moved = rdMolStandardize.Reionizer().reionize(mol)
     if _flat_smiles(moved) == _flat_smiles(mol):
@@ -239,22 +252,11 @@ def _move_protons(mol: Chem.Mol, notes: set[str]) -> Chem.Mol:
     return _choose_form(moved, set())
 
 
-def _may_move_protons(mol: Chem.Mol) -> bool:
-    has_anion = has_proton = False
-    for atom in mol.GetAtoms():
-        charge, hydrogens = atom.GetFormalCharge(), atom.GetTotalNumHs()
-        if not (charge or hydrogens or atom.GetDegree()):
-            return False  # RDKit would also make ions of lone atoms such as a chlorine radical.
-        has_anion |= charge < 0
-        has_proton |= charge == 0 and hydrogens > 0
-    return has_anion and has_proton
-
-
 def _to_parent(mol: Chem.Mol, notes: set[str]) -> Chem.Mol:
     """Return the largest organic fragment, neutralized; salts without carbon stay whole."""
     fragments = Chem.GetMolFrags(mol)
     if len(fragments) > 1:
-        if not any(atom.GetAtomicNum() == _CARBON for atom in mol.GetAtoms()):
+        if not matches(mol, "[#6]"):
             notes |= fragment_notes(mol)
             return mol
         notes |= fragment_notes(mol, ", largest kept")
