@@ -39,6 +39,11 @@ class DescriptorEncoder(nn.Module):
             nn.Linear(2 * dim, dim),
         )
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether mean and standard deviation were set."""
+        return bool(self.mean.any()) or bool((self.std != 1).any())
+
     @torch.no_grad()
     def fit_normalization(self, matrix: Tensor) -> None:
         """Set the mean and standard deviation of each descriptor.

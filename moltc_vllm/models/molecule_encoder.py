@@ -60,5 +60,7 @@ def initialize_molecule_weights(module: nn.Module, std: float = 0.02) -> None:
             nn.init.zeros_(part.bias)
         elif isinstance(part, nn.Embedding):
             nn.init.xavier_uniform_(part.weight)
+            if part.padding_idx is not None:
+                nn.init.zeros_(part.weight[part.padding_idx])
         elif isinstance(part, QFormer):
             nn.init.normal_(part.queries, std=std)

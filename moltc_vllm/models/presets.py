@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,6 +48,7 @@ class Preset:
         molecule_std: Standard deviation of random weights in encoder and projectors.
         prompt_style: Name of the prompt style.
         has_phrase_tokens: Whether the tokenizer has one token for each phrase of the tasks.
+        config: Further arguments of `MoltcConfig`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Preset:
     molecule_std: float = 0.02
     prompt_style: str = MOLTC_STYLE.name
     has_phrase_tokens: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 def _galactica(
@@ -133,8 +135,11 @@ PRESETS = {
                 "hidden_size": 128,
                 "num_layers": 3,
                 "count_features": 64,
-                "environment_buckets": 8192,
+                "atom_features": "extended",
+                "descriptors": True,
+                "environment_rows": 24_576,
                 "environment_radius": 3,
+                "molecule_rows": 2048,
             },
             qformer={
                 "num_queries": 2,
@@ -157,6 +162,7 @@ PRESETS = {
             vocab_size=1536,
             prompt_style="moltc-graph",
             has_phrase_tokens=True,
+            config={"standardization": "cleanup", "symmetric_order": "canonical"},
         ),
         _galactica("125m", layers=12, hidden=768, heads=12),
         _galactica("1.3b", layers=24, hidden=2048, heads=32),
@@ -189,7 +195,8 @@ def create_checkpoint(
         phrases: Phrases that get one token each, for a preset whose tokenizer has phrases;
             default: those of all tasks.
         tasks: Names of the tasks that the checkpoint answers; default: all.
-        config_overrides: Further arguments of `MoltcConfig`, which replace the preset's.
+        config_overrides: Further arguments of `MoltcConfig`, which replace the preset's. Those of
+            its parts, such as ``graph_encoder_config``, are mappings and replace single arguments.
 
     Raises:
         CheckpointError: If the preset is unknown or the folder is in use.
@@ -200,12 +207,19 @@ def create_checkpoint(
     if preset is None:
         raise CheckpointError(f"unknown preset {preset_name!r}; choose one of {', '.join(PRESETS)}")
     tokenizer = _tokenizer(preset, language_model, phrases)
+    overrides = dict(config_overrides)
+    graph, qformer, text = (
+        dict(overrides.pop(name, {}))
+        for name in ("graph_encoder_config", "qformer_config", "text_config")
+    )
     config = MoltcConfig(
-        **{"prompt_style": preset.prompt_style, **config_overrides},
+        **{"prompt_style": preset.prompt_style, **preset.config, **overrides},
         # Published weights use the row of single bonds for self loops; new ones do not.
-        graph_encoder_config=GraphEncoderConfig(self_loop_bond_type=4, **preset.graph),
-        qformer_config=QFormerConfig(**preset.qformer),
-        text_config=_text_config(preset, tokenizer, language_model),
+        graph_encoder_config=GraphEncoderConfig(
+            **{"self_loop_bond_type": 4, **preset.graph, **graph}
+        ),
+        qformer_config=QFormerConfig(**{**preset.qformer, **qformer}),
+        text_config=_text_config(preset, tokenizer, language_model, text),
         projector_sharing=projector_sharing,  # type: ignore[arg-type]  # MoltcConfig checks it
         tasks=list(tasks),
         molecule_token=tokenizer.convert_ids_to_tokens(len(tokenizer) - 1),
@@ -247,7 +261,10 @@ def _corpus() -> Iterator[str]:
 
 
 def _text_config(
-    preset: Preset, tokenizer: MoltcTokenizer, language_model: Path | None
+    preset: Preset,
+    tokenizer: MoltcTokenizer,
+    language_model: Path | None,
+    overrides: Mapping[str, Any],
 ) -> PretrainedConfig:
     if language_model is not None:
         return load_language_config(language_model, len(tokenizer))
@@ -258,10 +275,16 @@ def _text_config(
         "vocab_size": len(tokenizer),
     }
     if preset.text_type != "opt":
-        return AutoConfig.for_model(preset.text_type, **{**vocabulary, **preset.text})
+        return AutoConfig.for_model(preset.text_type, **{**vocabulary, **preset.text, **overrides})
     # Galactica's variant of OPT: no biases, no layer-norm parameters, exact GELU.
     return OPTConfig(
-        **{"max_position_embeddings": 2048, "init_std": 0.02, **vocabulary, **preset.text},
+        **{
+            "max_position_embeddings": 2048,
+            "init_std": 0.02,
+            **vocabulary,
+            **preset.text,
+            **overrides,
+        },
         activation_function="gelu",
         enable_bias=False,
         layer_norm_elementwise_affine=False,

@@ -60,6 +60,11 @@ class PromptStyle(Protocol):
         ...
 
     @property
+    def shows_smiles(self) -> bool:
+        """Whether prompts contain the SMILES, so that every pair has a prompt of its own."""
+        ...
+
+    @property
     def constrained(self) -> bool:
         """Whether answers follow the task's grammar by default; a request can override this."""
         ...
@@ -134,6 +139,7 @@ class MoltcStyle:
 
     name = "moltc"
     as_written = False
+    shows_smiles = True
     constrained = True
     stop = None
     chat_template = None
@@ -181,6 +187,7 @@ class GraphStyle(MoltcStyle):
     """
 
     name = "moltc-graph"
+    shows_smiles = False
 
     def compose(
         self, task: Task, smiles: Sequence[str], question: str | None = None

@@ -102,6 +102,11 @@ class PublishedStyle:
         return True
 
     @property
+    def shows_smiles(self) -> bool:
+        """True: each molecule's placeholders follow its SMILES."""
+        return True
+
+    @property
     def constrained(self) -> bool:
         """False: the published code does not constrain decoding."""
         return False

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from moltc_vllm.models.moltc import MoltcModel
 
@@ -16,7 +20,17 @@ def create_ema(model: MoltcModel, decay: float) -> AveragedModel | None:
     """
     if not decay:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    @torch.no_grad()
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], _: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(list(averages), list(values), 1 - decay)
+            return
+        # Hash keys and step counts have no meaningful average.
+        for average, value in zip(averages, values, strict=True):
+            average.copy_(value)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def averaged_model(model: MoltcModel, ema: AveragedModel | None) -> MoltcModel:

@@ -53,6 +53,7 @@ def _create_from_preset(recipe: Recipe, folder: Path, tasks: list[str]) -> None:
         seed=recipe.seed,
         phrases=phrases,
         tasks=tasks,
+        config_overrides=recipe.model,
     )
 
 

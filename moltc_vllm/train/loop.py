@@ -18,9 +18,11 @@ from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.train.batch import Batch, Collator
 from moltc_vllm.train.ema import averaged_model, create_ema
 from moltc_vllm.train.export import export_checkpoint
+from moltc_vllm.train.fit_encoder import fit_encoder
 from moltc_vllm.train.initial_checkpoint import create_initial_checkpoint
 from moltc_vllm.train.log import TrainingLog, draw_curves
 from moltc_vllm.train.loss import AnswerLoss, LossComponents
+from moltc_vllm.train.molecule_targets import MoleculeBatch, MoleculeHeads
 from moltc_vllm.train.progress import NullTrainingProgress, TrainingProgress
 from moltc_vllm.train.recipe import Recipe
 from moltc_vllm.train.run_state import RunIdentity, check_run_identity, write_run_identity
@@ -37,6 +39,9 @@ CHECKPOINT = "checkpoint"
 
 INITIAL_CHECKPOINT = "start"
 """Folder of the model that a run starts from, in the run's folder; deleted when it ends."""
+
+TARGETS_CACHE = "molecule-targets"
+"""Folder of calculated targets of molecules, beside the folders of the runs, which share it."""
 
 LOG_EVERY = 20
 """Number of steps whose mean loss is one line of the log."""
@@ -104,7 +109,15 @@ def train(
     prepare_model(model, recipe)
     if recipe.gradient_checkpointing:
         model.language_model.gradient_checkpointing_enable()
-    examples = read_training_data(recipe, data, model.config, tokenizer, progress.message)
+    examples = read_training_data(
+        recipe,
+        data,
+        model.config,
+        tokenizer,
+        progress.message,
+        cache=run.parent / TARGETS_CACHE,
+    )
+    fit_encoder(model, examples, recipe, progress.message)
     # Creating a model consumes random numbers and loading one does not. Reseeding makes dropout the
     # same in both cases.
     set_seed(recipe.seed)
@@ -114,13 +127,21 @@ def train(
 class _LossModule(nn.Module):
     """Model and loss in one module, as distributed training requires a single ``forward``."""
 
-    def __init__(self, model: MoltcModel, loss: AnswerLoss) -> None:
+    def __init__(self, model: MoltcModel, loss: AnswerLoss, recipe: Recipe) -> None:
         super().__init__()
         self.model = model
         self._loss = loss
+        if recipe.molecules is not None:
+            self.heads = MoleculeHeads(model.config, recipe.molecules.targets)
+            self._molecules_weight = recipe.molecules.weight
 
-    def forward(self, batch: Batch) -> LossComponents:
-        return self._loss(self.model, batch)
+    def forward(self, batch: Batch, molecules: MoleculeBatch | None) -> LossComponents:
+        components = self._loss(self.model, batch)
+        if molecules is None:
+            return components
+        loss = self.heads.loss(self.model.molecule_encoder, molecules)
+        total = components.total + self._molecules_weight * loss
+        return components._replace(total=total, molecules=loss.detach())
 
 
 class _Trainer:
@@ -139,17 +160,24 @@ class _Trainer:
         self.recipe, self.folder, self.progress = recipe, run, progress
         self.accelerator, self.model = accelerator, model
         self.tokenizer, self.data = tokenizer, data
+        loss_module = _LossModule(
+            model, AnswerLoss(recipe.loss, tokenizer, recipe.uses_intervals), recipe
+        )
         optimizer = torch.optim.AdamW(
-            parameter_groups(model, recipe.weight_decay),
+            parameter_groups(loss_module, recipe.weight_decay),
             lr=recipe.learning_rate,
             betas=(0.9, 0.98),
             fused=True,
         )
-        loss = AnswerLoss(recipe.loss, tokenizer, recipe.uses_intervals)
-        self.loss_module, self.optimizer = accelerator.prepare(_LossModule(model, loss), optimizer)
+        self.loss_module, self.optimizer = accelerator.prepare(loss_module, optimizer)
         self.collator = Collator(data.molecules, model.config, tokenizer, accelerator.device)
         self.batches = StepBatches(
-            recipe, data, self.collator, accelerator.process_index, accelerator.num_processes
+            recipe,
+            data,
+            self.collator,
+            accelerator.process_index,
+            accelerator.num_processes,
+            accelerator.device,
         )
         self.ema = create_ema(model, recipe.ema_decay)
         self.states = StateStore(run, accelerator, self.ema)
@@ -166,7 +194,7 @@ class _Trainer:
         with stop_on_signal() as interrupted:
             while self.step < recipe.max_steps:
                 losses = self._optimize()
-                self._pending_losses.append([float(component) for component in losses])
+                self._pending_losses.append(list(losses.as_floats().values()))
                 self.step += 1
                 pairs += recipe.pairs_per_step
                 rate = pairs / (time.monotonic() - start_time)
@@ -196,14 +224,16 @@ class _Trainer:
         rate = learning_rate(self.recipe, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses: LossComponents = self.loss_module(self.batches.batch(self.step))
+        losses: LossComponents = self.loss_module(
+            self.batches.batch(self.step), self.batches.molecules(self.step)
+        )
         if not torch.isfinite(losses.total):
             raise FloatingPointError(
                 f"the loss of step {self.step + 1} is {losses.total.item()}; "
                 "lower learning_rate or max_grad_norm"
             )
         self.accelerator.backward(losses.total)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
+        self.accelerator.clip_grad_norm_(self.loss_module.parameters(), self.recipe.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
@@ -213,8 +243,8 @@ class _Trainer:
     def _log_losses(self, rate: float) -> None:
         means = [sum(column) / len(column) for column in zip(*self._pending_losses, strict=True)]
         self._pending_losses = []
-        named = dict(zip(("loss", "first", "rest", "expected"), means, strict=True))
-        named = {name: round(value, 5) for name, value in named.items()}
+        names = ("loss", "first", "rest", "expected", "molecules")
+        named = {name: round(mean, 5) for name, mean in zip(names, means, strict=False)}
         if self.accelerator.is_main_process:
             lr = learning_rate(self.recipe, self.step - 1)
             self.log.write(self.step, **named, learning_rate=lr, pairs_per_second=round(rate, 1))

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from moltc_vllm.data.dataset_registry import DATASETS
+from moltc_vllm.data.molecule_targets import TargetKind
 from moltc_vllm.train.recipe_keys import (
     LOSS_KEYS,
     MIXTURE_KEYS,
@@ -94,6 +95,9 @@ class LossSettings(BaseModel):
             and lists are always trained on in full.
         text_loss_weight: Weight of the answer tokens after the first one, where they are trained
             on.
+        first_token_over: Tokens among which the first one is chosen where it alone is trained on:
+            the whole ``vocabulary``, or the first tokens of the task's ``answers``, to which
+            decoding is held anyway. The latter saves the product with the vocabulary.
     """
 
     model_config = _model_config(LOSS_KEYS)
@@ -102,6 +106,26 @@ class LossSettings(BaseModel):
     expected_value_weight: NonNegative = 0.3
     full_text_fraction: Fraction = 0.25
     text_loss_weight: NonNegative = 0.3
+    first_token_over: Literal["vocabulary", "answers"] = "vocabulary"
+
+
+class MoleculeSettings(BaseModel):
+    """Auxiliary training of the molecule encoder on calculated properties of single molecules.
+
+    Attributes:
+        batch_size: Number of molecules in each batch.
+        targets: Kinds of calculated properties, see `moltc_vllm.data.molecule_targets`.
+        limit: Number of library molecules, drawn at random, beside the molecules of the data sets;
+            default: all.
+        weight: Weight of the auxiliary loss.
+    """
+
+    model_config = _model_config()
+
+    batch_size: Positive
+    targets: tuple[TargetKind, ...] = ("descriptors", "fingerprint")
+    limit: Positive | None = None
+    weight: NonNegative = 1.0
 
 
 class LoraSettings(BaseModel):
@@ -158,6 +182,7 @@ class Recipe(BaseModel):
             (``lora``) or none (``frozen``).
         lora: Settings of the adapters; used if ``language_model`` is ``lora``.
         mixture: Data sets to train on, by name, with their share of a batch.
+        molecules: Auxiliary training of the molecule encoder; default: none.
         loss: Terms and weights of the loss.
         max_steps: Number of optimizer steps.
         learning_rate: Peak learning rate.
@@ -169,6 +194,9 @@ class Recipe(BaseModel):
         ema_decay: Decay of the exponential moving average of the weights, which is validated and
             saved in their place; 0 turns it off.
         dropout: Dropout rate of graph encoder, Q-Former and language model.
+        model: Changes of the preset's configuration, for a model with random weights: arguments of
+            `MoltcConfig`, with those of its parts as mappings, e.g.
+            ``graph_encoder_config: {descriptors: true}``.
         precision: Precision of matrix products: ``no`` (float32) or ``bf16`` (for GPUs).
         gradient_checkpointing: Whether the language model's activations are recomputed in the
             backward pass, which saves memory.
@@ -191,6 +219,7 @@ class Recipe(BaseModel):
     language_model: Literal["full", "lora", "frozen"] = "full"
     lora: LoraSettings = LoraSettings()
     mixture: dict[str, MixtureComponent]
+    molecules: MoleculeSettings | None = None
     loss: LossSettings = LossSettings()
     max_steps: Positive
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -200,6 +229,7 @@ class Recipe(BaseModel):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     dropout: Fraction = 0.0
+    model: dict[str, Any] = {}
     precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
     validate_every: Annotated[int, Field(ge=0)] = 500

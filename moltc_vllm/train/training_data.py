@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import TASKS, Choice, Task, get_task, resolve_task
 from moltc_vllm.train.examples import Examples, MoleculeTable, make_examples
+from moltc_vllm.train.molecule_targets import MoleculeTargets
 from moltc_vllm.train.recipe import PROPERTIES, Recipe
 
 PROPERTY_PAIRS = 40_000
@@ -40,11 +42,14 @@ class TrainingData:
         molecules: Table of the molecules of all examples.
         train: Training examples by data set.
         valid: Validation examples by data set; calculated properties have none.
+        molecule_targets: Molecules of the auxiliary training with their targets, if the recipe has
+            it.
     """
 
     molecules: MoleculeTable
     train: dict[str, Examples]
     valid: dict[str, Examples]
+    molecule_targets: MoleculeTargets | None = None
 
 
 def read_training_data(
@@ -53,6 +58,8 @@ def read_training_data(
     config: MoltcConfig,
     tokenizer: MoltcTokenizer,
     message: Message = lambda _: None,
+    *,
+    cache: Path | None = None,
 ) -> TrainingData:
     """Read the data sets of a recipe.
 
@@ -62,9 +69,10 @@ def read_training_data(
         config: Configuration of the model, with its limits on molecule size.
         tokenizer: Tokenizer of the model.
         message: Callback that receives one line for each data set and each problem.
+        cache: Folder for calculated targets of molecules, needed if the recipe has ``molecules``.
 
     Raises:
-        DataError: If a file cannot be read.
+        DataError: If a file cannot be read, or a target needs a package that is not installed.
     """
     splits = _read_splits(recipe, folder)
     train = _training_rows(recipe, splits, config.tasks, message)
@@ -84,7 +92,8 @@ def read_training_data(
             if not any(map(splits.is_held_out, row.molecules))
         ]
     molecules = MoleculeTable(config, blind="graph" in recipe.ablate)
-    _featurize(molecules, (*train.values(), *valid.values()), message)
+    single = _single_molecules(recipe, folder, splits) if recipe.molecules else []
+    _featurize(molecules, (*train.values(), *valid.values()), single, message)
 
     def examples(rows_by_name: Mapping[str, Sequence[Row]]) -> dict[str, Examples]:
         return {
@@ -98,7 +107,13 @@ def read_training_data(
             for name, rows in rows_by_name.items()
         }
 
-    data = TrainingData(molecules, examples(train), examples(valid))
+    targets = None
+    if recipe.molecules:
+        if cache is None:
+            raise ValueError("a recipe with 'molecules' needs a cache folder")
+        targets = MoleculeTargets(recipe.molecules, molecules, single, cache, recipe.seed, message)
+        message(f"molecules: {len(targets)} with calculated targets")
+    data = TrainingData(molecules, examples(train), examples(valid), targets)
     for name, train_examples in data.train.items():
         valid_count = len(data.valid.get(name, ()))
         message(f"{name}: {len(train_examples)} training pairs, {valid_count} for validation")
@@ -145,12 +160,36 @@ def _training_rows(
     return kept
 
 
+def _single_molecules(recipe: Recipe, folder: Path, splits: _Splits) -> list[str]:
+    """Return the molecules of the auxiliary training: those of all data sets, and a library's.
+
+    Molecules that are held out to measure predictions for new ones are left out.
+    """
+    assert recipe.molecules is not None
+    measured = dict.fromkeys(
+        smiles
+        for dataset in read_splits(DATASETS, folder).values()
+        for row in dataset.rows[TRAIN]
+        for smiles in row.molecules
+    )
+    library = [smiles for smiles in read_libraries(folder) if smiles not in measured]
+    limit = recipe.molecules.limit
+    if limit is not None and limit < len(library):
+        drawn = np.random.default_rng(recipe.seed).permutation(len(library))[:limit]
+        library = [library[index] for index in np.sort(drawn)]
+    return [smiles for smiles in (*measured, *library) if not splits.is_held_out(smiles)]
+
+
 def _featurize(
-    molecules: MoleculeTable, row_lists: Iterable[Sequence[Row]], message: Message
+    molecules: MoleculeTable,
+    row_lists: Iterable[Sequence[Row]],
+    single: Sequence[str],
+    message: Message,
 ) -> None:
     """Featurize all molecules in one call, so that worker processes start only once."""
     start_time = time.monotonic()
-    molecules.add(smiles for rows in row_lists for row in rows for smiles in row.molecules)
+    paired = (smiles for rows in row_lists for row in rows for smiles in row.molecules)
+    molecules.add(itertools.chain(paired, single))
     seconds = time.monotonic() - start_time
     message(f"featurized {len(molecules.packed)} molecules in {seconds:.0f} s")
     for error in molecules.rejected:

@@ -16,9 +16,9 @@ from moltc_vllm.models.moltc import MoltcModel
 from moltc_vllm.models.prompt_composer import ignores_order
 from moltc_vllm.models.tokenizer import MoltcTokenizer
 from moltc_vllm.tasks import Choice
-from moltc_vllm.train.batch import Collator, PairItem
+from moltc_vllm.train.batch import Collator, PairBlock
 from moltc_vllm.train.examples import Examples
-from moltc_vllm.train.loss import answer_logits
+from moltc_vllm.train.loss import answer_logits, label_tokens
 
 
 def validate(
@@ -69,8 +69,8 @@ class _Validation:
 
     def metrics(self) -> dict[str, float]:
         kind = self.examples.task.kind
-        first_tokens = np.array([text[0] for text in self.examples.texts])[self.examples.answers]
-        label_tokens = self._label_tokens(kind)
+        first_tokens = self.examples.texts.ids[self.examples.answers, 0]
+        first_label_tokens = label_tokens(self.examples.task, self.tokenizer)
         vocabulary = self._interval_vocabulary(first_tokens)
         hits: list[npt.NDArray[np.bool_]] = []
         outputs: list[npt.NDArray[np.float64]] = []  # label probabilities or expected values
@@ -78,14 +78,14 @@ class _Validation:
         for logits in self._logits(self.examples):
             stop = start + len(logits)
             hits.append(logits.argmax(-1).numpy() == first_tokens[start:stop])
-            if label_tokens is not None:
-                outputs.append(_probabilities(logits, label_tokens))
+            if first_label_tokens is not None:
+                outputs.append(_probabilities(logits, first_label_tokens))
             elif vocabulary is not None:
                 outputs.append(vocabulary.expected_values(logits))
             start = stop
         metrics = {"hits": float(np.concatenate(hits).mean())}
-        if label_tokens is not None and isinstance(kind, Choice):
-            metrics |= self._label_metrics(kind, np.concatenate(outputs), label_tokens)
+        if first_label_tokens is not None and isinstance(kind, Choice):
+            metrics |= self._label_metrics(kind, np.concatenate(outputs), first_label_tokens)
         elif vocabulary is not None:
             error = np.concatenate(outputs) - self.examples.values
             metrics["rmse"] = float(np.sqrt((error**2).mean()))
@@ -102,13 +102,13 @@ class _Validation:
         return vocabulary
 
     def _label_metrics(
-        self, kind: Choice, probabilities: npt.NDArray[np.float64], label_tokens: list[int]
+        self, kind: Choice, probabilities: npt.NDArray[np.float64], tokens: list[int]
     ) -> dict[str, float]:
         truth = self.examples.values
         task = self.examples.task
         if task.symmetric and not ignores_order(self.model.config, task):
             swapped = replace(self.examples, molecules=self.examples.molecules[:, ::-1])
-            others = [_probabilities(logits, label_tokens) for logits in self._logits(swapped)]
+            others = [_probabilities(logits, tokens) for logits in self._logits(swapped)]
             probabilities = (probabilities + np.concatenate(others)) / 2
         ids = np.array([label.id for label in kind.labels])
         metrics = {"accuracy": float((ids[probabilities.argmax(1)] == truth).mean())}
@@ -116,22 +116,13 @@ class _Validation:
             metrics["auroc"] = float(roc_auc_score(truth, probabilities[:, 1]))
         return metrics
 
-    def _label_tokens(self, kind: object) -> list[int] | None:
-        """Return the first token of each label's text; ``None`` if two labels share it."""
-        if not isinstance(kind, Choice):
-            return None
-        tokens = [
-            self.tokenizer.encode(label.text, add_special_tokens=False)[0] for label in kind.labels
-        ]
-        return tokens if len(set(tokens)) == len(tokens) else None
-
     def _logits(self, examples: Examples) -> Iterator[Tensor]:
         return first_token_logits(self.model, self.collator, examples, self.batch_size)
 
 
-def _probabilities(logits: Tensor, label_tokens: list[int]) -> npt.NDArray[np.float64]:
+def _probabilities(logits: Tensor, tokens: list[int]) -> npt.NDArray[np.float64]:
     """Normalize the probabilities of the labels' first tokens; ``[B, labels]``."""
-    probabilities: npt.NDArray[np.float64] = logits[:, label_tokens].double().softmax(-1).numpy()
+    probabilities: npt.NDArray[np.float64] = logits[:, tokens].double().softmax(-1).numpy()
     return probabilities
 
 
@@ -151,11 +142,14 @@ def first_token_logits(
         ``[B, V]`` float32 on the host, for each batch.
     """
     for start in range(0, len(examples), batch_size):
-        items = [
-            PairItem(examples.task, pair, (), 0.0)
-            for pair in examples.molecules[start : start + batch_size].tolist()
-        ]
-        rows: dict[int, Tensor] = {}
-        for group, logits in answer_logits(model, collator(items), full_text=False):
-            rows |= dict(zip(group.pair_indices, logits[:, 0].cpu(), strict=True))
-        yield torch.stack([rows[index] for index in range(len(items))])
+        molecules = examples.molecules[start : start + batch_size]
+        count = len(molecules)
+        zeros = np.zeros(count, np.int64)
+        block = PairBlock(examples.task, molecules, examples.texts, zeros, zeros, np.zeros(count))
+        rows: Tensor | None = None
+        for group, logits in answer_logits(model, collator([block]), full_text=False):
+            if rows is None:
+                rows = logits.new_empty(count, logits.shape[-1], device="cpu")
+            rows[torch.from_numpy(group.pair_indices)] = logits[:, 0].cpu()
+        assert rows is not None
+        yield rows

@@ -5,7 +5,14 @@ import torch
 from rdkit import Chem
 
 from moltc_vllm.chem import packed_of
-from moltc_vllm.models.atom_environments import environment_hashes
+from moltc_vllm.models.atom_environments import (
+    UNUSED_KEY,
+    HashVocabulary,
+    KnownMolecules,
+    count_distinct,
+    environment_hashes,
+    molecule_hashes,
+)
 from moltc_vllm.models.batch import BatchMolGraph
 from moltc_vllm.models.config import GraphEncoderConfig, MoltcConfig, QFormerConfig
 from moltc_vllm.models.graph_encoder import GraphEncoder
@@ -123,3 +130,87 @@ def test_invalid_graph_encoder_settings_are_refused():
         GraphEncoderConfig(count_features=-1)
     with pytest.raises(ValueError, match="environment_radius 0 is less than one bond"):
         GraphEncoderConfig(environment_radius=0)
+
+
+def test_details_distinguish_molecules_of_equal_bonds():
+    def molecule(smiles, **kwargs):
+        batch = BatchMolGraph.from_molecules([packed_of(smiles)])
+        return molecule_hashes(environment_hashes(batch, 2, **kwargs), batch).item()
+
+    for first, second in (("Oc1ccccc1", "[O-]c1ccccc1"), ("C", "[CH3]"), ("C", "[C]")):
+        assert molecule(first) == molecule(second)
+        assert molecule(first, details=True) != molecule(second, details=True)
+
+
+@pytest.mark.parametrize("smiles", MOLECULES[:12])
+def test_molecule_hash_does_not_depend_on_atom_order_or_batch(smiles):
+    other = Chem.MolToSmiles(Chem.MolFromSmiles(smiles), doRandom=True, isomericSmiles=False)
+    batch = BatchMolGraph.from_molecules([packed_of(text) for text in (other, "CCO", smiles)])
+    first, ethanol, last = molecule_hashes(environment_hashes(batch, 3), batch).tolist()
+    assert first == last != ethanol
+
+
+def test_vocabulary_keeps_frequent_hashes():
+    vocabulary = HashVocabulary(3)
+    assert vocabulary(torch.tensor([5, -7])).tolist() == [0, 0]
+    hashes, counts = torch.tensor([-9, -3, 4, 8, 20]), torch.tensor([5, 1, 2, 7, 2])
+    assert vocabulary.fit(hashes, counts, min_count=2) == 3
+    # -9 and 8 are the most frequent; of 4 and 20, which occur equally often, the smaller is kept.
+    assert vocabulary(torch.tensor([[-9, 4], [8, 20], [-3, 7]])).tolist() == [
+        [1, 2],
+        [3, 0],
+        [0, 0],
+    ]
+    assert vocabulary.size == 3
+
+
+def test_vocabulary_smaller_than_its_capacity():
+    vocabulary = HashVocabulary(8)
+    assert vocabulary.fit(torch.tensor([3, 1]), torch.tensor([1, 1]), min_count=1) == 2
+    assert vocabulary(torch.tensor([1, 2, 3, UNUSED_KEY - 1])).tolist() == [1, 0, 2, 0]
+
+
+def known_encoder(**changes):
+    config = GraphEncoderConfig(
+        hidden_size=32, num_layers=2, environment_rows=64, molecule_rows=4, **changes
+    )
+    encoder = GraphEncoder(config)
+    initialize_molecule_weights(encoder)
+    return encoder.eval()
+
+
+@torch.no_grad()
+def test_unknown_environments_and_molecules_add_nothing():
+    encoder = known_encoder()
+    batch = BatchMolGraph.from_molecules([packed_of(smiles) for smiles in MOLECULES[:4]])
+    before, _ = encoder(batch)
+    for table in (encoder.environments.table, encoder.known_molecules.table):
+        table.weight[1:] += 1.0  # rows that no molecule of the batch refers to
+    after, _ = encoder(batch)
+    assert torch.equal(before, after)
+    encoder.known_molecules.vocabulary.fit(
+        molecule_hashes(encoder.hashes(batch), batch)[:1], torch.tensor([9]), min_count=1
+    )
+    known, offsets = encoder(batch)
+    changed = (known != after).any(1).nonzero().flatten().tolist()
+    assert changed == [int(offsets[0])]  # the pooled token of the first molecule
+
+
+@torch.no_grad()
+def test_rows_are_dropped_in_training_only():
+    table = KnownMolecules(8, capacity=1, dropout=0.5)
+    table.vocabulary.fit(torch.tensor([42]), torch.tensor([1]), min_count=1)
+    hashes = torch.full((2000,), 42)
+    present = table.train()(hashes).abs().sum(1) > 0
+    assert 0.45 < present.float().mean() < 0.55
+    assert bool((table.eval()(hashes).abs().sum(1) > 0).all())
+
+
+def test_environments_count_once_per_molecule():
+    hashes, counts = count_distinct([torch.tensor([[1, 2], [1, 3]]), torch.tensor([[3]])])
+    assert dict(zip(hashes.tolist(), counts.tolist(), strict=True)) == {1: 1, 2: 1, 3: 2}
+
+
+def test_tables_exclude_each_other():
+    with pytest.raises(ValueError, match="exclude each other"):
+        GraphEncoderConfig(environment_rows=8, environment_buckets=8)

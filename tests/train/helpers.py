@@ -1,8 +1,13 @@
 """A recipe of seconds, a progress receiver and comparisons of runs."""
 
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 
 from moltc_vllm.models.checkpoint import load_model
+from moltc_vllm.train.batch import PairBlock
+from moltc_vllm.train.examples import AnswerTokens
 from moltc_vllm.train.log import read_log
 from moltc_vllm.train.recipe import Recipe
 
@@ -58,3 +63,22 @@ def assert_same_weights(checkpoint, expected):
     weights = load_model(expected).state_dict()
     for name, tensor in load_model(checkpoint).state_dict().items():
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=1e-5, msg=name)
+
+
+class PairItem(NamedTuple):
+    """One pair, the tokens of its answer to train on, and its value."""
+
+    task: Any
+    molecules: list[int]
+    answer: list[int]
+    value: float
+
+    def block(self):
+        return PairBlock(
+            self.task,
+            np.array([self.molecules]),
+            AnswerTokens.from_lists([self.answer]),
+            np.array([0]),
+            np.array([len(self.answer)]),
+            np.array([self.value]),
+        )

@@ -10,11 +10,13 @@ from moltc_vllm.models import create_checkpoint
 from moltc_vllm.models.checkpoint import load_model, load_tokenizer
 from moltc_vllm.models.interval_tokens import interval_vocabulary
 from moltc_vllm.models.prompt import Prompt, prepare_inputs
+from moltc_vllm.models.prompt_composer import PromptComposer
 from moltc_vllm.tasks import get_task
-from moltc_vllm.train.batch import Collator, PairItem
+from moltc_vllm.train.batch import Collator
 from moltc_vllm.train.examples import MoleculeTable
 from moltc_vllm.train.loss import AnswerLoss
 from moltc_vllm.train.recipe import LossSettings
+from tests.train.helpers import PairItem
 
 PAIRS = {
     "solvation": (("CCO", "O"), -4.27),
@@ -54,8 +56,9 @@ def reference_logits(model, tokenizer, item):
     """Logits of each token of an answer, by `MoltcModel.forward` for this pair alone."""
     name = item.task.name
     pair, _ = PAIRS[name]
-    text, _ = model.config.style.compose(item.task, pair)
-    inputs = prepare_inputs([Prompt(text, pair, name)], tokenizer, model.config)
+    text, order = PromptComposer(model.config).compose(item.task, pair)
+    molecules = [pair[index] for index in order]
+    inputs = prepare_inputs([Prompt(text, molecules, name)], tokenizer, model.config)
     ids = torch.cat([inputs.input_ids, torch.tensor([list(item.answer)])], 1)
     output = model(ids, molecules=inputs.molecules, projector=inputs.projector)
     start = inputs.input_ids.shape[1] - 1
@@ -97,7 +100,7 @@ def test_loss_is_mean_over_single_pairs(mini, full_text):
         )
     ]
     first_token, text, expected_value = (value / len(items) for value in sums)
-    losses = AnswerLoss(settings, tokenizer)(model, collator(items))
+    losses = AnswerLoss(settings, tokenizer)(model, collator([item.block() for item in items]))
     assert float(losses.first_token) == pytest.approx(first_token, rel=1e-4)
     assert float(losses.text) == pytest.approx(text, rel=1e-4, abs=1e-6)
     assert float(losses.expected_value) == pytest.approx(expected_value, rel=1e-3)
@@ -114,14 +117,14 @@ def test_loss_without_smoothing_is_cross_entropy(mini):
         for item in items
     )
     settings = LossSettings(gaussian_label_sigma=0.0, expected_value_weight=0.0)
-    losses = AnswerLoss(settings, tokenizer)(model, collator(items))
+    losses = AnswerLoss(settings, tokenizer)(model, collator([item.block() for item in items]))
     assert float(losses.total) == pytest.approx(expected / len(items), rel=1e-4)
 
 
 def test_collator_encodes_each_molecule_once_per_batch(mini):
     model, tokenizer = mini
     items, collator = make_items(model, tokenizer, full_text=True)
-    batch = collator(items)
+    batch = collator([item.block() for item in items])
     distinct = {smiles for pair, _ in PAIRS.values() for smiles in pair}
     assert batch.molecules.num_molecules == len(distinct)
     assert len(batch.molecule_index) == len(batch.projector) == 2 * len(PAIRS)
@@ -130,8 +133,51 @@ def test_collator_encodes_each_molecule_once_per_batch(mini):
 def test_collator_groups_pairs_by_length(mini):
     model, tokenizer = mini
     items, collator = make_items(model, tokenizer, full_text=True)
-    batch = collator(items)
+    batch = collator([item.block() for item in items])
     indices = sorted(index for group in batch.groups for index in group.pair_indices)
     assert indices == list(range(len(items)))
     lengths = {group.input_ids.shape[1] for group in batch.groups}
     assert lengths != {max(lengths)}
+
+
+@torch.no_grad()
+def test_loss_over_answers_normalizes_over_answers_of_the_task(mini):
+    model, tokenizer = mini
+    items, collator = make_items(model, tokenizer, full_text=False)
+    items = [item for item in items if item.task.name in ("ddi", "solvation", "absorption")]
+    expected = 0.0
+    for item in items:
+        kind = item.task.kind
+        logits = reference_logits(model, tokenizer, item)[0]
+        vocabulary = interval_vocabulary(item.task, tokenizer)
+        if vocabulary is None:
+            tokens = [
+                tokenizer.encode(label.text, add_special_tokens=False)[0] for label in kind.labels
+            ]
+            logprobs = logits[tokens].log_softmax(-1)
+            expected -= float(logprobs[tokens.index(item.answer[0])])
+        else:
+            logprobs = logits[vocabulary.token_ids].log_softmax(-1)
+            expected -= float(logprobs[vocabulary.index_of[item.answer[0]]])
+    settings = LossSettings(
+        gaussian_label_sigma=0.0, expected_value_weight=0.0, first_token_over="answers"
+    )
+    losses = AnswerLoss(settings, tokenizer)(model, collator([item.block() for item in items]))
+    assert float(losses.total) == pytest.approx(expected / len(items), rel=1e-4)
+
+
+def test_loss_over_answers_trains_all_parts(mini):
+    model, tokenizer = mini
+    items, collator = make_items(model, tokenizer, full_text=False)
+    items = [item for item in items if item.task.name in ("ddi", "solvation")]
+    model.train()
+    loss = AnswerLoss(LossSettings(first_token_over="answers"), tokenizer)
+    loss(model, collator([item.block() for item in items])).total.backward()
+    model.eval()
+    missing = {
+        name
+        for name, weight in model.named_parameters()
+        if weight.grad is None and not name.startswith("projectors.")
+    }
+    model.zero_grad()
+    assert missing == set()

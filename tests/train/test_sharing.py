@@ -15,13 +15,13 @@ from moltc_vllm.models.checkpoint import (
 from moltc_vllm.models.torch_engine import TorchEngine
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
-from moltc_vllm.train.batch import Collator, PairItem
+from moltc_vllm.train.batch import Collator
 from moltc_vllm.train.examples import MoleculeTable
 from moltc_vllm.train.loop import train
 from moltc_vllm.train.loss import AnswerLoss
 from moltc_vllm.train.recipe import LossSettings
 from moltc_vllm.train.sharing import _set_dropout, prepare_model
-from tests.train.helpers import RecordingProgress, small_recipe
+from tests.train.helpers import PairItem, RecordingProgress, small_recipe
 
 MIXTURE = {"combisolv_exp": {"batch_size": 6}, "zhangddi": {"batch_size": 6}}
 OTHER_MIXTURE = {"drugbank86": {"batch_size": 6}}
@@ -60,7 +60,7 @@ def gradients(folder, task, smiles):
     molecules.add(smiles, workers=0)
     answer = tokenizer.encode(get_task(task).write(1), add_special_tokens=False)
     item = PairItem(get_task(task), [molecules.index(text) for text in smiles], answer, 1.0)
-    batch = Collator(molecules, model.config, tokenizer)([item])
+    batch = Collator(molecules, model.config, tokenizer)([item.block()])
     AnswerLoss(LossSettings(), tokenizer)(model.eval(), batch).total.backward()
     return {name: weight.grad for name, weight in model.named_parameters()}
 

