@@ -26,6 +26,10 @@ def tag(smiles):
     return f"[START_I_SMILES]{smiles}[END_I_SMILES]"
 
 
+KEEP_WRITING = {"ignore_eos": True}
+"""Options with which random weights do not end an answer after a few tokens."""
+
+
 def chat(server, content, **options):
     options = {"temperature": 0, "max_tokens": 12, **options}
     return server.openai.chat.completions.create(
@@ -110,12 +114,10 @@ def test_conversation_may_have_molecules_in_two_turns(server):
 @pytest.mark.parametrize("kind", ["chat", "completion"])
 def test_stream_equals_whole_text(server, kind):
     if kind == "chat":
-        whole = answer_text(
-            server, [molecule_part(ASPIRIN), molecule_part(WARFARIN)], max_tokens=24
-        )
-        stream = chat(
-            server, [molecule_part(ASPIRIN), molecule_part(WARFARIN)], max_tokens=24, stream=True
-        )
+        content = [molecule_part(ASPIRIN), molecule_part(WARFARIN)]
+        options = {"max_tokens": 24, "extra_body": KEEP_WRITING}
+        whole = answer_text(server, content, **options)
+        stream = chat(server, content, stream=True, **options)
         pieces = [chunk.choices[0].delta.content or "" for chunk in stream]
     else:
         request = {
@@ -123,6 +125,7 @@ def test_stream_equals_whole_text(server, kind):
             "prompt": f"{tag(ASPIRIN)} is",
             "temperature": 0,
             "max_tokens": 24,
+            "extra_body": KEEP_WRITING,
         }
         whole = server.openai.completions.create(**request).choices[0].text
         stream = server.openai.completions.create(**request, stream=True)
@@ -133,7 +136,11 @@ def test_stream_equals_whole_text(server, kind):
 
 def test_chat_returns_logprobs(server):
     answer = chat(
-        server, [molecule_part(ASPIRIN), molecule_part(WARFARIN)], logprobs=True, top_logprobs=5
+        server,
+        [molecule_part(ASPIRIN), molecule_part(WARFARIN)],
+        logprobs=True,
+        top_logprobs=5,
+        extra_body=KEEP_WRITING,
     )
     content = answer.choices[0].logprobs.content
     assert len(content) == 12

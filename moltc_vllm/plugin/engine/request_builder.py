@@ -35,7 +35,14 @@ from moltc_vllm.plugin.engine.decoding_strategies import (
     GreedyDecoding,
 )
 from moltc_vllm.plugin.modality.molecules import MODALITY, BadMoleculeError, MoleculeSpec
-from moltc_vllm.tasks import Answer, FailedStatus, GenerationLimits, Task, uses_grammar
+from moltc_vllm.tasks import (
+    Answer,
+    FailedStatus,
+    GenerationLimits,
+    PromptStyle,
+    Task,
+    uses_grammar,
+)
 from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
 
 SCORING_LOGPROBS_MODE = "processed_logprobs"
@@ -94,7 +101,6 @@ class PairRequestBuilder:
         self.config = config
         self.tokenizer = tokenizer
         self.settings = settings
-        self.style = config.style
         self._composer = PromptComposer(config)
         if settings.score and logprobs_mode != SCORING_LOGPROBS_MODE:
             raise ValueError(f"scores need an engine with --logprobs-mode {SCORING_LOGPROBS_MODE}")
@@ -102,6 +108,15 @@ class PairRequestBuilder:
         self._max_logprobs = max_logprobs
         self.calibrator = calibrator or AnswerCalibrator(config)
         self._stop = stop_token_id(tokenizer, self.style)
+
+    @property
+    def style(self) -> PromptStyle:
+        """Prompt style; the checkpoint's, unless another one was set."""
+        return self._composer.style
+
+    @style.setter
+    def style(self, style: PromptStyle) -> None:
+        self._composer.style = style
 
     def build_prompt(
         self, task: Task, molecules: Sequence[Any], question: str | None
