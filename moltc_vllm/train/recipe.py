@@ -115,8 +115,8 @@ class MoleculeSettings(BaseModel):
     Attributes:
         batch_size: Number of molecules in each batch.
         targets: Kinds of calculated properties, see `moltc_vllm.data.molecule_targets`.
-        limit: Number of library molecules, drawn at random, beside the molecules of the data sets;
-            default: all.
+        limit: Largest number of molecules: those of the data sets, then molecules drawn from the
+            libraries; default: all.
         weight: Weight of the auxiliary loss.
     """
 

@@ -172,12 +172,15 @@ def _single_molecules(recipe: Recipe, folder: Path, splits: _Splits) -> list[str
         for row in dataset.rows[TRAIN]
         for smiles in row.molecules
     )
-    library = [smiles for smiles in read_libraries(folder) if smiles not in measured]
-    limit = recipe.molecules.limit
-    if limit is not None and limit < len(library):
-        drawn = np.random.default_rng(recipe.seed).permutation(len(library))[:limit]
-        library = [library[index] for index in np.sort(drawn)]
-    return [smiles for smiles in (*measured, *library) if not splits.is_held_out(smiles)]
+    measured = {smiles: None for smiles in measured if not splits.is_held_out(smiles)}
+    library = [
+        smiles
+        for smiles in read_libraries(folder)
+        if smiles not in measured and not splits.is_held_out(smiles)
+    ]
+    # Molecules of the data sets come first, in their order; a limit draws from the library.
+    drawn = np.random.default_rng(recipe.seed).permutation(len(library))
+    return [*measured, *(library[index] for index in drawn)][: recipe.molecules.limit]
 
 
 def _featurize(

@@ -39,7 +39,6 @@ def test_unreadable_molecules_have_no_targets(tmp_path):
 
 
 def test_interrupted_computation_keeps_its_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(targets_module, "_CHUNK", 2)
     calls = []
     original = targets_module._compute_chunk
 
@@ -52,13 +51,26 @@ def test_interrupted_computation_keeps_its_files(tmp_path, monkeypatch):
     monkeypatch.setattr(targets_module, "_compute_chunk", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         compute_targets(SMILES, "descriptors", tmp_path)
+    kept = {smiles for _, bucket in calls for smiles in bucket}
+    assert 0 < len(kept) < len(SMILES)
     resumed = []
     monkeypatch.setattr(
-        targets_module, "_compute_chunk", lambda job: (resumed.append(job), original(job))[1]
+        targets_module, "_compute_chunk", lambda job: (resumed.extend(job[1]), original(job))[1]
     )
     values = compute_targets(SMILES, "descriptors", tmp_path)
-    assert len(resumed) == 2  # of four files, two were kept
+    assert set(resumed) == set(SMILES) - kept
     assert np.array_equal(values, compute_targets(SMILES, "descriptors", tmp_path / "other"))
+
+
+def test_other_lists_share_files_of_molecules(tmp_path, monkeypatch):
+    values = compute_targets(SMILES, "descriptors", tmp_path)
+
+    def fail(job):
+        raise AssertionError(f"computed again: {job}")
+
+    monkeypatch.setattr(targets_module, "_compute_chunk", fail)
+    subset = [SMILES[5], SMILES[2], SMILES[5]]
+    assert np.array_equal(compute_targets(subset, "descriptors", tmp_path), values[[5, 2, 5]])
 
 
 @pytest.fixture(scope="module")
