@@ -32,10 +32,19 @@ _RUN_KEYS = (
 
 _COLORS = {
     "trivial": "#8a8f98",
+    "rates": "#b5b9c0",
+    "kernel-ridge": "#8e6bbf",
+    "descriptors": "#1f7a72",
     "fingerprints": "#3caea3",
+    "morgan-mlp": "#d96459",
+    "rdkit-mlp": "#e89a91",
+    "minimol-mlp": "#a63446",
+    "gin": "#5f8b3c",
+    "smiles-lm": "#9cb95c",
     "chemprop": "#f6a53b",
     "moltc": "#20639b",
 }
+"""Colors of methods, in the order of the table."""
 
 
 def read_results(path: Path) -> list[Result]:
@@ -107,7 +116,8 @@ def _part_label(result: Result) -> str:
     if unseen is None:
         return str(result["data"])
     seed = f", split seed {settings['split_seed']}" if settings["split_seed"] else ""
-    return f"{result['data']}, {unseen} ({settings['fraction']:.0%} held out{seed})"
+    scaffold = " scaffold" if result["split"] == "scaffold" else ""
+    return f"{result['data']}, {unseen}{scaffold} ({settings['fraction']:.0%} held out{seed})"
 
 
 def _method_label(result: Result) -> str:

@@ -1,8 +1,9 @@
 """Rows of a data set to train on, to select models with, and to score.
 
-The split ``published`` is the data set's own. The split ``unseen`` is made from the train splits of
-all data sets (`moltc_vllm.data.unseen`): some molecules are held out of all of them, and scored
-pairs are divided by the number of their molecules that no train row has.
+The split ``published`` is the data set's own. The splits ``unseen`` and ``scaffold`` are made from
+the train splits of all data sets (`moltc_vllm.data.unseen`): some molecules, or all molecules of
+some scaffolds, are held out of all of them, and scored pairs are divided by the number of their
+molecules that no train row has.
 """
 
 from __future__ import annotations
@@ -18,12 +19,23 @@ from moltc_vllm.data.dataset_registry import DATASETS, DatasetSpec, get_dataset_
 from moltc_vllm.data.files import sha256
 from moltc_vllm.data.keys import unordered
 from moltc_vllm.data.splits import TEST, TRAIN, VALID, flat_pair, read_by_split, read_splits
-from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN
+from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN, SplitBy
 from moltc_vllm.data.unseen import read_unseen as read_unseen_splits
 from moltc_vllm.tasks import Answer, Choice, Number, Task, get_task
 
-SPLITS = {"published": (TEST,), "unseen": (ONE_UNSEEN, BOTH_UNSEEN)}
+UNSEEN_PARTS = (ONE_UNSEEN, BOTH_UNSEEN)
+SPLITS = {
+    "published": (TEST,),
+    "unseen": UNSEEN_PARTS,
+    "scaffold": UNSEEN_PARTS,
+}
 """Scored parts of each split."""
+
+HELD_OUT: dict[str, SplitBy] = {"unseen": "molecule", "scaffold": "scaffold"}
+"""What the splits by molecule hold out."""
+
+COMPUTED = {"solvation": "combisolv_qm"}
+"""Data set with computed targets of a task, on which a method may be trained first."""
 
 SCORABLE_DATASETS = [
     spec for spec in DATASETS.values() if isinstance(get_task(spec.task).kind, Choice | Number)
@@ -72,9 +84,11 @@ class Problem:
         train: Rows to train on, from this data set and the additional ones.
         valid: Rows to select models with, from this data set.
         tests: Scored rows by part.
+        computed: Rows with computed targets to train on first; empty if the method or the task has
+            none.
 
     Raises:
-        ValueError: If a scored pair is also among the train or valid rows.
+        ValueError: If a scored pair is also among the train, valid or computed rows.
     """
 
     name: str
@@ -82,10 +96,11 @@ class Problem:
     train: tuple[Row, ...]
     valid: tuple[Row, ...]
     tests: Mapping[str, Dataset]
+    computed: tuple[Row, ...] = ()
 
     def __post_init__(self) -> None:
         scored = _pairs(self.test_rows)
-        for part, rows in ((TRAIN, self.train), (VALID, self.valid)):
+        for part, rows in ((TRAIN, self.train), (VALID, self.valid), ("computed", self.computed)):
             if not scored.isdisjoint(_pairs(rows)):
                 raise ValueError(f"{self.name}: a scored pair is also among the {part} rows")
 
@@ -94,9 +109,22 @@ class Problem:
         """Scored rows of all parts; their numbers are unique, since they are from one file."""
         return tuple(row for data in self.tests.values() for row in data.rows)
 
+    @property
+    def molecules(self) -> list[str]:
+        """SMILES of all rows, each once, those of train rows first."""
+        parts = (self.train, self.computed, self.valid, self.test_rows)
+        return list(
+            dict.fromkeys(smiles for rows in parts for row in rows for smiles in row.molecules)
+        )
+
 
 def read_published(
-    name: str, folder: Path, *, also: Iterable[str] = (), related: bool = False
+    name: str,
+    folder: Path,
+    *,
+    also: Iterable[str] = (),
+    related: bool = False,
+    computed: bool = False,
 ) -> Problem:
     """Read a data set in its own split, without scored pairs among the train rows.
 
@@ -106,58 +134,75 @@ def read_published(
         also: Names of further data sets of the same task whose train rows are trained on.
         related: Whether to leave out the train and valid rows that any related data set holds out,
             as a single model of all data sets has to (`moltc_vllm.data.splits`).
+        computed: Whether to read the rows with computed targets of the task, if there are any.
 
     Raises:
         ValueError: If a data set is unknown, cannot be read, or has another task.
     """
     spec, others = _check_tasks(name, also)
     own = _measured_by_split(spec, folder)
+    # Other data sets may lack stereochemistry, so their rows can reveal an isomer's target.
+    held_out = {flat_pair(row.molecules) for row in (*own[TEST], *own[VALID])}
+
+    def train_rows_of(other: str) -> list[Row]:
+        rows = _measured_by_split(get_dataset_spec(other), folder)[TRAIN]
+        return [row for row in rows if flat_pair(row.molecules) not in held_out]
+
     if related:
         splits = read_splits([name, *others], folder)
         train = [row for split in splits.values() for row in split.rows[TRAIN]]
         valid = splits[name].rows[VALID]
     else:
-        # Other data sets may lack stereochemistry, so their rows can reveal an isomer's target.
-        held_out = {flat_pair(row.molecules) for row in (*own[TEST], *own[VALID])}
-        additional_rows = [
-            row
-            for other in others
-            for row in _measured_by_split(get_dataset_spec(other), folder)[TRAIN]
-        ]
-        allowed = [row for row in additional_rows if flat_pair(row.molecules) not in held_out]
-        train, valid = [*own[TRAIN], *allowed], own[VALID]
+        additional_rows = [row for other in others for row in train_rows_of(other)]
+        train, valid = [*own[TRAIN], *additional_rows], own[VALID]
     test_pairs = _pairs(own[TEST])
     valid = _without(valid, test_pairs)
     task = get_task(spec.task)
     test = read_dataset(folder / spec.file, task, split=TEST)
-    return Problem(name, task, _without(train, test_pairs | _pairs(valid)), valid, {TEST: test})
+    return Problem(
+        name,
+        task,
+        _without(train, test_pairs | _pairs(valid)),
+        valid,
+        {TEST: test},
+        tuple(train_rows_of(COMPUTED[task.name])) if computed and task.name in COMPUTED else (),
+    )
 
 
 def read_unseen(
-    name: str, folder: Path, *, also: Iterable[str] = (), seed: int = 0, fraction: float = 0.1
+    name: str,
+    folder: Path,
+    *,
+    by: SplitBy = "molecule",
+    also: Iterable[str] = (),
+    seed: int = 0,
+    fraction: float = 0.1,
+    computed: bool = False,
 ) -> Problem:
     """Read the pairs with one or two molecules that no train row of any data set has.
 
     Args:
         name: Name of the data set; see `read_published`.
         folder: Folder of the data files.
+        by: Whether to hold out molecules or scaffolds.
         also: Names of further data sets of the same task whose train rows are trained on.
         seed: Seed of the selection of molecules to hold out.
         fraction: Approximate fraction of molecules to hold out.
+        computed: Whether to read the rows with computed targets; see `read_published`.
 
     Raises:
         ValueError: If a data set is unknown, cannot be read, or has another task.
     """
     spec, others = _check_tasks(name, also)
-    unseen, splits = read_unseen_splits(folder, seed, fraction)
+    unseen, splits = read_unseen_splits(folder, seed, fraction, by)
     train = [row for known in (name, *others) for row in unseen.rows[known][KNOWN]]
-    valid = [
-        row for row in splits[name].rows[VALID] if not any(map(unseen.is_excluded, row.molecules))
-    ]
+    valid = unseen.drop_excluded(splits[name].rows[VALID])
     path, task = folder / spec.file, get_task(spec.task)
-    tests = {part: _dataset(path, task, part, unseen.rows[name][part]) for part in SPLITS["unseen"]}
+    tests = {part: _dataset(path, task, part, unseen.rows[name][part]) for part in UNSEEN_PARTS}
     scored = {pair for part in tests.values() for pair in _pairs(part.rows)}
-    return Problem(name, task, _without(train, scored), _without(valid, scored), tests)
+    first = unseen.rows[COMPUTED[task.name]][KNOWN] if computed and task.name in COMPUTED else []
+    without_scored = [_without(rows, scored) for rows in (train, valid, first)]
+    return Problem(name, task, without_scored[0], without_scored[1], tests, without_scored[2])
 
 
 def _check_tasks(name: str, also: Iterable[str]) -> tuple[DatasetSpec, list[str]]:

@@ -156,16 +156,17 @@ def unseen_splits(
     return UnseenSplits(by, excluded | {key for key in unseen if key}, divided)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def read_unseen(
-    folder: Path, seed: int, fraction: float
+    folder: Path, seed: int, fraction: float, by: SplitBy = "molecule"
 ) -> tuple[UnseenSplits, dict[str, DatasetSplits]]:
-    """Divide the train splits of all data sets by molecule, for a model trained on all of them.
+    """Divide the train splits of all data sets, for a model trained on all of them.
 
     Args:
         folder: Folder of the data files.
         seed: Seed that decides which molecules are excluded.
         fraction: Approximate fraction of the molecules to exclude.
+        by: ``molecule`` or ``scaffold``, as for `unseen_split`.
 
     Returns:
         The divided train rows, and the data sets as `read_splits` returns them.
@@ -176,7 +177,7 @@ def read_unseen(
     """
     splits = read_splits(DATASETS, folder)
     train_rows = {name: dataset.rows[TRAIN] for name, dataset in splits.items()}
-    return unseen_splits(train_rows, seed, fraction), splits
+    return unseen_splits(train_rows, seed, fraction, by=by), splits
 
 
 def count_unseen(by: SplitBy, molecules: Iterable[str], seen: frozenset[str | None]) -> int:

@@ -6,6 +6,7 @@ import sys
 import accuracy
 import pytest
 from accuracy_table import markdown, read_results, write_plot
+from baselines import trivial
 
 from moltc_vllm.evaluate.predictions import write_predictions
 from moltc_vllm.evaluate.scoring import evaluate
@@ -39,7 +40,7 @@ def test_results_equal_those_of_evaluate(tmp_path, run):
     results = read_results(tmp_path / "out.jsonl")
     for name, task in (("solubility", "solubility"), ("chchminer", "ddi_biosnap")):
         problem = accuracy.read_published(name, tmp_path)
-        answers = accuracy.trivial.solve(problem).answers
+        answers = trivial.solve(problem).answers
         evaluation = evaluate(problem.task, problem.tests["test"], answers, resamples=50, seed=2)
         metrics = {**evaluation.metrics, "calibration_error": evaluation.calibration.error}
         defined = {key: metric for key, metric in metrics.items() if metric.value is not None}

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,13 +106,14 @@ def small_fingerprints(monkeypatch):
     from baselines import fingerprints
 
     settings = fingerprints.BoostingSettings(trees=20, leaves=(4,))
-    monkeypatch.setattr(fingerprints, "BoostingSettings", lambda: settings)
+    monkeypatch.setattr(fingerprints, "_settings", lambda task, trees: settings)
     return fingerprints
 
 
 def test_fingerprints_count_fragments_of_each_molecule():
     pytest.importorskip("lightgbm")
-    from baselines.fingerprints import BITS, fingerprints
+    from baselines.fingerprints import fingerprints
+    from baselines.molecule_features import MORGAN_BITS as BITS
 
     table = fingerprints([("CCO", "C"), ("C", "CCO"), ("CCCCO", "C")]).toarray()
     assert table.shape == (3, 2 * BITS)
@@ -248,7 +250,14 @@ def test_predictions_of_other_rows_are_refused(tmp_path):
         moltc.read_predictions(problem, path)
 
 
-def test_checkpoint_predicts_scored_rows(tmp_path, monkeypatch):
+@pytest.fixture
+def known_tasks(monkeypatch):
+    """Let any folder be a checkpoint that knows the tasks of drug pairs."""
+    config = SimpleNamespace(tasks=["ddi", "ddi_biosnap"])
+    monkeypatch.setattr(moltc, "load_config", lambda folder: config)
+
+
+def test_checkpoint_predicts_scored_rows(tmp_path, monkeypatch, known_tasks):
     write_interactions(tmp_path)
     problem = read_published("chchminer", tmp_path)
     opened = []
@@ -267,7 +276,7 @@ def test_checkpoint_predicts_scored_rows(tmp_path, monkeypatch):
     assert labels == {7: 0, 8: 0, 9: 1}
 
 
-def test_checkpoint_averages_both_orders_in_symmetric_task(tmp_path, monkeypatch):
+def test_checkpoint_averages_both_orders_in_symmetric_task(tmp_path, monkeypatch, known_tasks):
     write_interactions(tmp_path)
     problem = read_published("chchminer", tmp_path)
     submitted = []
@@ -290,10 +299,12 @@ def test_checkpoint_averages_both_orders_in_symmetric_task(tmp_path, monkeypatch
     "wrong", [None, {"fraction": 0.1, "seed": 0}, {"fraction": 0.2, "seed": 1}]
 )
 def test_checkpoint_trained_on_unseen_molecules_is_refused(tmp_path, wrong):
-    expected = {"fraction": 0.2, "seed": 0}
+    expected = {"fraction": 0.2, "seed": 0}  # of molecules, as in cards of before scaffolds
     card = {"stages": [{"unseen": expected}, {"unseen": expected}]}
     (tmp_path / "card.json").write_text(json.dumps(card))
     moltc.check_unseen(tmp_path, 0.2, 0)
+    with pytest.raises(UnseenError, match=r"fraction: 0\.2, seed: 0, by: scaffold"):
+        moltc.check_unseen(tmp_path, 0.2, 0, "scaffold")
     card["stages"][0]["unseen"] = wrong
     for content in (card, {"stages": []}, {}):
         (tmp_path / "card.json").write_text(json.dumps(content))
