@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moltc_vllm.chem import MoleculeError, canonical_key
 from moltc_vllm.models.answer_parsing import RawAnswer
@@ -19,14 +18,7 @@ from moltc_vllm.models.interval_tokens import NUM_CANDIDATES
 from moltc_vllm.models.prompt import add_notes_fn, encoder_key_fn, molecule_limits
 from moltc_vllm.tasks import Answer, Choice, Number, Task
 from moltc_vllm.tasks.answer import Familiarity
-from moltc_vllm.tasks.interval_distribution import (
-    half_widths,
-    mean_positions,
-    standard_deviations,
-)
 from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
-
-_CACHE_SIZE = 1 << 10
 
 
 class AnswerCalibrator:
@@ -106,11 +98,10 @@ class AnswerCalibrator:
             return answer
         familiarities = self.familiarities(task, molecules)
         group = self._find_group(task, familiarities)
-        if group is not None:
-            answer = self.apply(task, raw._replace(answer=answer), group, coverage)
+        update = {} if group is None else _calibrated_fields(task, raw, group, coverage)
         if familiarities:
-            answer = answer.model_copy(update={"familiarity": least_familiar(familiarities)})
-        return answer
+            update["familiarity"] = least_familiar(familiarities)
+        return answer.model_copy(update=update) if update else answer
 
     @staticmethod
     def apply(task: Task, raw: RawAnswer, group: GroupCalibration, coverage: float) -> Answer:
@@ -122,14 +113,7 @@ class AnswerCalibrator:
             group: Parameters of the group that the pair belongs to.
             coverage: Coverage of the prediction interval.
         """
-        update: dict[str, Any] = {}
-        probability = raw_probability(raw)
-        if probability is not None:
-            update["confidence"] = group.confidence(probability, *_label_position(task, raw.answer))
-        if raw.log_probabilities is not None and group.scores:
-            score = _score(group, coverage)
-            update |= _spread(task.kind, raw.log_probabilities, group.std_scale, score)
-        return raw.answer.model_copy(update=update)
+        return raw.answer.model_copy(update=_calibrated_fields(task, raw, group, coverage))
 
     def _is_calibrated(self, task: Task) -> bool:
         return self.calibration is not None and task.name in self.calibration.tasks
@@ -140,11 +124,6 @@ class AnswerCalibrator:
         if self.calibration is None or task.name not in self.calibration.tasks:
             return None
         return self.calibration.tasks[task.name].find(familiarities, symmetric=task.symmetric)
-
-
-@lru_cache(maxsize=_CACHE_SIZE)
-def _score(group: GroupCalibration, coverage: float) -> float:
-    return group.score(coverage)
 
 
 def raw_probability(raw: RawAnswer) -> float | None:
@@ -159,29 +138,35 @@ def raw_probability(raw: RawAnswer) -> float | None:
     return float(1 / np.exp(logs - logs.max()).sum())
 
 
+def _calibrated_fields(
+    task: Task, raw: RawAnswer, group: GroupCalibration, coverage: float
+) -> dict[str, Any]:
+    """Return the fields of an answer that a group's parameters determine."""
+    kind, logs = task.kind, raw.log_probabilities
+    if logs is None or not isinstance(kind, Number):
+        if raw.answer.confidence is None:
+            return {}
+        position = _label_position(task, raw.answer)
+        return {"confidence": group.confidence(raw.answer.confidence, *position)}
+    from moltc_vllm.models.interval_summary import summarize_intervals  # imports numba
+
+    summary = summarize_intervals(kind, logs)
+    fields: dict[str, Any] = {"confidence": group.confidence(summary.likeliest)}
+    if group.scores:
+        score = group.score(coverage)
+        fields |= {
+            "value": kind.round(summary.value),
+            "std": round(group.std_scale * summary.deviation, kind.decimals + 1),
+            "low": kind.round(kind.value_at(summary.position - score * summary.lower)),
+            "high": kind.round(kind.value_at(summary.position + score * summary.upper)),
+        }
+    return fields
+
+
 def _label_position(task: Task, answer: Answer) -> tuple[int | None, int]:
     """Return the index of the answer's label and the number of labels; no index for others."""
     if not isinstance(task.kind, Choice):
         return None, 0
-    ids = [label.id for label in task.kind.labels]
-    return (None if answer.label_id is None else ids.index(answer.label_id)), len(ids)
-
-
-def _spread(
-    kind: Any, log_probabilities: npt.NDArray[np.float64], std_scale: float, score: float
-) -> dict[str, float]:
-    """Return the value of a distribution, its deviation and its prediction interval."""
-    assert isinstance(kind, Number)
-    weights = np.exp(log_probabilities - log_probabilities.max())
-    probabilities = (weights / weights.sum())[None, :]
-    positions = mean_positions(probabilities)
-    lower, upper = half_widths(probabilities, positions)
-    position = float(positions[0])
-    value = kind.value_at(position)
-    deviation = float(standard_deviations(kind, probabilities, np.array([value]))[0])
-    return {
-        "value": kind.round(value),
-        "std": round(std_scale * deviation, kind.decimals + 1),
-        "low": kind.round(kind.value_at(position - score * float(lower[0]))),
-        "high": kind.round(kind.value_at(position + score * float(upper[0]))),
-    }
+    labels = task.kind.labels
+    positions = (index for index, label in enumerate(labels) if label.id == answer.label_id)
+    return next(positions, None), len(labels)

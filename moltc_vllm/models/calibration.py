@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from moltc_vllm.models.errors import CheckpointError
@@ -91,8 +90,10 @@ class GroupCalibration(BaseModel):
         """
         # The rank of a new pair among the fitted ones adds one row.
         level = min(math.ceil((self.rows + 1) * coverage) / self.rows, 1.0)
-        levels = np.linspace(0.0, 1.0, len(self.scores))
-        return float(np.interp(level, levels, self.scores))
+        position = level * (len(self.scores) - 1)
+        index = min(int(position), len(self.scores) - 2)
+        lower, upper = self.scores[index : index + 2]
+        return lower + (position - index) * (upper - lower)
 
 
 class TaskCalibration(BaseModel):

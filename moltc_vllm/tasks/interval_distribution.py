@@ -88,7 +88,7 @@ def standard_deviations(kind: Number, probabilities: Floats, values: Floats) -> 
     Returns:
         ``[N]``, in the task's unit.
     """
-    centers, variances = _moments(kind)
+    centers, variances = interval_moments(kind)
     # The expanded square would cancel for values that are large compared with the spread.
     distances = centers[None, :] - values[:, None]  # [N, K]
     second = np.einsum("nk,nk->n", probabilities, distances * distances + variances)
@@ -118,7 +118,7 @@ def conformity_scores(
 
 
 @lru_cache(maxsize=256)
-def _moments(kind: Number) -> tuple[Floats, Floats]:
+def interval_moments(kind: Number) -> tuple[Floats, Floats]:
     """Return center and variance of the part of each interval that lies within the bounds."""
     ends = np.array([kind.clip(*interval) for interval in kind.intervals()])
     return ends.mean(axis=1), (ends[:, 1] - ends[:, 0]) ** 2 / 12

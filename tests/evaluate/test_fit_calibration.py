@@ -75,7 +75,7 @@ def test_unfamiliar_molecules_get_wider_intervals_of_the_same_coverage():
     pairs = [
         numeric_pair(generator, generator.normal(0, error), (name, "known"))
         for name, error in classes.items()
-        for _ in range(800)
+        for _ in range(2400)
     ]
     calibration = fit_task(SOLVATION, pairs[::2])
     widths = []
