@@ -96,10 +96,12 @@ def _print_table(results: tuple[PartResult, ...]) -> None:
     from rich.table import Table
 
     table = Table(
-        *("data set", "part", "pairs", "calibration error before", "after", "mean confidence"),
-        *("coverage of 80 %", "mean width"),
+        *("data set", "part", "pairs", "error before", "after", "confidence", "coverage", "width"),
         box=SIMPLE_HEAD,
+        caption="calibration error before and after, mean confidence; coverage of 80 % intervals, "
+        "mean width",
     )
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for part in results:
         table.add_row(
             *(part.dataset, part.part, f"{part.rows:,}"),

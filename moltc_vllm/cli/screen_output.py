@@ -138,6 +138,9 @@ def print_summary(out: Path, summary: Summary, figures: dict[str, Any], as_json:
         typer.echo(f"values from {summary.low:g} to {summary.high:g}, mean {summary.mean:g}")
     for name, count in summary.labels.most_common(_PRINTED_COUNTS):
         typer.echo(f"  {count:>10,}  {name}")
+    if summary.familiarities:
+        shares = (f"{count:,} {name}" for name, count in summary.familiarities.most_common())
+        typer.echo(f"molecules: {', '.join(shares)}")
     for reason, count in summary.reasons.most_common(_PRINTED_COUNTS):
         typer.echo(f"  {count:>10,}  {reason}")
     typer.echo(f"{out / 'report.html'}")

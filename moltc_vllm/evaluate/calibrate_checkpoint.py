@@ -24,7 +24,7 @@ from moltc_vllm.evaluate.staged_pairs import (
 )
 from moltc_vllm.models.answer_calibrator import AnswerCalibrator, raw_probability
 from moltc_vllm.models.calibration import Calibration, TaskCalibration
-from moltc_vllm.models.checkpoint import read_card
+from moltc_vllm.models.checkpoint import load_config, read_card
 from moltc_vllm.models.familiarity import FamiliarityIndex, load_familiarity
 from moltc_vllm.models.prompt import encoder_key_fn
 from moltc_vllm.models.torch_engine import TorchEngine
@@ -117,14 +117,15 @@ def calibrate_checkpoint(
     """
     card_names, card_unseen = trained_datasets(read_card(checkpoint))
     unseen = unseen or card_unseen
-    engine = TorchEngine(checkpoint, batch_size=_BATCH_SIZE)
-    tasks = _tasks_by_dataset(card_names if names is None else names, engine.config.tasks)
+    config = load_config(checkpoint)
+    tasks = _tasks_by_dataset(card_names if names is None else names, config.tasks)
     if not tasks:
         raise ValueError("no data set with labels or numbers that the model answers: name some")
+    engine = TorchEngine(checkpoint, batch_size=_BATCH_SIZE)
     staged = read_staged_pairs(data, tasks, unseen, limit)
-    key = encoder_key_fn(engine.config)
+    key = encoder_key_fn(config)
     index = load_familiarity(checkpoint) or build_index(staged, tasks, key)
-    calibrator = AnswerCalibrator(engine.config, index=index)
+    calibrator = AnswerCalibrator(config, index=index)
     measured: dict[str, list[_Measured]] = {}
     for name, task in tasks.items():
         answered = _answer(engine, calibrator, task, name, staged[name], progress)

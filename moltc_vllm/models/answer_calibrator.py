@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from moltc_vllm.chem import MoleculeError, canonical_key
 from moltc_vllm.models.answer_parsing import RawAnswer
@@ -16,9 +17,12 @@ from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.familiarity import FamiliarityIndex, least_familiar, load_familiarity
 from moltc_vllm.models.interval_tokens import NUM_CANDIDATES
 from moltc_vllm.models.prompt import add_notes_fn, encoder_key_fn, molecule_limits
-from moltc_vllm.tasks import Answer, Choice, Number, Task
+from moltc_vllm.tasks import TASKS, Answer, Choice, Number, Task
 from moltc_vllm.tasks.answer import Familiarity
 from moltc_vllm.utils.coverage import DEFAULT_COVERAGE
+
+if TYPE_CHECKING:
+    from moltc_vllm.models.interval_summary import IntervalSummary
 
 
 class AnswerCalibrator:
@@ -54,7 +58,18 @@ class AnswerCalibrator:
         Raises:
             CheckpointError: If a file cannot be read.
         """
-        return cls(config, load_calibration(folder), load_familiarity(folder))
+        calibrator = cls(config, load_calibration(folder), load_familiarity(folder))
+        calibrator._warm_up()
+        return calibrator
+
+    def _warm_up(self) -> None:
+        """Compile what the first answer needs, so that no request waits for it."""
+        if self.calibration is not None:
+            for task in TASKS.values():
+                if self._is_calibrated(task) and isinstance(task.kind, Number):
+                    _summarize(task.kind, np.zeros(len(task.kind.intervals())))
+        if self.index is not None and self.index.tasks:
+            self.index.similarity(self.index.tasks[0], "C")
 
     def num_candidates(self, task: Task) -> int:
         """Return the number of first tokens that an engine has to report for a numeric task."""
@@ -148,9 +163,7 @@ def _calibrated_fields(
             return {}
         position = _label_position(task, raw.answer)
         return {"confidence": group.confidence(raw.answer.confidence, *position)}
-    from moltc_vllm.models.interval_summary import summarize_intervals  # imports numba
-
-    summary = summarize_intervals(kind, logs)
+    summary = _summarize(kind, logs)
     fields: dict[str, Any] = {"confidence": group.confidence(summary.likeliest)}
     if group.scores:
         score = group.score(coverage)
@@ -161,6 +174,12 @@ def _calibrated_fields(
             "high": kind.round(kind.value_at(summary.position + score * summary.upper)),
         }
     return fields
+
+
+def _summarize(kind: Number, logs: npt.NDArray[np.float64]) -> IntervalSummary:
+    from moltc_vllm.models.interval_summary import summarize_intervals  # imports numba
+
+    return summarize_intervals(kind, logs)
 
 
 def _label_position(task: Task, answer: Answer) -> tuple[int | None, int]:
