@@ -36,10 +36,13 @@ lint: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
-# The shipped model from the data in MOLTC_DATA, in hours; SMOKE=1 is a rehearsal of minutes.
+# The shipped model from the data in MOLTC_DATA, in hours; SMOKE=1 is a rehearsal of minutes, and
+# DEVICE=cpu or DEVICE=cuda chooses the device. MiniMol's embeddings are calculated once.
+DEVICE ?= auto
 MOLTC_DATA ?= $(wildcard ../shared/data)
 train-mini: $(INSTALLED)
-	MOLTC_DATA="$(MOLTC_DATA)" $(BIN)/python -m moltc_vllm.train.mini $(if $(SMOKE),--smoke --out runs/smoke)
+	$(if $(SMOKE),,$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(STACK),dev,distill]')
+	MOLTC_DATA="$(MOLTC_DATA)" $(BIN)/python -m moltc_vllm.train.mini --device $(DEVICE) $(if $(SMOKE),--smoke --out runs/smoke)
 
 doctor: $(INSTALLED)
 	$(BIN)/moltc doctor

@@ -6,6 +6,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -33,6 +34,8 @@ from moltc_vllm.train.step_batches import StepBatches
 from moltc_vllm.train.training_data import TrainingData, read_training_data, recipe_tasks
 from moltc_vllm.train.validate import validate
 from moltc_vllm.utils.signals import stop_on_signal
+
+Device = Literal["auto", "cpu", "cuda"]
 
 CHECKPOINT = "checkpoint"
 """Folder of the trained model in a run's folder."""
@@ -69,6 +72,7 @@ def train(
     progress: TrainingProgress,
     *,
     checkpoint: Path | None = None,
+    device: Device = "auto",
 ) -> TrainingResult:
     """Run a training stage, or resume it where it was interrupted.
 
@@ -80,15 +84,20 @@ def train(
         run: Folder of the run, for log, curves, saved states and the trained ``checkpoint/``.
         progress: Receiver of messages and finished steps.
         checkpoint: Model to start from; default: random weights of the recipe's preset.
+        device: Device to train on; ``auto`` is a GPU if there is one.
 
     Raises:
-        ValueError: If the run was started with other settings.
+        ValueError: If the run was started with other settings, or there is no GPU for ``cuda``.
         CheckpointError: If the model cannot be read.
         DataError: If the data cannot be read.
     """
     # A step may lack pairs of some tasks, and then leaves their projectors without gradients.
     find_unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[find_unused])
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: PyTorch finds no GPU; use cpu, or install the extra 'cuda'")
+    accelerator = Accelerator(
+        mixed_precision=recipe.precision, cpu=device == "cpu", kwargs_handlers=[find_unused]
+    )
     if not accelerator.is_main_process:
         progress = NullTrainingProgress()
     init_from = str(checkpoint or recipe.init_from)

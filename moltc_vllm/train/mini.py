@@ -19,9 +19,9 @@ from moltc_vllm.data.dataset_registry import data_folder
 from moltc_vllm.models.checkpoint import read_card
 from moltc_vllm.train.card import ship
 from moltc_vllm.train.log import read_log
-from moltc_vllm.train.loop import TrainingResult, train
+from moltc_vllm.train.loop import Device, TrainingResult, train
 from moltc_vllm.train.progress import PrintedProgress
-from moltc_vllm.train.recipe import Recipe, load_recipe
+from moltc_vllm.train.recipe import load_recipe
 
 STAGES = ("mini-pretrain", "mini-finetune")
 OVERFIT_RECIPE = "mini-smoke"
@@ -30,41 +30,44 @@ OVERFIT_MAX_LOSS_RATIO = 0.1
 _SMOKE_STEPS, _SMOKE_LIMIT = 6, 40
 
 
-def train_mini(data: Path, out: Path, *, smoke: bool = False) -> TrainingResult:
+def train_mini(
+    data: Path, out: Path, *, smoke: bool = False, device: Device = "auto"
+) -> TrainingResult:
     """Run or resume both stages.
 
     Args:
         data: Folder of the data files.
         out: Folder for the run folders of the stages.
         smoke: Whether to train on a few pairs for a few steps only.
+        device: Device to train on. On a GPU matrix products are in bfloat16.
 
     Returns:
         Result of the last stage that ran; it has no checkpoint if that stage was interrupted.
 
     Raises:
         DataError: If the data cannot be read.
-        ValueError: If a stage was started with another recipe.
+        ValueError: If a stage was started with another recipe, or there is no GPU for ``cuda``.
     """
+    changes = ["precision=bf16"] if device == "cuda" else []
     checkpoint: Path | None = None
     for stage in STAGES:
-        recipe = _smoke_recipe(stage) if smoke else load_recipe(stage)
+        recipe = load_recipe(stage, [*changes, *(_smoke_changes(stage) if smoke else [])])
         progress = PrintedProgress(stage, every=2 if smoke else 50)
-        result = train(recipe, data, out / stage, progress, checkpoint=checkpoint)
+        result = train(recipe, data, out / stage, progress, checkpoint=checkpoint, device=device)
         checkpoint = result.checkpoint
         if checkpoint is None:
             break
     return result
 
 
-def _smoke_recipe(stage: str) -> Recipe:
+def _smoke_changes(stage: str) -> list[str]:
     mixture = load_recipe(stage).mixture
     changes = [f"mixture.{name}.limit={_SMOKE_LIMIT}" for name in mixture]
     changes += [f"mixture.{name}.batch_size=4" for name in mixture]
     changes += [f"max_steps={_SMOKE_STEPS}", "warmup_steps=1", "validate_pairs=20"]
     # MiniMol's package is not needed to check that everything works together.
     changes += [f"molecules.limit={_SMOKE_LIMIT}", "molecules.batch_size=4"]
-    changes += ["molecules.targets=[descriptors, fingerprint]"]
-    return load_recipe(stage, changes)
+    return [*changes, "molecules.targets=[descriptors, fingerprint]"]
 
 
 def ship_mini(data: Path, out: Path, checkpoint: Path, limit: int | None = None) -> Path:
@@ -125,6 +128,9 @@ def main(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Check every step of the training in minutes.")
     ] = False,
+    device: Annotated[
+        Device, typer.Option(help="Device to train on; auto is a GPU if there is one.")
+    ] = "auto",
 ) -> None:
     """Train the shipped model."""
     try:
@@ -134,7 +140,7 @@ def main(
             summary["overfit_hits"] = overfit_check(folder, out)
             if summary["overfit_hits"] is None:
                 raise typer.Exit(130)
-        result = train_mini(folder, out, smoke=smoke)
+        result = train_mini(folder, out, smoke=smoke, device=device)
     except (DataError, ValueError, AssertionError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
