@@ -76,6 +76,9 @@ class KekuleStructure:
         self.mol = Chem.RWMol(mol)
         Chem.Kekulize(self.mol, clearAromaticFlags=True)
         atoms, bonds = _atoms(self.mol), _bonds(self.mol)
+        # The E/Z marks of double bonds say the same, and RDKit would restore removed ones from it.
+        for bond in bonds:
+            bond.SetBondDir(Chem.BondDir.NONE)
         self.elements = [atom.GetAtomicNum() for atom in atoms]
         self.charges = [atom.GetFormalCharge() for atom in atoms]
         self.hydrogens = [atom.GetTotalNumHs() for atom in atoms]
@@ -297,7 +300,6 @@ def _rank_atoms(mol: Chem.Mol) -> list[int]:
     for bond in _bonds(skeleton):
         bond.SetBondType(BondType.SINGLE)
         bond.SetStereo(BondStereo.STEREONONE)
-        bond.SetBondDir(Chem.BondDir.NONE)
     skeleton.UpdatePropertyCache(strict=False)
     return list(Chem.CanonicalRankAtoms(skeleton, breakTies=False))
 

@@ -1,4 +1,4 @@
-"""Compiled atom queries: RDKit matches them much faster than a Python loop over atoms."""
+"""Compiled queries, which RDKit matches much faster than a Python loop over atoms."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ def query(smarts: str) -> Chem.Mol:
 def matches(mol: Chem.Mol, smarts: str) -> bool:
     """Return whether a molecule has a pattern."""
     return bool(mol.HasSubstructMatch(query(smarts)))
+
+
+def parse_standardized(smiles: str) -> Chem.Mol:
+    """Parse the SMILES of a molecule that RDKit has changed.
+
+    Raises:
+        ValueError: If RDKit cannot read its own SMILES.
+    """
+    mol = Chem.MolFromSmiles(smiles)
+    if mol is None:
+        raise ValueError(f"RDKit cannot read the result {smiles}")
+    return mol
 
 
 @cache

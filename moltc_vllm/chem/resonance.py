@@ -26,7 +26,7 @@ from moltc_vllm.chem.kekule import (
     PathEnd,
     clear_bond_stereo,
 )
-from moltc_vllm.chem.queries import matches
+from moltc_vllm.chem.queries import matches, parse_standardized
 
 _CATION_ELEMENTS: Final = (kekule.N, kekule.P, kekule.S, kekule.O, kekule.SE, kekule.TE, kekule.AS)
 _ANION_ELEMENTS: Final = (kekule.N, kekule.O, kekule.S, kekule.SE, kekule.TE, kekule.P, kekule.C)
@@ -61,8 +61,8 @@ def canonical_resonance(mol: Chem.Mol) -> Chem.Mol:
         return mol
     result = Chem.Mol(structure.mol)
     Chem.SanitizeMol(result)
-    Chem.AssignStereochemistry(result, cleanIt=True, force=True)
-    return result
+    # Parsing sets the bond directions, which `KekuleStructure` has removed, by the E/Z marks.
+    return parse_standardized(Chem.MolToSmiles(result))
 
 
 def _cancel_charges(structure: KekuleStructure) -> KekuleStructure:

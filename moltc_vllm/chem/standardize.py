@@ -26,7 +26,7 @@ from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.metals import disconnect_metals
 from moltc_vllm.chem.notes import charge_notes, composition_notes, fragment_notes
 from moltc_vllm.chem.parse import clean_smiles, parse_smiles
-from moltc_vllm.chem.queries import isotopes, mapped_atoms, matches
+from moltc_vllm.chem.queries import isotopes, mapped_atoms, matches, parse_standardized
 from moltc_vllm.chem.rdkit_log import QuietLog, first_reason
 from moltc_vllm.chem.resonance import canonical_resonance
 from moltc_vllm.utils.standardization import Standardization
@@ -66,10 +66,10 @@ _BRACKETS: Final = re.compile(r"\[[^\]]*\]")
 _NEUTRAL_BRACKETS: Final = frozenset(
     {
         *("[C@]", "[C@@]", "[C@H]", "[C@@H]", "[nH]", "[N@]", "[N@@]", "[S@]", "[S@@]"),
-        *("[P@]", "[P@@]", "[Si]", "[SiH]", "[SiH2]", "[SiH3]", "[Se]", "[se]"),
+        *("[P@]", "[P@@]", "[se]"),
     }
 )
-"""Bracket atoms without charge, isotope, explicit hydrogen atom or metal."""
+"""Bracket atoms without charge, isotope, explicit hydrogen atom, metal or unpaired electron."""
 
 
 class Standardized(NamedTuple):
@@ -197,7 +197,7 @@ def _fixed_point(drawn: Chem.Mol, mode: Standardization, notes: set[str]) -> Che
         return drawn
     for _ in range(_MAX_ROUNDS):
         seen = list(history)
-        mol = _standardize_once(_reparse(seen[-1]), mode, set())
+        mol = _standardize_once(parse_standardized(seen[-1]), mode, set())
         smiles = Chem.MolToSmiles(mol)
         if smiles in history:
             return history[min(seen[seen.index(smiles) :])]
@@ -270,13 +270,6 @@ def _to_parent(mol: Chem.Mol, notes: set[str]) -> Chem.Mol:
         return mol
     notes.add("neutralized")
     return _choose_form(neutral, set())
-
-
-def _reparse(smiles: str) -> Chem.Mol:
-    mol = Chem.MolFromSmiles(smiles)
-    if mol is None:
-        raise ValueError(f"RDKit cannot read the result {smiles}")
-    return mol
 
 
 def _flat_smiles(mol: Chem.Mol) -> str:
