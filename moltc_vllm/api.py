@@ -173,7 +173,8 @@ def screen(
         columns: Names of the molecule columns, in ``pairs`` or in ``left`` and ``right``; needed
             where the tables have several candidates.
         how: Pairing mode: ``product`` (all of ``left`` with all of ``right``), ``zip`` (row by row)
-            or ``triangle`` (every two molecules of ``left``).
+            or ``triangle`` (every two molecules of ``left``, in both directions if the task's
+            answer depends on their order).
         question: Question of the user, for a task that takes one.
         order: Processing order, ``given`` or ``random``; a random order makes a partial run an
             unbiased sample.

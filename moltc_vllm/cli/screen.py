@@ -65,7 +65,8 @@ def screen(
         PairingMode,
         typer.Option(
             help="Pairing mode: all of --left with all of --right (product), row by row (zip), or "
-            "every two molecules of --left (triangle)."
+            "every two molecules of --left (triangle; in both directions unless the task is "
+            "symmetric)."
         ),
     ] = ScreenConfig.how,
     question: Annotated[
