@@ -290,3 +290,41 @@ def test_screen_answers_missing_molecules():
     assert [row["status"] for row in rows] == ["ok", "bad_molecule", "bad_molecule"]
     rows = list(moltc_vllm.screen("ddi", [("C", None), ("C", "O")], engine=HashEngine()))
     assert sorted(row["status"] for row in rows) == ["bad_molecule", "ok"]
+
+
+def test_standardization_must_be_that_of_an_open_engine():
+    class CleanupEngine(HashEngine):
+        standardize = "cleanup"
+
+    pairs = [("CCO", "O")]
+    for call in (moltc_vllm.predict, moltc_vllm.screen):
+        with pytest.raises(ValueError, match="standardize is 'parent', but the engine has 'clean"):
+            call("solvation", pairs, engine=CleanupEngine(), standardize="parent")
+        with pytest.raises(ValueError, match="standardize is 'parent', but the engine has None"):
+            call("solvation", pairs, engine=HashEngine(), standardize="parent")
+        assert len(call("solvation", pairs, engine=CleanupEngine(), standardize="cleanup")) == 1
+
+
+def test_screen_has_notes_on_molecules():
+    molecules = ["CCO", "[O-]c1ccccc1", "[2H]O[2H]", "CC(=O)[O-].[Na+]"]
+    rows = list(moltc_vllm.screen("solvation", left=molecules, right=["O"], engine=HashEngine()))
+    notes = {row["left_smiles"]: row["notes"] for row in rows}
+    assert list(map(notes.get, molecules)) == [
+        *(None, "solute: charged", "solute: isotope", "solute: salt: 2 fragments"),
+    ]
+
+
+def test_coverage_must_be_that_of_an_open_engine():
+    class NarrowEngine(HashEngine):
+        coverage = 0.5
+
+    pairs = [("CCO", "O")]
+    for call in (moltc_vllm.predict, moltc_vllm.screen):
+        with pytest.raises(
+            ValueError, match=r"coverage is 0\.8, but the engine was opened with 0\.5"
+        ):
+            call("solvation", pairs, engine=NarrowEngine())
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            call("solvation", pairs, engine=HashEngine(), coverage=80)
+    (answer,) = moltc_vllm.predict("solvation", pairs, engine=NarrowEngine(), coverage=0.5)
+    assert answer.low < answer.high

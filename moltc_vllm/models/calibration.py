@@ -27,6 +27,7 @@ CALIBRATION_FILE = "calibration.json"
 ALL = "all"
 
 _MIN_PROBABILITY = 1e-6
+_ORDER = 1e-3  # share of the model's probability in a confidence no better than guessing
 
 PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
 
@@ -72,14 +73,17 @@ class GroupCalibration(BaseModel):
             probability: Probability that the model gives to it.
             label: Index of the label; ``None`` for an interval.
             labels: Number of labels of the task. The confidence of the chosen label is at least 1
-                divided by it.
+                divided by it, plus a little that keeps the order of pairs.
         """
         clipped = min(max(probability, _MIN_PROBABILITY), 1 - _MIN_PROBABILITY)
         logit = self.slope * math.log(clipped / (1 - clipped)) + self.offset
         if labels == 2 and label is not None:
             logit += self.tilt if label == 1 else -self.tilt
         confidence = 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
-        return max(confidence, 1 / labels) if labels else confidence
+        if not labels:
+            return confidence
+        guess = 1 / labels
+        return max(confidence, guess + _ORDER * max(probability - guess, 0.0))
 
     def score(self, coverage: float) -> float:
         """Return the conformity score below which a new pair is with a probability.

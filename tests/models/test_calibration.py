@@ -39,7 +39,13 @@ def test_confidence_is_the_probability_without_parameters():
     group = GroupCalibration(rows=1)
     for probability in (0.2, 0.5, 0.93):
         assert group.confidence(probability) == pytest.approx(probability)
-        assert group.confidence(max(probability, 0.5), 1, 2) == max(probability, 0.5)
+        assert group.confidence(max(probability, 0.5), 1, 2) == pytest.approx(max(probability, 0.5))
+
+
+def test_confidence_no_better_than_guessing_keeps_the_order():
+    group = GroupCalibration(rows=1, offset=-4.0)
+    low, high = group.confidence(0.6, 1, 2), group.confidence(0.9, 1, 2)
+    assert 0.5 < low < high < 0.501
 
 
 def test_tilt_favors_the_second_of_two_labels():
