@@ -45,6 +45,7 @@ WIDTHS: dict[TargetKind, int] = {
 }
 """Number of values of each kind of target."""
 
+_MIN_PARALLEL = 2000  # for fewer molecules, starting processes takes longer than computing
 _HASH_DIGITS = 20  # the first two of them are a file's name
 
 
@@ -117,7 +118,7 @@ def _write_bucket(path: Path, rows: Mapping[str, Floats]) -> None:
 
 
 def _compute(jobs: Sequence[tuple[TargetKind, list[str]]], workers: int) -> Iterator[Floats]:
-    if workers <= 1 or len(jobs) <= 1:
+    if workers <= 1 or sum(len(smiles) for _, smiles in jobs) < _MIN_PARALLEL:
         yield from map(_compute_chunk, jobs)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moltc_vllm.data.dataset import Row
 from moltc_vllm.data.dataset_registry import DATASETS
 from moltc_vllm.data.splits import TEST, read_splits
 from moltc_vllm.models.checkpoint import (
@@ -51,15 +52,29 @@ def measure(
         CheckpointError: If the checkpoint is incomplete.
         DataError: If a data set is unknown or cannot be read.
     """
+    rows = {name: dataset.rows[TEST][:limit] for name, dataset in read_splits(names, data).items()}
+    return measure_rows(checkpoint, rows)
+
+
+def measure_rows(
+    checkpoint: Path, rows_by_name: Mapping[str, Sequence[Row]]
+) -> dict[str, dict[str, float]]:
+    """Compute a checkpoint's metrics on some rows of data sets; see `measure`.
+
+    Args:
+        checkpoint: Checkpoint folder.
+        rows_by_name: Rows with targets, by data set.
+
+    Raises:
+        CheckpointError: If the checkpoint is incomplete.
+    """
     model, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
     molecules = MoleculeTable(model.config)
-    test_rows = {
-        name: dataset.rows[TEST][:limit] for name, dataset in read_splits(names, data).items()
-    }
-    molecules.add(smiles for rows in test_rows.values() for row in rows for smiles in row.molecules)
+    all_rows = (row for rows in rows_by_name.values() for row in rows)
+    molecules.add(smiles for row in all_rows for smiles in row.molecules)
     examples = {
         name: make_examples(dataset_task(name, model.config.tasks), rows, molecules, tokenizer)
-        for name, rows in test_rows.items()
+        for name, rows in rows_by_name.items()
     }
     collator = Collator(molecules, model.config, tokenizer)
     results = validate(model, collator, tokenizer, examples)

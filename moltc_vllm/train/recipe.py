@@ -20,6 +20,7 @@ from pydantic import (
 
 from moltc_vllm.data.dataset_registry import DATASETS
 from moltc_vllm.data.molecule_targets import TargetKind
+from moltc_vllm.data.unseen import SplitBy
 from moltc_vllm.train.recipe_keys import (
     LOSS_KEYS,
     MIXTURE_KEYS,
@@ -152,12 +153,14 @@ class UnseenSettings(BaseModel):
     Attributes:
         fraction: Approximate fraction of the molecules of all data sets to hold out.
         seed: Seed of the draw.
+        by: Whether single molecules or all molecules of some scaffolds are held out.
     """
 
     model_config = _model_config()
 
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: int = 0
+    by: SplitBy = "molecule"
 
 
 Ablation = Literal["lower", "graph"]

@@ -137,7 +137,8 @@ def _read_splits(recipe: Recipe, folder: Path) -> _Splits:
             {name: datasets[name].rows[VALID] for name in names},
             lambda _: False,
         )
-    unseen, datasets = read_unseen(folder, recipe.unseen.seed, recipe.unseen.fraction)
+    settings = recipe.unseen
+    unseen, datasets = read_unseen(folder, settings.seed, settings.fraction, settings.by)
     return _Splits(
         {name: unseen.rows[name][KNOWN] for name in names},
         {name: unseen.drop_excluded(datasets[name].rows[VALID]) for name in names},
