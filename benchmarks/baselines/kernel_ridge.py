@@ -139,9 +139,9 @@ class LabelRidge:
             fit = self._select(left_out)
             pairs = self._weight_rows(known[index], [molecules[i] for i in index], left_out)
             weights = self._weights(fit.penalties, left_out, for_unknown=True)
-            scores = self._expected(known[index], left_out) + np.stack(
-                [weights.predict(matrix, pairs) for matrix in self._residuals(left_out)], axis=1
-            )
+            scores = self._expected(known[index], left_out)
+            for column, matrix in enumerate(self._residuals(left_out)):
+                scores[:, column] += weights.second_step(weights.first_step(matrix), pairs)
             probabilities[index] = fit.probabilities(scores)
             penalties = " and ".join(f"{penalty:g}" for penalty in fit.penalties)
             selected.append(f"{_describe(left_out)}: penalties {penalties}")
@@ -163,29 +163,41 @@ class LabelRidge:
             return _Fit(_DEFAULT_PENALTIES, None, 1.0)
         expected = self._expected(selection.pairs, left_out)
         residuals = list(self._residuals(left_out))
-        best: tuple[float, tuple[float, float], Array] | None = None
         choices = penalties_of(self.task)
         # Predictions of a symmetric matrix are symmetric if both roles have the same weights.
         is_equal = self.indexer.is_shared and left_out[0] == left_out[1]
-        for penalties in ((a, b) for a in choices for b in choices if a == b or not is_equal):
-            weights = self._weights(penalties, left_out, for_unknown=False)
-            columns = [
-                weights.predict(matrix, selection.pairs)
-                if is_known
-                else weights.predict_left_out(
-                    matrix,
-                    selection.pairs,
-                    is_symmetric=self.indexer.is_shared,
-                    both=all(left_out),
-                )
-                for matrix in residuals
+        best: tuple[float, tuple[float, float], Array] | None = None
+        for penalty in choices:
+            others = [penalty] if is_equal else choices
+            weights = [
+                self._weights((penalty, other), left_out, for_unknown=False) for other in others
             ]
-            scores = expected + np.stack(columns, axis=1)
-            quality = _quality(scores, selection.labels)
-            if best is None or quality > best[0]:
-                best = quality, penalties, scores
+            scores = np.stack([expected] * len(others))
+            for column, matrix in enumerate(residuals):
+                rows = weights[0].first_step(matrix)
+                for own, table in zip(weights, scores, strict=True):
+                    table[:, column] += self._second_step(own, rows, matrix, selection, left_out)
+            for other, table in zip(others, scores, strict=True):
+                quality = _quality(table, selection.labels)
+                if best is None or quality > best[0]:
+                    best = quality, (penalty, other), table
         assert best is not None
         return _fit_probabilities(best[1], best[2], selection.labels)
+
+    def _second_step(
+        self,
+        weights: PairWeights,
+        rows: Array,
+        residuals: Any,
+        selection: _Selection,
+        left_out: tuple[bool, bool],
+    ) -> Array:
+        """Predict pairs of known molecules, with some of them left out."""
+        if any(left_out) and self.indexer.is_shared:
+            return weights.second_step_left_out(
+                rows, residuals, selection.pairs, both=all(left_out)
+            )
+        return weights.second_step(rows, selection.pairs)
 
     def _expected(self, pairs: Index, left_out: tuple[bool, bool]) -> Array:
         """Return what rates say, ``[pairs, scores]``, as if some molecules were unknown."""

@@ -66,33 +66,34 @@ class PairWeights(NamedTuple):
     first: Array
     second: Array
 
-    def predict(self, residuals: csr_matrix, pairs: Index) -> Array:
-        """Predict pairs of rows of both weights, ``[pairs]``."""
-        return _products(residuals.T.dot(self.first.T).T, self.second, pairs)
+    def first_step(self, residuals: csr_matrix) -> Array:
+        """Predict first molecules with each known second one, ``[first molecules, known]``."""
+        return residuals.T.dot(self.first.T).T
 
-    def predict_left_out(
-        self,
-        residuals: csr_matrix,
-        pairs: Index,
-        *,
-        is_symmetric: bool,
-        both: bool,
-    ) -> Array:
-        """Predict train pairs as if their first molecule, or both, had no train pair.
-
-        In a symmetric matrix, molecules that are left out as rows are left out as columns, too.
+    def second_step(self, rows: Array, pairs: Index) -> Array:
+        """Predict pairs of rows of both weights, ``[pairs]``.
 
         Args:
-            residuals: Targets of the train pairs minus what is expected of them.
-            pairs: Pairs to predict, of known molecules.
-            is_symmetric: Whether both roles have the same molecules.
-            both: Whether both molecules are left out and both weights are those of `left_out`;
-                otherwise those of the second role are those of `smoothing`.
+            rows: Result of `first_step`.
+            pairs: Rows of the weights of both molecules, ``[pairs, 2]``.
         """
-        rows = residuals.T.dot(self.first.T).T
-        predicted = _products(rows, self.second, pairs)
-        if not is_symmetric:
-            return predicted
+        return _products(rows, self.second, pairs)
+
+    def second_step_left_out(
+        self, rows: Array, residuals: csr_matrix, pairs: Index, *, both: bool
+    ) -> Array:
+        """Like `second_step` in a symmetric matrix, for known molecules that are left out.
+
+        Molecules that are left out as rows are left out as columns, too.
+
+        Args:
+            rows: Result of `first_step`, with weights of `RidgeKernel.left_out`.
+            residuals: Matrix of the train pairs.
+            pairs: Known molecules of the pairs, ``[pairs, 2]``.
+            both: Whether the second molecules, too, are left out, and have such weights;
+                otherwise they have weights of `RidgeKernel.smoothing`.
+        """
+        predicted = self.second_step(rows, pairs)
         first, second = pairs.T
         # Without the column of the first molecule.
         predicted -= np.diag(rows)[first] * self.second[second, first]
