@@ -46,6 +46,8 @@ def test_vllm_agrees_with_torch(torch_engine, vllm_engine, score):
     vllm_engine.request_builder.settings = GenerationSettings(score=score)
     for task in TASKS:
         expected, actual = answers(torch_engine, task), answers(vllm_engine, task)
+        # Without calibration the 20 likeliest tokens may hold one that is not an interval.
+        rel = 0.005 if task == "absorption" else 0
         for row, answer in actual.items():
             assert answer.status == expected[row].status
             assert answer.familiarity == expected[row].familiarity
@@ -53,7 +55,7 @@ def test_vllm_agrees_with_torch(torch_engine, vllm_engine, score):
             for name in ("value", "std", "low", "high"):
                 number = getattr(expected[row], name)
                 assert getattr(answer, name) == (
-                    None if number is None else pytest.approx(number, abs=0.021)
+                    None if number is None else pytest.approx(number, abs=0.021, rel=rel)
                 ), (task, name)
             if answer.confidence is not None:
                 assert answer.confidence == pytest.approx(expected[row].confidence, abs=0.01)
