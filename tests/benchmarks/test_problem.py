@@ -6,6 +6,7 @@ from baselines.problem import SCORABLE_DATASETS, Problem, read_published, read_u
 from moltc_vllm.data import Row
 from moltc_vllm.data.dataset_registry import DATASETS
 from moltc_vllm.data.keys import unordered
+from moltc_vllm.data.unseen import scaffold_key
 from tests.benchmarks.small_datasets import (
     SOLUBILITY_COLUMNS,
     SOLVATION_COLUMNS,
@@ -106,3 +107,31 @@ def test_unseen_split_holds_molecules_out(tmp_path, monkeypatch):
 def test_data_set_with_lists_is_not_scorable():
     assert "twosides" not in {spec.name for spec in SCORABLE_DATASETS}
     assert len(SCORABLE_DATASETS) == len(DATASETS) - 1
+
+
+def test_scaffold_split_holds_scaffolds_out(tmp_path, monkeypatch):
+    rings = [f"C1{'C' * size}1" for size in range(2, 32)]
+    solutes = ["C" * length + ring for ring in rings for length in (1, 2)]
+    rows = [(solute, solvent, 1, "train") for solute in solutes for solvent in ("O", "CO")]
+    rows += [(solutes[0], "CCO", 1, "valid"), ("N", "O", 2, "test")]
+    write_dataset(tmp_path, "solv_solubility_logs", SOLUBILITY_COLUMNS, rows)
+    monkeypatch.setattr("moltc_vllm.data.unseen.DATASETS", {"solubility": DATASETS["solubility"]})
+    problem = read_unseen("solubility", tmp_path, by="scaffold", fraction=0.4)
+    known, scored = (
+        {scaffold_key(row.molecules[0]) for row in rows}
+        for rows in (problem.train, problem.test_rows)
+    )
+    assert known
+    assert scored
+    assert known.isdisjoint(scored)
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_computed_rows_have_no_scored_pair(tmp_path, computed):
+    exp = [("C", "O", 1, "train"), ("CC", "O", 2, "valid"), ("C[C@H](N)O", "O", 3, "test")]
+    qm = [("C", "O", 1, "train"), ("CC(N)O", "O", 3, "train"), ("CC", "O", 2, "train")]
+    write_dataset(tmp_path, "solv_combisolv_exp", SOLVATION_COLUMNS, exp)
+    write_dataset(tmp_path, "solv_combisolv_qm", SOLVATION_COLUMNS, qm)
+    problem = read_published("combisolv_exp", tmp_path, computed=computed)
+    assert [row.molecules for row in problem.computed] == ([("C", "O")] if computed else [])
+    assert problem.molecules == ["C", "O", "CC", "C[C@H](N)O"]
