@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from moltc_vllm.evaluate.calibrate_checkpoint import PartResult
 
 
+_TABLE_WIDTH = 110  # a narrower table would cut off its numbers
+
+
 def calibrate(
     model: Annotated[Path, typer.Option(help="Checkpoint folder whose answers are calibrated.")],
     data: Annotated[
@@ -101,7 +104,6 @@ def _print_table(results: tuple[PartResult, ...]) -> None:
         caption="calibration error before and after, mean confidence; coverage of 80 % intervals, "
         "mean width",
     )
-    table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for part in results:
         table.add_row(
             *(part.dataset, part.part, f"{part.rows:,}"),
@@ -109,4 +111,4 @@ def _print_table(results: tuple[PartResult, ...]) -> None:
             "" if part.coverage is None else f"{part.coverage:.3f}",
             "" if part.width is None else f"{part.width:.3g}",
         )
-    Console(soft_wrap=True).print(table)
+    Console(width=max(Console().width, _TABLE_WIDTH)).print(table)

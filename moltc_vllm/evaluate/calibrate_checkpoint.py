@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -284,5 +284,12 @@ def _describe(
         if unseen is None
         else {"fraction": unseen.fraction, "seed": unseen.seed, "by": unseen.by},
         "limit": limit,
-        "rows": {f"{result.dataset} {result.part}": result.rows for result in results},
+        "cross_validation": [_rounded(result) for result in results],
+    }
+
+
+def _rounded(result: PartResult) -> dict[str, Any]:
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in asdict(result).items()
     }

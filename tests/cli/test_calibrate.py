@@ -50,7 +50,8 @@ def test_calibrate_writes_calibration_and_index(tmp_path, checkpoint, monkeypatc
     calibration = load_calibration(checkpoint)
     assert set(calibration.tasks) == {"solvation", "ddi"}
     assert calibration.fitted_on["unseen"] == {"fraction": 0.3, "seed": 0, "by": "molecule"}
-    assert calibration.fitted_on["rows"]["combisolv_exp valid"] > 0
+    recorded = calibration.fitted_on["cross_validation"]
+    assert [part["rows"] for part in recorded] == [part["rows"] for part in parts]
     assert calibration.tasks["solvation"].groups["all"].scores
     assert not calibration.tasks["ddi"].groups["all"].scores
     assert load_familiarity(checkpoint).tasks == ("solvation", "ddi")
