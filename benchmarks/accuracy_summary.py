@@ -47,10 +47,14 @@ METRICS = {"rmse": "RMSE", "auroc": "AUROC", "accuracy": "accuracy"}
 
 LOWER_IS_BETTER = {"rmse"}
 DOCS = {
-    "summary": ("README.md", "docs/model-card.md"),
-    "full": ("docs/benchmarks/accuracy.md",),
+    "overview": "README.md",
+    "summary": "docs/model-card.md",
+    "full": "docs/benchmarks/accuracy.md",
 }
-"""Files with tables by kind of table; a table stands between two comments, see `write_docs`."""
+"""File of each kind of table; the table stands between two comments, see `write_docs`."""
+
+OVERVIEW_PARTS = (("published", "test"), ("unseen", "one_unseen"))
+"""Parts that the overview shows side by side."""
 
 _MARK = "<!-- accuracy {kind}: written by benchmarks/accuracy.py -->"
 _END = "<!-- end of accuracy -->"
@@ -188,8 +192,8 @@ def short_markdown(results: Sequence[Result]) -> str:
     Args:
         results: Lines of a results file.
     """
-    lines = [["part", "data set", "metric", "moltc-mini", "best baseline", ""]]
-    lines.append(["---", "---", "---", "---:", "---:", "---"])
+    lines = [["part", "data set", "pairs", "metric", "moltc-mini", "best baseline", ""]]
+    lines.append(["---", "---", "---:", "---", "---:", "---:", "---"])
     for row in summarize(results):
         if MOLTC not in row.cells:
             continue
@@ -197,7 +201,7 @@ def short_markdown(results: Sequence[Result]) -> str:
         cells = [_format(row, method, best) if method else "" for method in (MOLTC, baseline)]
         name = METHODS[baseline].label if baseline else ""
         part = SHORT_TITLES[row.split, row.part]
-        lines.append([part, row.label, row.metric_label, *cells, name])
+        lines.append([part, row.label, f"{row.pairs:,}", row.metric_label, *cells, name])
     return _markdown(lines)
 
 
@@ -208,6 +212,38 @@ SHORT_TITLES = {
     ("scaffold", "one_unseen"): "one unseen scaffold",
     ("scaffold", "both_unseen"): "both unseen scaffolds",
 }
+
+
+def overview_markdown(results: Sequence[Result]) -> str:
+    """Format the moltc model and the best baseline side by side, for two parts.
+
+    Args:
+        results: Lines of a results file.
+    """
+    titles = [SHORT_TITLES[part] for part in OVERVIEW_PARTS]
+    header = ["data set", "metric"]
+    header += [name for title in titles for name in (f"moltc-mini, {title}", "best baseline")]
+    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
+    rows = [row for row in summarize(results) if not row.split_seed]
+    by_part = {(row.split, row.part, row.data): row for row in rows}
+    for data in DATASETS:
+        own = [by_part.get((*part, data)) for part in OVERVIEW_PARTS]
+        measured = [row for row in own if row is not None and MOLTC in row.cells]
+        if measured:
+            cells = [cell for row in own for cell in _overview_cells(row)]
+            lines.append([DATASETS[data], measured[0].metric_label, *cells])
+    return _markdown(lines)
+
+
+def _overview_cells(row: SummaryRow | None) -> list[str]:
+    """Format the moltc model and the best baseline with its name, without intervals."""
+    if row is None:
+        return ["", ""]
+    baseline, best = row.best(METHODS), row.best([MOLTC, *METHODS])
+    texts = [_format(row, method, best, intervals=False) for method in (MOLTC, baseline) if method]
+    if baseline:
+        texts[-1] += f" ({METHODS[baseline].label})"
+    return texts if baseline else [*texts, ""]
 
 
 def _full_table(rows: Sequence[SummaryRow]) -> str:
@@ -226,7 +262,7 @@ def _markdown(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _format(row: SummaryRow, method: str, best: str | None) -> str:
+def _format(row: SummaryRow, method: str, best: str | None, *, intervals: bool = True) -> str:
     """Format a cell: the value, bold if it is the best one, and its interval."""
     cell = row.cells.get(method)
     if cell is None:
@@ -234,7 +270,7 @@ def _format(row: SummaryRow, method: str, best: str | None) -> str:
     digits = 3 if row.metric != "rmse" or cell.value < 0.3 else 2 if cell.value < 10 else 1
     value = f"{cell.value:.{digits}f}"
     text = f"**{value}**" if method == best else value
-    if cell.low is not None:
+    if intervals and cell.low is not None:
         text += f" ({cell.low:.{digits}f} to {cell.high:.{digits}f})"
     return f"{text}, {cell.note}" if cell.note else text
 
@@ -249,15 +285,19 @@ def write_docs(root: Path, results: Sequence[Result]) -> list[Path]:
     Returns:
         Files that have been written; a file without the comments is left as it is.
     """
-    tables = {"summary": short_markdown(results), "full": summary_markdown(results)}
+    tables = {
+        "overview": overview_markdown(results),
+        "summary": short_markdown(results),
+        "full": summary_markdown(results),
+    }
     written = []
-    for kind, names in DOCS.items():
-        begin = _MARK.format(kind=kind)
+    for kind, name in DOCS.items():
+        begin, path = _MARK.format(kind=kind), root / name
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(_END)}", re.DOTALL)
-        for path in (root / name for name in names):
-            text = path.read_text(encoding="utf-8")
-            new = pattern.sub(lambda _, own=begin, t=tables[kind]: f"{own}\n\n{t}\n\n{_END}", text)
-            if new != text:
-                path.write_text(new, encoding="utf-8")
-                written.append(path)
+        table = f"{begin}\n\n{tables[kind]}\n\n{_END}"
+        text = path.read_text(encoding="utf-8")
+        new = pattern.sub(lambda _, table=table: table, text)
+        if new != text:
+            path.write_text(new, encoding="utf-8")
+            written.append(path)
     return written

@@ -4,7 +4,14 @@ import argparse
 
 import pytest
 from accuracy_options import ALL_DATASETS, build_parser, check_options, expand_all
-from accuracy_summary import DOCS, short_markdown, summarize, summary_markdown, write_docs
+from accuracy_summary import (
+    DOCS,
+    overview_markdown,
+    short_markdown,
+    summarize,
+    summary_markdown,
+    write_docs,
+)
 from baselines.methods import METHODS
 
 
@@ -49,10 +56,27 @@ def test_best_method_of_each_row_is_bold():
         "| ZhangDDI | 54 | AUROC | **0.800** (0.700 to 1.000) | 0.700 (0.600 to 0.900) |  |"
     )
     assert short_markdown(results).splitlines()[2:] == [
-        "| test | FreeSolv | RMSE, kcal/mol | 0.90 (0.80 to 1.10) | **0.70** (0.60 to 0.90) | "
+        "| test | FreeSolv | 54 | RMSE, kcal/mol | 0.90 (0.80 to 1.10) | **0.70** (0.60 to 0.90) | "
         "rates |",
-        "| test | ZhangDDI | AUROC | **0.800** (0.700 to 1.000) | 0.700 (0.600 to 0.900) | rates |",
+        "| test | ZhangDDI | 54 | AUROC | **0.800** (0.700 to 1.000) | 0.700 (0.600 to 0.900) | "
+        "rates |",
     ]
+
+
+def test_overview_has_test_and_unseen_side_by_side():
+    unseen = {
+        "split": "unseen",
+        "part": "one_unseen",
+        "settings": {"fraction": 0.2, "split_seed": 0},
+    }
+    results = [result("moltc", 0.9), result("rates", 0.7), result("rates", 0.8, **unseen)]
+    header, _, line = overview_markdown(results).splitlines()
+    assert header == (
+        "| data set | metric | moltc-mini, test | best baseline | moltc-mini, one unseen | "
+        "best baseline |"
+    )
+    assert line == "| FreeSolv | RMSE, kcal/mol | 0.90 | **0.70** (rates) |  | **0.80** (rates) |"
+    assert "FreeSolv" not in overview_markdown(results[1:])  # without the model
 
 
 def test_seeds_are_averaged_and_last_settings_count():
@@ -87,12 +111,11 @@ def test_rows_are_split_by_part_and_split_seed():
 
 
 def test_tables_of_documentation_are_replaced(tmp_path):
-    for kind, names in DOCS.items():
-        for name in names:
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            begin = f"<!-- accuracy {kind}: written by benchmarks/accuracy.py -->"
-            path.write_text(f"before\n{begin}\nold\n<!-- end of accuracy -->\nafter\n")
+    for kind, name in DOCS.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        begin = f"<!-- accuracy {kind}: written by benchmarks/accuracy.py -->"
+        path.write_text(f"before\n{begin}\nold\n<!-- end of accuracy -->\nafter\n")
     without = tmp_path / "docs" / "model-card.md"
     without.write_text("no table\n")
     results = [result("moltc", 0.9), result("rates", 0.7)]
@@ -102,7 +125,7 @@ def test_tables_of_documentation_are_replaced(tmp_path):
     readme = (tmp_path / "README.md").read_text()
     assert (readme[:7], readme[-6:]) == ("before\n", "after\n")
     assert "old" not in readme
-    assert short_markdown(results) in readme
+    assert overview_markdown(results) in readme
     assert summary_markdown(results) in (tmp_path / "docs/benchmarks/accuracy.md").read_text()
     assert write_docs(tmp_path, results) == []
 
