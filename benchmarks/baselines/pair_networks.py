@@ -30,6 +30,10 @@ from baselines.problem import COMPUTED, Answers, Problem, Solution, cpu_seconds
 from moltc_vllm.data import Row
 from moltc_vllm.tasks import Number, Task
 
+DEFAULT_EPOCHS = 30
+EPOCHS = {"solubility": 80, "ddi": 15, "ddi_biosnap": 15, "ddi_type": 10}
+"""Numbers of passes of tasks with few or with many rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
@@ -55,16 +59,13 @@ class NetworkSettings:
     width: int = 256
     input_dropout: float = 0.1
     dropout: float = 0.1
-    epochs: int = 30
+    epochs: int = DEFAULT_EPOCHS
     computed_epochs: int = 2
     language_epochs: int = 0
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
 
-
-EPOCHS = {"solubility": 80, "ddi": 15, "ddi_biosnap": 15, "ddi_type": 10}
-"""Numbers of passes of tasks with few or with many rows."""
 
 LABEL_DROPOUT = 0.3
 """Dropout rate of tasks with labels, in which a drug occurs in many rows."""
@@ -86,7 +87,7 @@ def settings_of(
     """
     is_number = isinstance(task.kind, Number)
     dropout = 0.1 if is_number else LABEL_DROPOUT
-    epochs = EPOCHS.get(task.name, NetworkSettings.epochs)
+    epochs = EPOCHS.get(task.name, DEFAULT_EPOCHS)
     settings: dict[str, Any] = {"dropout": dropout, "input_dropout": dropout, "epochs": epochs}
     if encoder != "features":
         # Trained encoders cost most of the time, and dropout before the towers suffices for them.

@@ -1,6 +1,7 @@
 """Tables with a column per method, and the runs of `--all`."""
 
 import argparse
+import json
 
 import pytest
 from accuracy_options import ALL_DATASETS, build_parser, check_options, expand_all
@@ -196,6 +197,7 @@ def test_methods_answer_the_tasks_of_their_kind():
     for name, method in METHODS.items():
         for task in map(get_task, ("solvation", "ddi", "ddi_type")):
             assert method.answers(task)
+            json.dumps(method.settings(task, options))  # they are written to the results
             assert method.reads_computed(task) == (
                 name.endswith(("mlp", "gin", "lm")) and task.name == "solvation"
             )

@@ -82,6 +82,8 @@ def test_settings_are_those_of_the_task():
     solvation, types = (settings_of(get_task(name)) for name in ("solvation", "ddi_type"))
     assert (solvation.computed_epochs, types.computed_epochs) == (2, 0)
     assert solvation.dropout < types.dropout
+    assert (solvation.epochs, types.epochs) == (30, 10)
+    assert settings_of(get_task("solvation"), encoder="graph").epochs == 15
     changed = settings_of(get_task("ddi"), ["morgan"], dropout=0.5, input_dropout=0.4)
     assert (changed.features, changed.dropout, changed.input_dropout) == (("morgan",), 0.5, 0.4)
 
