@@ -101,7 +101,7 @@ def test_loops_give_the_same_rows(monkeypatch):
 def test_row_arrays_are_read_only():
     for workers in (0, 1):
         for _, packed in featurize_library(["CO"] * 4, workers=workers, chunk_size=2):
-            assert not any(array.flags.writeable for array in packed)
+            assert not any(array.flags.writeable for array in packed.arrays())
 
 
 def test_limits_apply_in_workers():

@@ -26,13 +26,13 @@ def test_bond_code_is_three_times_type_plus_direction():
 
 def test_arrays_are_small_and_read_only():
     for packed in (packed_by_loops("CO"), packed_of(canonical_key("OC"))):
-        assert [array.dtype.str for array in packed] == ["|u1", "<i2", "<i2", "|u1", "<u2"]
-        assert not any(array.flags.writeable for array in packed)
+        assert [array.dtype.str for array in packed.arrays()] == ["|u1", "<i2", "<i2", "|u1", "<u2"]
+        assert not any(array.flags.writeable for array in packed.arrays())
 
 
 def test_single_atom_has_no_bonds():
     packed = packed_of("O")
-    assert [array.shape for array in packed] == [(1, 2), (1,), (0,), (0,), (1,)]
+    assert [array.shape for array in packed.arrays()] == [(1, 2), (1,), (0,), (0,), (1,)]
     assert same_packed(packed, packed_by_loops("O"))
 
 

@@ -94,7 +94,7 @@ def test_compiled_graph_is_read_only_and_survives_pickling():
 
 def test_compiled_packed_graph_is_read_only():
     packed = READER.featurize_packed(Chem.MolFromSmiles("CCO"))
-    assert all(not array.flags.writeable for array in packed)
+    assert all(not array.flags.writeable for array in packed.arrays())
 
 
 def test_pack_pickles_reads_several_molecules():
@@ -103,7 +103,7 @@ def test_pack_pickles_reads_several_molecules():
     sizes, flat = READER.pack_pickles([READER.to_binary(mol) for mol in mols])
     assert sizes.tolist() == [[3, 4], [0, 0], [1, 0], [4, 6], [0, 0], [6, 12]]
     supported = [pack(featurize_loops(mols[i])) for i in (0, 2, 3, 5)]
-    for name in flat._fields:
+    for name in flat._fields[:-1]:  # without descriptors
         expected = np.concatenate([getattr(packed, name) for packed in supported])
         np.testing.assert_array_equal(getattr(flat, name), expected)
 
@@ -111,7 +111,7 @@ def test_pack_pickles_reads_several_molecules():
 def test_pack_pickles_accepts_empty_list():
     sizes, flat = READER.pack_pickles([])
     assert sizes.shape == (0, 2)
-    assert [len(array) for array in flat] == [0, 0, 0, 0, 0]
+    assert [len(array) for array in flat.arrays()] == [0, 0, 0, 0, 0]
 
 
 @pytest.fixture(scope="module")
