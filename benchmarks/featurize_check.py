@@ -1,4 +1,7 @@
-"""Compare the compiled reader with the Python loops on every molecule of the data files.
+"""Compare fast with slow implementations on every molecule of the data files.
+
+The compiled reader is compared with the Python loops, canonical keys with RDKit's defaults, and
+molecules that need no cleanup by the scan of their text with the result of the cleanup.
 
 Run as ``python benchmarks/featurize.py --check-all``.
 """
@@ -16,12 +19,20 @@ from pathlib import Path
 from common import read_smiles
 from rdkit import Chem
 
-from moltc_vllm.chem import MoleculeError, canonical_key
+from moltc_vllm.chem import (
+    MAX_ATOMS,
+    MoleculeError,
+    MoleculeLimits,
+    Standardized,
+    canonical_key,
+)
 from moltc_vllm.chem.fast.dispatch import compiled_reader
 from moltc_vllm.chem.fast.self_test import find_difference
 from moltc_vllm.chem.rdkit_log import QuietLog
+from moltc_vllm.chem.standardize import _standardize, needs_no_cleanup
 
 _MAX_CANONICALIZATIONS = 8
+_LIMITS = MoleculeLimits(max_atoms=MAX_ATOMS, max_characters=1 << 20)
 _SHOWN_MISMATCHES = 20
 
 
@@ -45,6 +56,21 @@ def _other_spellings(smiles: str, index: int) -> Iterator[str]:
     yield Chem.MolToSmiles(mol, doRandom=True, kekuleSmiles=True, **style)
 
 
+def _changes_by_standardization(text: str) -> list[str]:
+    """Standardize a text that the scan lets pass, without the scan; describe what changed."""
+    results = {}
+    for mode in ("cleanup", "parent"):
+        try:
+            results[mode] = _standardize.__wrapped__(text, mode, _LIMITS)
+        except MoleculeError as error:
+            results[mode] = error
+    return [
+        f"{mode} of {text!r} is {result}"
+        for mode, result in results.items()
+        if result != Standardized(text)
+    ]
+
+
 def _check_batch(batch: tuple[int, list[str]]) -> tuple[Counter[str], list[str]]:
     """Compare a batch of molecules in a worker process.
 
@@ -64,6 +90,9 @@ def _check_batch(batch: tuple[int, list[str]]) -> tuple[Counter[str], list[str]]
             counts["molecules"] += 1
             for text in (smiles, *_other_spellings(smiles, index)):
                 counts["texts"] += 1
+                if needs_no_cleanup(text):
+                    counts["need no cleanup"] += 1
+                    mismatches += _changes_by_standardization(text)
                 difference = find_difference(reader, text)
                 mismatches += [] if difference is None else [difference]
             try:

@@ -24,7 +24,8 @@ _NONMETALS: Final = frozenset(
 )
 """Atomic numbers of nonmetals, metalloids that bind like them, and the dummy atom."""
 
-_BOUND_METAL: Final = f"[{';'.join(f'!#{number}' for number in sorted(_NONMETALS))}]~*"
+BOUND_METAL: Final = f"[{';'.join(f'!#{number}' for number in sorted(_NONMETALS))}]~*"
+"""A metal with a bond."""
 
 
 def is_metal(atom: Chem.Atom) -> bool:
@@ -45,7 +46,7 @@ def disconnect_metals(mol: Chem.Mol) -> Chem.Mol:
     Returns:
         The molecule itself if nothing is cut.
     """
-    if not matches(mol, _BOUND_METAL):
+    if not matches(mol, BOUND_METAL):
         return mol
     bonds = _bonds_to_cut(mol)
     if not bonds:

@@ -31,7 +31,7 @@ from moltc_vllm.chem.queries import matches, parse_standardized
 _CATION_ELEMENTS: Final = (kekule.N, kekule.P, kekule.S, kekule.O, kekule.SE, kekule.TE, kekule.AS)
 _ANION_ELEMENTS: Final = (kekule.N, kekule.O, kekule.S, kekule.SE, kekule.TE, kekule.P, kekule.C)
 
-_MOVABLE_CHARGE: Final = (
+MOVABLE_CHARGE: Final = (
     "[+,-;!$([N+;X4]);!$([N+](=O)[O-]);!$([O-][N+]);!$([O-]-C(=O)[#6,#1]);!$([O-]-S(=O)=O);!D0]"
 )
 """A charge that another form may draw elsewhere; ammonium, nitro and carboxylate have none."""
@@ -49,7 +49,7 @@ def canonical_resonance(mol: Chem.Mol) -> Chem.Mol:
     Returns:
         The preferred form; ``mol`` itself if it is preferred already.
     """
-    if not matches(mol, _MOVABLE_CHARGE):
+    if not matches(mol, MOVABLE_CHARGE):
         return mol
     given = KekuleStructure(mol)
     structure = _cancel_charges(given)

@@ -9,7 +9,7 @@ from itertools import count
 import httpx
 import pytest
 
-from moltc_vllm.engines.factory import describe_model
+from moltc_vllm.engines.factory import describe_model, open_engine
 from moltc_vllm.engines.http import HttpEngine, ServerError
 from moltc_vllm.tasks import get_task
 from moltc_vllm.tasks.engine import Pair
@@ -32,7 +32,7 @@ def server():
             self.reply(status, content)
 
         def do_GET(self):
-            self.reply(200, {"data": fake.models, "weights": fake.weights})
+            self.reply(200, {"data": fake.models, "weights": fake.weights, **fake.extra})
 
         def reply(self, status, content):
             data = json.dumps(content).encode()
@@ -54,7 +54,7 @@ def server():
     fake.lock, fake.open_count, fake.max_open_count = threading.Lock(), 0, 0
     fake.respond, fake.headers = (lambda body: None), {}
     fake.models = [{"id": "moltc-mini"}, {"id": "moltc-mini:ddi", "parent": "moltc-mini"}]
-    fake.weights = None
+    fake.weights, fake.extra = None, {}
     fake.url = f"http://127.0.0.1:{fake.server_port}"
     thread = threading.Thread(target=fake.serve_forever)
     thread.start()
@@ -182,6 +182,29 @@ def test_coverage_is_sent_unless_it_is_the_default(server):
     assert bodies[1]["coverage"] == 0.9
     with pytest.raises(ValueError, match="between 0 and 1"):
         HttpEngine(server.url, coverage=80)
+
+
+def test_standardization_is_that_of_the_server(server):
+    assert HttpEngine(server.url).standardization() == "as-drawn"  # servers before version 0.2
+    assert "standardization" not in describe_model("moltc-mini", endpoint=server.url)
+    server.extra = {"standardization": "cleanup"}
+    assert HttpEngine(server.url).standardization() == "cleanup"
+    for standardize in (None, "cleanup"):
+        description = describe_model("moltc-mini", endpoint=server.url, standardize=standardize)
+        assert description["standardization"] == "cleanup"
+        open_engine(None, server.url, standardize=standardize)
+    with pytest.raises(ValueError, match="uses standardization 'cleanup', not 'parent'"):
+        open_engine(None, server.url, standardize="parent")
+    with pytest.raises(ValueError, match="'all' is not one of as-drawn, cleanup, parent"):
+        open_engine(None, server.url, standardize="all")
+    server.extra = {"standardization": "later"}
+    with pytest.raises(ServerError, match="not that of a moltc-vllm server of this version"):
+        HttpEngine(server.url).standardization()
+
+
+def test_notes_of_the_server_are_kept(server):
+    ((_, answer),) = HttpEngine(server.url).submit("solvation", [Pair(0, ("[NH4+]", "O"))])
+    assert answer.notes == ("solute: charged",)
 
 
 def test_interval_and_familiarity_of_the_server_are_kept(server):

@@ -1,5 +1,9 @@
 """Flags that `moltc serve` adds to those of the user."""
 
+import json
+
+import pytest
+
 from moltc_vllm.plugin.launcher import server_arguments
 
 
@@ -28,3 +32,35 @@ def test_configuration_file_replaces_default(tmp_path):
         assert "--enforce-eager" not in arguments
         assert "--mm-processor-cache-gb" in arguments
     assert "--tokenizer-mode" in server_arguments(["folder", "--config", str(tmp_path / "none")])
+
+
+def test_standardize_becomes_an_override_of_the_checkpoint_configuration():
+    for flags in (["--standardize", "cleanup"], ["--standardize=cleanup"]):
+        arguments = server_arguments(["folder", "--port", "1", *flags])
+        assert "--standardize" not in "".join(arguments)
+        assert arguments[-4:] == [
+            *("--port", "1", "--hf-overrides", '{"standardization": "cleanup"}'),
+        ]
+
+
+def test_standardize_keeps_other_overrides():
+    flags = ["--hf-overrides", '{"max_molecules": 4}', "--standardize", "parent", "--port", "1"]
+    arguments = server_arguments(["folder", *flags])
+    overrides = json.loads(arguments[arguments.index("--hf-overrides") + 1])
+    assert overrides == {"max_molecules": 4, "standardization": "parent"}
+    assert arguments.count("--hf-overrides") == 1
+    assert arguments[arguments.index("--port") + 1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--standardize", "all"], "'all' is not one of as-drawn, cleanup, parent"),
+        (["--standardize"], "'' is not one of"),
+        (["--standardize", "cleanup", "--hf-overrides", "{"], "--hf-overrides is not JSON"),
+        (["--standardize", "cleanup", "--hf-overrides", "[]"], "does not hold a JSON object"),
+    ],
+)
+def test_wrong_standardize_is_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        server_arguments(["folder", *flags])

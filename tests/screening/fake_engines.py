@@ -5,7 +5,7 @@ import random
 import time
 from itertools import islice
 
-from moltc_vllm.chem import MoleculeError, canonical_key
+from moltc_vllm.chem import MoleculeError, canonical_key, pair_notes
 from moltc_vllm.tasks import get_task
 
 FAMILIARITIES = ("known", "similar", "unlike")
@@ -23,7 +23,11 @@ def answer_of(task, molecules):
         task.name, digest[0] % 2
     )
     answer = task.parse_answer(task.write(target))
-    update = {"confidence": digest[1] / 255, "familiarity": FAMILIARITIES[digest[2] % 3]}
+    update = {
+        "confidence": digest[1] / 255,
+        "familiarity": FAMILIARITIES[digest[2] % 3],
+        "notes": pair_notes(molecules, task.roles, "as-drawn"),
+    }
     if answer.value is not None:
         update |= {"std": 0.5, "low": answer.value - digest[3] / 64, "high": answer.value + 1.0}
     return task.with_direction(answer.model_copy(update=update), molecules)

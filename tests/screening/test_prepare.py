@@ -21,6 +21,11 @@ from tests.screening.screens import MODEL, run_config
         ({}, {"name": "other"}, 'model.name was "hash", is "other"'),
         ({"limit": 3}, MODEL, "limit was null, is 3"),
         ({"coverage": 0.9}, MODEL, "coverage was 0.8, is 0.9"),
+        (
+            {},
+            {**MODEL, "standardization": "cleanup"},
+            'model.standardization was "as-drawn", is "cleanup"',
+        ),
     ],
 )
 def test_prepare_refuses_changed_settings(tmp_path, left, right, change, model, message):
