@@ -20,6 +20,7 @@ _ANSWER_COLUMNS = (
     "interval_high",
     "confidence",
     "familiarity",
+    "notes",
     "text",
     "error",
 )
@@ -56,7 +57,8 @@ def _answer_cells(row: Row, answers: Mapping[int, Answer]) -> Iterator[object]:
     yield _comparable(row, answer)
     yield from (answer.std, answer.low, answer.high)
     yield from answer.likeliest_interval or (None, None)
-    yield from (answer.confidence, answer.familiarity, answer.text, answer.error)
+    yield from (answer.confidence, answer.familiarity, _SEPARATOR.join(answer.notes) or None)
+    yield from (answer.text, answer.error)
 
 
 def _comparable(row: Row, answer: Answer) -> object:

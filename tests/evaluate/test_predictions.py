@@ -20,7 +20,13 @@ def test_write_predictions_writes_one_line_per_row(tmp_path):
     task = get_task("solvation")
     answers = {
         1: make_answer("solvation", -4.2, 0.25).model_copy(
-            update={"std": 0.3, "low": -4.8, "high": -3.9, "familiarity": "known"}
+            update={
+                "std": 0.3,
+                "low": -4.8,
+                "high": -3.9,
+                "familiarity": "known",
+                "notes": ("solute: charged", "solvent: isotope"),
+            }
         ),
         3: task.failed("unparsed", "not of the form", text='several "quoted,\nlines'),
         4: task.failed("bad_molecule", "molecule 'C4': because"),
@@ -41,6 +47,7 @@ def test_write_predictions_writes_one_line_per_row(tmp_path):
         "interval_high": "-4.0",
         "confidence": "0.25",
         "familiarity": "known",
+        "notes": "solute: charged; solvent: isotope",
         "text": task.write(-4.2),
         "error": "",
     }

@@ -50,6 +50,7 @@ def render(tmp_path, page):
 def test_report_draws_pairs_and_lists_failures(tmp_path):
     task = get_task("solvation")
     spread = {"std": 0.4, "low": -3.6, "high": -2.7, "familiarity": "similar"}
+    spread |= {"notes": ("solute: charged", "solvent: <isotope>")}
     good = task.parse_answer(task.write(-3.2)).model_copy(update=spread)
     bad = task.failed("bad_molecule", "molecule 'C(' <broken>")
     page = Page(
@@ -69,6 +70,8 @@ def test_report_draws_pairs_and_lists_failures(tmp_path):
     assert "between -3.6 and -2.7" in text
     assert "most likely in -3.5 to -3" in text
     assert "similar molecules" in text
+    assert "<small>solute: charged</small>" in text
+    assert "<small>solvent: &lt;isotope&gt;</small>" in text
     assert "row 1,234" in text
     assert "cannot be drawn" in text
     for escaped in ("&lt;broken&gt;", "&lt;b&gt;ethanol", "A &amp; B", "&lt;noise&gt;"):
