@@ -128,7 +128,11 @@ def _add_method_options(run: argparse.ArgumentParser) -> None:
         help="number of epochs of `chemprop`, at least 3; default: chemprop's own",
     )
     run.add_argument("--chemprop-python", metavar="PATH", help="interpreter with chemprop")
-    run.add_argument("--model", type=Path, help="checkpoint folder of `moltc`")
+    run.add_argument(
+        "--model",
+        type=Path,
+        help="checkpoint folder of `moltc`; with --all or --checkpoint, of the published split",
+    )
     run.add_argument(
         "--checkpoint",
         nargs="+",
@@ -217,7 +221,9 @@ def expand_all(arguments: argparse.Namespace) -> Iterator[argparse.Namespace]:
         is_seeded = method is not None and method.is_seeded
         learns_more = method is not None and method.learns_more
         for split in arguments.split:
-            model = arguments.checkpoint.get(split, arguments.model)
+            # The model of the published split has been trained on molecules that others set aside.
+            is_model = split not in HELD_OUT or not (arguments.all or arguments.checkpoint)
+            model = arguments.checkpoint.get(split, arguments.model if is_model else None)
             if name == MOLTC and model is None and arguments.predictions is None:
                 continue
             # Another seed of a method without randomness would only repeat it.

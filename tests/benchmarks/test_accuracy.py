@@ -184,3 +184,19 @@ def test_moltc_needs_model_or_predictions(run, capsys):
     with pytest.raises(SystemExit):
         run("moltc", "--data", "solubility")
     assert "moltc needs either --model or --predictions" in capsys.readouterr().err
+
+
+def test_all_continues_and_is_tabulated(tmp_path, run, command):
+    options = ("--all", "--split", "published", "--data", "solubility", "chchminer")
+    run("trivial", *options, "--bootstrap", "20")
+    output = run("trivial", "rates", *options, "--bootstrap", "20")
+    assert output.err.splitlines() == [
+        "solubility, trivial: skipped, the results exist",
+        "chchminer, trivial: skipped, the results exist",
+        "solubility, rates: done",
+        "chchminer, rates: done",
+    ]
+    assert command("table", "--all", tmp_path / "out.jsonl").out == output.out
+    header, _, solubility, _ = output.out.splitlines()[2:]
+    assert header == "| data set | pairs | metric | mean or most frequent label | rates |"
+    assert solubility.startswith("| solubility | 2 | RMSE, log10 mol/L | **1.58** (")
