@@ -23,7 +23,7 @@ def engine(monkeypatch):
 
 
 def use_engine(monkeypatch, engine):
-    monkeypatch.setattr(screen_engines, "open_engine", lambda model, endpoint, name, score: engine)
+    monkeypatch.setattr(screen_engines, "open_engine", lambda *_, **__: engine)
 
 
 @pytest.fixture
