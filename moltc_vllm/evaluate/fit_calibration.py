@@ -45,7 +45,7 @@ class MeasuredPair(NamedTuple):
     """A pair with its raw answer and its measured target.
 
     Attributes:
-        raw: Answer before calibration.
+        raw: Generated answer before calibration.
         target: Measured number, or the number of the true label.
         familiarities: Familiarity of each molecule; empty if it is not known.
     """

@@ -103,7 +103,7 @@ class AnswerCalibrator:
 
         Args:
             task: Task that was answered.
-            raw: Answer as it was generated.
+            raw: Generated answer, not calibrated yet.
             molecules: SMILES in the order of the task's roles.
             coverage: Coverage of the prediction interval.
         """
@@ -124,7 +124,7 @@ class AnswerCalibrator:
 
         Args:
             task: Task that was answered.
-            raw: Answer as it was generated.
+            raw: Generated answer, not calibrated yet.
             group: Parameters of the group that the pair belongs to.
             coverage: Coverage of the prediction interval.
         """
