@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from moltc_vllm.checkpoints.shipped import shipped_checkpoint
 from moltc_vllm.chem import MoleculeError, canonical_key, packed_of
 from moltc_vllm.models.checkpoint import load_config
 from moltc_vllm.models.errors import CheckpointError
@@ -41,7 +42,7 @@ def vllm(tiny):
     return VllmEngine(tiny, standardize="cleanup")
 
 
-def test_engines_give_one_answer_to_one_molecule(tiny, tmp_path, vllm):
+def test_engines_encode_the_standardized_molecule_and_note_changes(tiny, tmp_path, vllm):
     folder = set_mode(tiny, tmp_path / "checkpoint", "cleanup")
     found = answers(vllm)
     for engine in (TorchEngine(tiny, standardize="cleanup"), TorchEngine(folder)):
@@ -49,11 +50,20 @@ def test_engines_give_one_answer_to_one_molecule(tiny, tmp_path, vllm):
         for answer, other in zip(answers(engine), found, strict=True):
             assert (answer.status, answer.text) == (other.status, other.text)
             assert answer.notes == other.notes
-    for (_, _, note), first, second in zip(EQUAL, found[::2], found[1::2], strict=True):
-        assert (first.text, first.value) == (second.text, second.value)
+    key = encoder_key_fn(vllm.request_builder.config)
+    for (*smiles, note), first, second in zip(EQUAL, found[::2], found[1::2], strict=True):
+        assert len(set(map(key, smiles))) == 1
         assert f"solute: {note}" in second.notes
         assert f"solute: {note}" not in first.notes
         assert all(text.startswith("solute: ") for text in second.notes)
+
+
+def test_shipped_model_gives_one_answer_to_one_molecule():
+    # Its prompts have no SMILES, unlike those of the tiny checkpoint, which show them as written.
+    engine = TorchEngine(shipped_checkpoint(), standardize="cleanup")
+    found = answers(engine)
+    for first, second in zip(found[::2], found[1::2], strict=True):
+        assert (first.value, first.text) == (second.value, second.text)
 
 
 def test_option_replaces_mode_of_checkpoint(tiny, tmp_path):
