@@ -66,7 +66,7 @@ def test_interactions_is_unconstrained_by_default(server):
 def test_interactions_rejects_invalid_beam_options(server):
     for options, reason in (
         ({"beams": 5, "constrained": True}, "beam search cannot follow a grammar"),
-        ({"beams": 10}, "start with --max-logprobs 21"),
+        ({"beams": 300}, "start with --max-logprobs 601"),
         ({"beams": 0}, "greater than or equal to 1"),
     ):
         body = {"task": "ddi", "pairs": [["CCO", "O"]], **options}
