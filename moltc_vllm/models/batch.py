@@ -86,12 +86,7 @@ class BatchMolGraph:
         """
         if not molecules:
             raise ValueError("a batch needs at least one molecule")
-        joined = concatenate(molecules)
-        # Devices have few operations on uint16, and all codes fit int16.
-        joined = joined._replace(detail=joined.detail.view(np.int16))
-        atoms, degree, source, code, detail, *descriptors = (
-            torch.from_numpy(array).to(device) for array in joined.arrays()
-        )
+        atoms, degree, source, code, detail, *descriptors = packed_tensors(molecules, device)
         num_atoms = torch.tensor([len(molecule.degree) for molecule in molecules])
         return cls.from_packed(atoms, degree, source, code, detail, num_atoms, *descriptors)
 
@@ -109,6 +104,22 @@ class BatchMolGraph:
             ValueError: If there are no graphs.
         """
         return cls.from_molecules([pack(graph) for graph in graphs], device)
+
+
+def packed_tensors(molecules: Sequence[PackedMolecule], device: torch.device | str) -> list[Tensor]:
+    """Concatenate packed molecules to tensors, in the order of `PackedMolecule.arrays`.
+
+    Args:
+        molecules: Molecules to concatenate, at least one; all of them with descriptors, or none.
+        device: Device of the tensors.
+
+    Raises:
+        ValueError: If only some of the molecules have descriptors.
+    """
+    joined = concatenate(molecules)
+    # Devices have few operations on uint16, and all codes fit int16.
+    joined = joined._replace(detail=joined.detail.view(np.int16))
+    return [torch.from_numpy(array).to(device) for array in joined.arrays()]
 
 
 def split_by_atoms(

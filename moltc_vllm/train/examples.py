@@ -48,7 +48,7 @@ class MoleculeTable:
         self.packed: list[PackedMolecule] = []
         self.smiles: list[str] = []
         self._keys: list[str] = []
-        self._resident: ResidentMolecules | None = None
+        self._resident: dict[torch.device, ResidentMolecules] = {}
         self._ranks: npt.NDArray[np.int64] | None = None
         self.rejected: list[MoleculeError] = []
         self._limits = molecule_limits(config)
@@ -88,9 +88,11 @@ class MoleculeTable:
 
     def resident(self, device: torch.device | str) -> ResidentMolecules:
         """Return the molecules as arrays on a device, built anew after molecules were added."""
-        if self._resident is None or len(self._resident) != len(self.packed):
-            self._resident = ResidentMolecules(self.packed, device)
-        return self._resident
+        device = torch.device(device)
+        resident = self._resident.get(device)
+        if resident is None or len(resident) != len(self.packed):
+            resident = self._resident[device] = ResidentMolecules(self.packed, device)
+        return resident
 
     def canonical_ranks(self) -> npt.NDArray[np.int64]:
         """Return the rank of each molecule by key and SMILES, as prompts order symmetric pairs."""

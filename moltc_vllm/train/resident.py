@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from moltc_vllm.chem import PackedMolecule
-from moltc_vllm.chem.packed import concatenate
-from moltc_vllm.models.batch import BatchMolGraph
+from moltc_vllm.models.batch import BatchMolGraph, packed_tensors
 
 
 class ResidentMolecules:
@@ -26,11 +24,8 @@ class ResidentMolecules:
     """
 
     def __init__(self, molecules: Sequence[PackedMolecule], device: torch.device | str) -> None:
-        joined = concatenate(molecules)
-        # Devices have few operations on uint16, and all codes fit int16.
-        joined = joined._replace(detail=joined.detail.view(np.int16))
-        self._atoms, self._degree, self._source, self._code, self._detail, *rest = (
-            torch.from_numpy(array).to(device) for array in joined.arrays()
+        self._atoms, self._degree, self._source, self._code, self._detail, *rest = packed_tensors(
+            molecules, device
         )
         self._descriptors: Tensor | None = rest[0] if rest else None
         num_atoms = torch.tensor([len(molecule.degree) for molecule in molecules])
@@ -39,6 +34,11 @@ class ResidentMolecules:
         self._num_atoms, self._num_bonds = num_atoms, num_bonds
         self._first_atom = num_atoms.cumsum(0) - num_atoms
         self._first_bond = num_bonds.cumsum(0) - num_bonds
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the arrays."""
+        return self._atoms.device
 
     def __len__(self) -> int:
         return len(self._num_atoms)
@@ -49,7 +49,7 @@ class ResidentMolecules:
         Args:
             index: ``[B]`` int64 on the host, molecules in the order of the batch.
         """
-        device = self._atoms.device
+        device = self.device
         num_atoms, num_bonds = self._num_atoms[index], self._num_bonds[index]
         atoms = _ranges(self._first_atom[index], num_atoms).to(device)
         bonds = _ranges(self._first_bond[index], num_bonds).to(device)

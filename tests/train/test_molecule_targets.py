@@ -128,3 +128,14 @@ def test_heads_learn_and_ignore_missing_targets(model, tmp_path):
         losses.append(float(loss))
     assert np.isfinite(losses).all()
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_resident_molecules_are_on_the_device_of_the_call(model):
+    table = MoleculeTable(model.config)
+    table.add(SMILES, workers=0)
+    on_cpu = table.resident("cpu")
+    assert table.resident("meta").device.type == "meta"
+    assert table.resident("cpu") is on_cpu
+    assert on_cpu.device.type == "cpu"
+    table.add(["CCO"], workers=0)
+    assert len(table.resident("cpu")) == len(SMILES) + 1
