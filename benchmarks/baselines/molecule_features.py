@@ -18,16 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from rdkit import Chem
 from rdkit.Chem import Descriptors
-from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
 from baselines.problem import cpu_seconds
+from moltc_vllm.chem.fingerprint import BITS, RADIUS, log_counts
 from moltc_vllm.chem.rdkit_log import QuietLog
 from moltc_vllm.data.molecule_targets import minimol_embeddings
 from moltc_vllm.utils.atomic_files import new_file
 
 Features = npt.NDArray[np.float32]
 
-MORGAN_RADIUS, MORGAN_BITS = 2, 1024
+MORGAN_RADIUS, MORGAN_BITS = RADIUS, BITS
 CHUNK = 256
 """Number of molecules per file."""
 
@@ -99,10 +99,9 @@ def morgan_counts(molecules: Sequence[str]) -> Features:
     Raises:
         FeatureError: If RDKit cannot read a molecule.
     """
-    generator = GetMorganGenerator(radius=MORGAN_RADIUS, fpSize=MORGAN_BITS)
     values = np.zeros((len(molecules), MORGAN_BITS), dtype=np.float32)
     for row, smiles in zip(values, molecules, strict=True):
-        row[:] = np.log1p(generator.GetCountFingerprintAsNumPy(read_molecule(smiles)))
+        row[:] = log_counts(read_molecule(smiles))
     return values
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rdkit import Chem
 from rdkit.DataStructs import BitVectToBinaryText
 
 from moltc_vllm.chem.graph import MAX_ATOMS
@@ -55,6 +56,22 @@ def fingerprint(smiles: str) -> Words:
     molecule = parse_smiles(smiles, _NO_LIMITS)
     bits = _generator().GetFingerprint(molecule)
     return np.frombuffer(BitVectToBinaryText(bits), dtype="<u8").astype(np.uint64)
+
+
+def log_counts(molecule: Chem.Mol) -> NDArray[np.float64]:
+    """Count the environments of up to two bonds, folded to 1,024 numbers, as ``log(1 + count)``.
+
+    Logarithms keep the counts of large molecules moderate.
+
+    Args:
+        molecule: Sanitized molecule.
+
+    Returns:
+        ``[BITS]`` float64.
+    """
+    counts = _generator().GetCountFingerprintAsNumPy(molecule)
+    logarithms: NDArray[np.float64] = np.log1p(counts.astype(np.float64))
+    return logarithms
 
 
 def max_similarity(table: FingerprintTable, query: Words) -> float:

@@ -22,10 +22,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from rdkit import Chem
-from rdkit.Chem import rdFingerprintGenerator
 
 from moltc_vllm.chem import MoleculeError, parse_smiles
 from moltc_vllm.chem.descriptor_vector import NUM_DESCRIPTORS, compute_descriptor_vector
+from moltc_vllm.chem.fingerprint import BITS, log_counts
 from moltc_vllm.chem.rdkit_log import QuietLog
 from moltc_vllm.data.files import DataError
 from moltc_vllm.utils.atomic_files import new_file
@@ -34,13 +34,11 @@ TargetKind = Literal["descriptors", "fingerprint", "minimol"]
 
 Floats = npt.NDArray[np.float16]
 
-FINGERPRINT_SIZE = 1024
-_FINGERPRINT_RADIUS = 2
 _MINIMOL_SIZE = 512
 
 WIDTHS: dict[TargetKind, int] = {
     "descriptors": NUM_DESCRIPTORS,
-    "fingerprint": FINGERPRINT_SIZE,
+    "fingerprint": BITS,
     "minimol": _MINIMOL_SIZE,
 }
 """Number of values of each kind of target."""
@@ -130,26 +128,13 @@ def _compute_chunk(job: tuple[TargetKind, list[str]]) -> Floats:
     if kind == "minimol":
         return minimol_embeddings(smiles)
     calculate: Callable[[Chem.Mol], npt.NDArray[Any]] = (
-        compute_descriptor_vector if kind == "descriptors" else _fingerprint
+        compute_descriptor_vector if kind == "descriptors" else log_counts
     )
     values = np.full((len(smiles), WIDTHS[kind]), np.nan, np.float16)
     for row, text in zip(values, smiles, strict=True):
         with suppress(MoleculeError), QuietLog():
             row[:] = calculate(parse_smiles(text))
     return values
-
-
-def _fingerprint(mol: Chem.Mol) -> npt.NDArray[np.float64]:
-    """Count the environments of up to two bonds, folded; logarithms keep large counts moderate."""
-    counts = _morgan_generator().GetCountFingerprintAsNumPy(mol)
-    return np.log1p(counts.astype(np.float64))
-
-
-@lru_cache(maxsize=1)
-def _morgan_generator() -> Any:
-    return rdFingerprintGenerator.GetMorganGenerator(
-        radius=_FINGERPRINT_RADIUS, fpSize=FINGERPRINT_SIZE
-    )
 
 
 def minimol_embeddings(smiles: Sequence[str]) -> Floats:
