@@ -24,7 +24,6 @@ in the file are not computed again.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import statistics
 from collections.abc import Sequence
@@ -32,8 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from accuracy_table import read_results
-from common import DATA, environment_info
+from ablation_runs import AblationRun, run_ablations
 
 from moltc_vllm.data.dataset import Row
 from moltc_vllm.data.dataset_registry import DATASETS
@@ -239,35 +237,13 @@ def _cell(scores: Sequence[dict[str, dict[str, float]]], name: str, metric: str)
     return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
-def main() -> None:
-    """Compute the results that the file lacks, and print the table of the whole file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="results (JSON Lines)")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/ablations"), help="folder of the training runs"
-    )
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data files")
-    parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--pretrain-steps", type=int, default=400)
-    parser.add_argument("--finetune-steps", type=int, default=800)
-    arguments = parser.parse_args()
-    steps = [arguments.pretrain_steps, arguments.finetune_steps]
-    results = read_results(arguments.out) if arguments.out.is_file() else []
-    for seed in arguments.seeds:
-        for name in arguments.variant:
-            identity = {"variant": name, "seed": seed, "steps": steps}
-            if any(identity.items() <= result.items() for result in results):
-                continue
-            variant = VARIANTS[name]
-            folder = arguments.runs / f"{name}-{seed}-{'-'.join(map(str, steps))}"
-            checkpoint = train_variant(variant, seed, folder, arguments)
-            scores = score_variant(checkpoint, variant, arguments.data)
-            results.append({**identity, "scores": scores, **environment_info("torch")})
-            with arguments.out.open("a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-    print(markdown([result for result in results if result["steps"] == steps]))
+def measure_run(run: AblationRun) -> dict[str, Any]:
+    """Train a variant and score it on the test splits."""
+    variant = VARIANTS[run.variant]
+    checkpoint = train_variant(variant, run.seed, run.folder, run.options)
+    return {"scores": score_variant(checkpoint, variant, run.options.data)}
 
 
 if __name__ == "__main__":
-    main()
+    summary = (__doc__ or "").partition("\n")[0]
+    run_ablations(summary, "runs/ablations", VARIANTS, (400, 800), measure_run, markdown)

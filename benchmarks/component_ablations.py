@@ -13,7 +13,6 @@ model for a pair, on one thread. To resume, run the command again.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -21,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy_table import read_results
-from common import DATA, environment_info
+from ablation_runs import AblationRun, run_ablations
 
 from moltc_vllm.chem import featurize_library
 from moltc_vllm.data.splits import TEST
@@ -193,46 +191,22 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Compute the results that the file lacks, and print the table of the whole file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="results (JSON Lines)")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/components"), help="folder of the training runs"
-    )
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data files")
-    parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--pretrain-steps", type=int, default=1500)
-    parser.add_argument("--finetune-steps", type=int, default=2500)
-    arguments = parser.parse_args()
-    steps = [arguments.pretrain_steps, arguments.finetune_steps]
-    results = read_results(arguments.out) if arguments.out.is_file() else []
-    for seed in arguments.seeds:
-        for name in arguments.variant:
-            identity = {"variant": name, "seed": seed, "steps": steps}
-            if any(identity.items() <= result.items() for result in results):
-                continue
-            folder = arguments.runs / f"{name}-{seed}-{'-'.join(map(str, steps))}"
-            start = time.monotonic()
-            checkpoint = train_variant(name, seed, folder, arguments)
-            seconds = round(time.monotonic() - start)
-            _, splits = read_unseen(arguments.data, seed, FRACTION)
-            rows = splits["drugbank86"].rows[TEST]
-            molecules = list(dict.fromkeys(text for row in rows for text in row.molecules))
-            results.append(
-                {
-                    **identity,
-                    "scores": score(checkpoint, seed, arguments.data),
-                    "costs": costs(checkpoint, molecules[:_COST_MOLECULES]),
-                    "seconds": seconds,
-                    **environment_info("torch"),
-                }
-            )
-            with arguments.out.open("a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-    print(markdown([result for result in results if result["steps"] == steps]))
+def measure_run(run: AblationRun) -> dict[str, Any]:
+    """Train a variant, score it and measure its costs."""
+    data: Path = run.options.data
+    start = time.monotonic()
+    checkpoint = train_variant(run.variant, run.seed, run.folder, run.options)
+    seconds = round(time.monotonic() - start)
+    _, splits = read_unseen(data, run.seed, FRACTION)
+    rows = splits["drugbank86"].rows[TEST]
+    molecules = list(dict.fromkeys(text for row in rows for text in row.molecules))
+    return {
+        "scores": score(checkpoint, run.seed, data),
+        "costs": costs(checkpoint, molecules[:_COST_MOLECULES]),
+        "seconds": seconds,
+    }
 
 
 if __name__ == "__main__":
-    main()
+    summary = (__doc__ or "").partition("\n")[0]
+    run_ablations(summary, "runs/components", VARIANTS, (1500, 2500), measure_run, markdown)
