@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,6 +16,7 @@ from moltc_vllm.chem.errors import MoleculeError
 from moltc_vllm.chem.fast.dispatch import compiled_reader
 from moltc_vllm.chem.limits import DEFAULT_LIMITS, MoleculeLimits
 from moltc_vllm.chem.parse import clean_smiles
+from moltc_vllm.utils.cpus import available_cpus
 from moltc_vllm.utils.deprecation import warn_renamed
 from moltc_vllm.utils.standardization import Standardization
 
@@ -71,7 +71,7 @@ def featurize_library(
         warn_renamed("argument 'block' of featurize_library", "'chunk_size'")
         chunk_size = block
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        workers = available_cpus()
     if workers < 0 or chunk_size < 1:
         raise ValueError(
             f"workers={workers} and chunk_size={chunk_size}, expected 0 or more and 1 or more"

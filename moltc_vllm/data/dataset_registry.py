@@ -142,6 +142,9 @@ DATASETS: dict[str, DatasetSpec] = {
     )
 }
 
+COMPUTED_DATASETS = frozenset({"combisolv_qm"})
+"""Names of the data sets of computed values: errors against them are not errors of measurements."""
+
 
 def get_dataset_spec(name: str) -> DatasetSpec:
     """Look up a data set by its name.

@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 
 from moltc_vllm.data.dataset import Row
-from moltc_vllm.data.dataset_registry import DATASETS
+from moltc_vllm.data.dataset_registry import COMPUTED_DATASETS, DATASETS
 from moltc_vllm.data.keys import unordered
 from moltc_vllm.data.splits import TRAIN, VALID, read_splits
 from moltc_vllm.data.unseen import BOTH_UNSEEN, KNOWN, ONE_UNSEEN, SplitBy, read_unseen
-
-COMPUTED = frozenset({"combisolv_qm"})
-"""Data sets of computed values: errors against them are not errors of measurements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ def read_staged_pairs(
 
 
 def trained_datasets(card: Mapping[str, Any]) -> tuple[list[str], UnseenSettings | None]:
-    """Return what a checkpoint's card tells about its training data.
+    """Return the training data sets and the unseen molecules of a checkpoint's card.
 
     Args:
         card: Content of ``card.json``.
@@ -102,7 +99,7 @@ def trained_datasets(card: Mapping[str, Any]) -> tuple[list[str], UnseenSettings
             unseen = UnseenSettings(
                 settings["fraction"], settings.get("seed", 0), settings.get("by", "molecule")
             )
-    return sorted(names & DATASETS.keys() - COMPUTED), unseen
+    return sorted(names & DATASETS.keys() - COMPUTED_DATASETS), unseen
 
 
 def fold_of(row: Row, unknown: Iterable[str]) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from moltc_vllm.data.dataset_registry import COMPUTED_DATASETS
 from moltc_vllm.models.atom_environments import (
-    HashVocabulary,
     KnownEnvironments,
     count_distinct,
     molecule_hashes,
@@ -29,7 +29,7 @@ MIN_PAIRS = 15
 
 Integers = npt.NDArray[np.int64]
 
-_COMPUTED = {"combisolv_qm", PROPERTIES}  # pairs without a measurement
+_NOT_MEASURED = COMPUTED_DATASETS | {PROPERTIES}
 _CHUNK = 2048  # molecules hashed together
 
 
@@ -51,12 +51,10 @@ def fit_encoder(
     """
     encoder = model.molecule_encoder.graph_encoder
     known, environments = encoder.known_molecules, encoder.environments
-    fits_environments = isinstance(environments, KnownEnvironments) and _is_empty(
-        environments.vocabulary
+    fits_environments = (
+        isinstance(environments, KnownEnvironments) and environments.vocabulary.size == 0
     )
-    fits_molecules = (
-        known is not None and recipe.stage == "finetune" and _is_empty(known.vocabulary)
-    )
+    fits_molecules = known is not None and recipe.stage == "finetune" and known.vocabulary.size == 0
     trained = _training_molecules(data)
     if fits_environments or fits_molecules:
         resident = data.molecules.resident("cpu")
@@ -77,10 +75,6 @@ def fit_encoder(
         encoder.descriptors.fit_normalization(batch.descriptors)
 
 
-def _is_empty(vocabulary: HashVocabulary) -> bool:
-    return vocabulary.size == 0
-
-
 def _training_molecules(data: TrainingData) -> Integers:
     """Return the indices of all molecules that this stage trains on, ascending."""
     used: list[npt.NDArray[np.integer]] = [
@@ -94,7 +88,7 @@ def _training_molecules(data: TrainingData) -> Integers:
 def _count_pairs(data: TrainingData, molecules: int) -> Integers:
     counts = np.zeros(molecules, np.int64)
     for name, examples in data.train.items():
-        if name not in _COMPUTED:
+        if name not in _NOT_MEASURED:
             counts += np.bincount(examples.molecules.ravel(), minlength=molecules)
     return counts
 
@@ -108,14 +102,10 @@ def _hash_molecules(
     encoder = model.molecule_encoder.graph_encoder
     salted: list[Tensor] = []
     identities: list[Tensor] = []
-    for chunk in _chunks(torch.from_numpy(indices)):
+    for chunk in torch.from_numpy(indices).split(_CHUNK):
         batch = resident.gather(chunk)
         hashes = encoder.hashes(batch)
         sizes = batch.molecule_offsets.diff().tolist()
         salted += salt_by_radius(hashes).split(sizes)
         identities.append(molecule_hashes(hashes, batch))
     return salted, torch.cat(identities)
-
-
-def _chunks(indices: Tensor) -> Iterator[Tensor]:
-    yield from indices.split(_CHUNK)

@@ -5,7 +5,6 @@ The heads are linear and are dropped when the model is exported.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from moltc_vllm.models.molecule_encoder import MoleculeEncoder
 from moltc_vllm.train.examples import MoleculeTable
 from moltc_vllm.train.recipe import MoleculeSettings
 from moltc_vllm.train.sampler import step_rng
+from moltc_vllm.utils.cpus import available_cpus
 
 _CLIP = 6.0  # standard deviations beyond which a target is an outlier
 _SAMPLER_NAME = "molecules"
@@ -64,7 +64,7 @@ class MoleculeTargets:
         self._index = np.array([table.index(text) for text in accepted], np.int64)
         self._batch_size = settings.batch_size
         self._seed = seed
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        workers = available_cpus()
         self._values = {
             kind: _standardize(
                 compute_targets(accepted, kind, cache, workers=workers, progress=message),
