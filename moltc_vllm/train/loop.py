@@ -22,7 +22,7 @@ from moltc_vllm.train.export import export_checkpoint
 from moltc_vllm.train.fit_encoder import fit_encoder
 from moltc_vllm.train.initial_checkpoint import create_initial_checkpoint
 from moltc_vllm.train.log import TrainingLog, draw_curves
-from moltc_vllm.train.loss import AnswerLoss, LossComponents
+from moltc_vllm.train.loss import LOSS_NAMES, AnswerLoss, LossComponents
 from moltc_vllm.train.molecule_targets import MoleculeBatch, MoleculeHeads
 from moltc_vllm.train.progress import NullTrainingProgress, TrainingProgress
 from moltc_vllm.train.recipe import Recipe
@@ -203,7 +203,7 @@ class _Trainer:
         with stop_on_signal() as interrupted:
             while self.step < recipe.max_steps:
                 losses = self._optimize()
-                self._pending_losses.append(list(losses.as_floats().values()))
+                self._pending_losses.append(losses.as_floats())
                 self.step += 1
                 pairs += recipe.pairs_per_step
                 rate = pairs / (time.monotonic() - start_time)
@@ -252,8 +252,7 @@ class _Trainer:
     def _log_losses(self, rate: float) -> None:
         means = [sum(column) / len(column) for column in zip(*self._pending_losses, strict=True)]
         self._pending_losses = []
-        names = ("loss", "first", "rest", "expected", "molecules")
-        named = {name: round(mean, 5) for name, mean in zip(names, means, strict=False)}
+        named = {name: round(mean, 5) for name, mean in zip(LOSS_NAMES, means, strict=False)}
         if self.accelerator.is_main_process:
             lr = learning_rate(self.recipe, self.step - 1)
             self.log.write(self.step, **named, learning_rate=lr, pairs_per_second=round(rate, 1))

@@ -16,6 +16,9 @@ from moltc_vllm.tasks import Choice, Task
 from moltc_vllm.train.batch import IGNORED_LABEL, Batch, PairGroup
 from moltc_vllm.train.recipe import LossSettings
 
+LOSS_NAMES = ("loss", "first", "rest", "expected", "molecules")
+"""Names of the components of a loss in the log."""
+
 
 class LossComponents(NamedTuple):
     """Loss of a batch and its components, each a mean over the pairs."""
@@ -26,12 +29,9 @@ class LossComponents(NamedTuple):
     expected_value: Tensor  # Huber loss of the expected positions of numbers
     molecules: Tensor | None = None  # loss of the auxiliary training of the encoder
 
-    def as_floats(self) -> dict[str, float]:
-        """Return the components by their names in the log."""
-        names = ("loss", "first", "rest", "expected", "molecules")
-        return {
-            name: float(value) for name, value in zip(names, self, strict=True) if value is not None
-        }
+    def as_floats(self) -> list[float]:
+        """Return the components that the training has, in the order of `LOSS_NAMES`."""
+        return [float(value) for value in self if value is not None]
 
 
 class AnswerLoss:

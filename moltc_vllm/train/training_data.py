@@ -16,7 +16,14 @@ from moltc_vllm.data.dataset import Row, sample_rows
 from moltc_vllm.data.dataset_registry import DATASETS
 from moltc_vllm.data.libraries import read_libraries
 from moltc_vllm.data.properties import calculate_properties, format_properties
-from moltc_vllm.data.splits import TRAIN, VALID, UnorderedPair, flat_pair, read_splits
+from moltc_vllm.data.splits import (
+    TRAIN,
+    VALID,
+    DatasetSplits,
+    UnorderedPair,
+    flat_pair,
+    read_splits,
+)
 from moltc_vllm.data.unseen import KNOWN, read_unseen
 from moltc_vllm.models.config import MoltcConfig
 from moltc_vllm.models.tokenizer import MoltcTokenizer
@@ -121,20 +128,29 @@ def read_training_data(
 
 
 class _Splits(NamedTuple):
-    """Rows of each data set, and a predicate for molecules that are held out of training."""
+    """Rows of each data set of a mixture, and the molecules that training may see.
+
+    Attributes:
+        train: Training rows by data set.
+        valid: Validation rows by data set.
+        datasets: Data sets that were read: all if single molecules are trained on as well.
+        is_held_out: Predicate for molecules that are held out of training.
+    """
 
     train: dict[str, Sequence[Row]]
     valid: dict[str, Sequence[Row]]
+    datasets: Mapping[str, DatasetSplits]
     is_held_out: Callable[[str], bool]
 
 
 def _read_splits(recipe: Recipe, folder: Path) -> _Splits:
     names = [name for name in recipe.mixture if name != PROPERTIES]
     if recipe.unseen is None:
-        datasets = read_splits(names, folder)
+        datasets = read_splits(DATASETS if recipe.molecules else names, folder)
         return _Splits(
             {name: datasets[name].rows[TRAIN] for name in names},
             {name: datasets[name].rows[VALID] for name in names},
+            datasets,
             lambda _: False,
         )
     settings = recipe.unseen
@@ -142,6 +158,7 @@ def _read_splits(recipe: Recipe, folder: Path) -> _Splits:
     return _Splits(
         {name: unseen.rows[name][KNOWN] for name in names},
         {name: unseen.drop_excluded(datasets[name].rows[VALID]) for name in names},
+        datasets,
         unseen.is_excluded,
     )
 
@@ -169,7 +186,7 @@ def _single_molecules(recipe: Recipe, folder: Path, splits: _Splits) -> list[str
     assert recipe.molecules is not None
     measured = dict.fromkeys(
         smiles
-        for dataset in read_splits(DATASETS, folder).values()
+        for dataset in splits.datasets.values()
         for row in dataset.rows[TRAIN]
         for smiles in row.molecules
     )
