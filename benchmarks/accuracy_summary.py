@@ -151,7 +151,7 @@ def _summary_row(key: tuple[str, str, str, int], by_method: dict[str, list[Resul
 
 
 def _settings(result: Result) -> str:
-    """Return what two runs have in common that differ in their seed only."""
+    """Return the settings that are equal in two runs that differ in their seed only."""
     keys = ("settings", "learned_from", "related_held_back", "data_sha256", "bootstrap")
     return json.dumps([result[key] for key in keys], sort_keys=True)
 

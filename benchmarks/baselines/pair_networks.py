@@ -130,7 +130,7 @@ def solve(
     if settings.encoder == "features":
         begin_features = cpu_seconds()
         table, feature_s = read_features(store, settings.features, molecules, num_train)
-        feature_s -= cpu_seconds() - begin_features  # what was computed now is not counted twice
+        feature_s -= cpu_seconds() - begin_features  # features computed now count once
         encoder = FeatureEncoder(table)
     elif settings.encoder == "graph":
         encoder = GraphNetwork(molecules, settings.dropout)

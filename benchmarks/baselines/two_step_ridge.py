@@ -98,7 +98,7 @@ class PairWeights(NamedTuple):
         # Without the column of the first molecule.
         predicted -= np.diag(rows)[first] * self.second[second, first]
         if both:
-            # Without the row of the second molecule, except for what has just been subtracted.
+            # Without the row of the second molecule, except for the part that was just subtracted.
             by_row = np.asarray(residuals.multiply(self.second).sum(axis=1)).ravel()
             own = np.asarray(residuals[second, first]).ravel()
             weight = self.first[first, second]

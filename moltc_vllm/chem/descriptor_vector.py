@@ -32,7 +32,7 @@ def _numbered(name: str, count: int, calculate: Callable[[Chem.Mol], Sequence[fl
 
 def _crippen(mol: Chem.Mol) -> Sequence[float]:
     # Without hydrogens, RDKit reuses the contributions for the surface areas below, which halves
-    # the time. The number of atoms tells a model what the hydrogens would add.
+    # the time. A model can estimate the contribution of the hydrogens from the number of atoms.
     return rdMolDescriptors.CalcCrippenDescriptors(mol, includeHs=False)
 
 

@@ -290,7 +290,7 @@ def clear_bond_stereo(mol: Chem.RWMol, bonds: Iterable[int]) -> bool:
 
 
 def _rank_atoms(mol: Chem.Mol) -> list[int]:
-    """Rank atoms by what all resonance forms share: elements, hydrogens, stereocenters, bonds."""
+    """Rank atoms by elements, hydrogens, stereocenters and bonds, alike in all resonance forms."""
     skeleton = Chem.RWMol(mol)
     for atom in _atoms(skeleton):
         atom.SetNumExplicitHs(atom.GetTotalNumHs())

@@ -63,7 +63,7 @@ class AnswerCalibrator:
         return calibrator
 
     def _warm_up(self) -> None:
-        """Compile what the first answer needs, so that no request waits for it."""
+        """Compile the functions of the first answer, so that no request waits for them."""
         if self.calibration is not None:
             for task in TASKS.values():
                 if self._is_calibrated(task) and isinstance(task.kind, Number):

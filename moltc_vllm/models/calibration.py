@@ -161,7 +161,7 @@ def group_names(familiarities: Sequence[Familiarity], *, symmetric: bool = False
 
 
 def load_calibration(folder: Path) -> Calibration | None:
-    """Read ``calibration.json`` of a checkpoint folder; ``None`` if it has none.
+    """Read ``calibration.json`` of a checkpoint folder; ``None`` without the file.
 
     Raises:
         CheckpointError: If the file cannot be read or is not a calibration of this version.

@@ -171,7 +171,7 @@ class FamiliarityIndex:
 
 
 def load_familiarity(folder: Path) -> FamiliarityIndex | None:
-    """Read the index of a checkpoint folder; ``None`` if it has none.
+    """Read the index of a checkpoint folder; ``None`` without the file.
 
     Raises:
         CheckpointError: If the file cannot be read or has an unknown format.

@@ -205,7 +205,7 @@ def write_summary(
 
 
 def read_run_figures(folder: Path) -> dict[str, Any]:
-    """Read the figures of an earlier run (``run`` in ``summary.json``); empty if there are none."""
+    """Read the figures of an earlier run (``run`` in ``summary.json``); empty without them."""
     try:
         figures = read_json_object(folder / SUMMARY).get("run")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Networks of pairs: what they learn, in which order they are trained, and their symmetry."""
+"""Networks of pairs: accuracy, order of training, and symmetry."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Detail codes: their digits, what they distinguish and what they do not depend on."""
+"""Detail codes: digits, distinguished atoms, and independence of the spelling."""
 
 import itertools
 

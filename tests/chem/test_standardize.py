@@ -1,4 +1,4 @@
-"""Standardization of molecules: what becomes equal, what stays different, and what is noted."""
+"""Standardization of molecules: equal and different results, and the notes."""
 
 from __future__ import annotations
 
